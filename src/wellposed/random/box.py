@@ -1,0 +1,108 @@
+"""Boxes: where a block of a tensor lies in the global tensor that it is a part of."""
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from wellposed.errors import WellposedError
+
+_MOST_ELEMENTS = 2**62  # word numbers of float64 elements, 2i and 2i + 1, still fit in a signed 64-bit integer
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A block of a larger tensor: the shape of the whole, and where the block starts in it.
+
+    The block's own shape is that of the tensor that is filled. Filling it gives exactly the values that the whole
+    tensor has there: element (j_1, ..., j_n) of the block is element (offset_1 + j_1, ..., offset_n + j_n) of the whole.
+
+    Args:
+        shape: The shape of the whole, at most 2^62 elements.
+        offset: Where the block starts, an index in each dimension.
+
+    Raises:
+        WellposedError: If the two differ in length, a number is negative, or an offset lies outside the shape.
+
+    Example:
+        >>> import torch
+        >>> import wellposed as wp
+        >>> key = wp.Key(0)
+        >>> whole = wp.random.normal((4, 6), key)
+        >>> part = wp.random.normal_(torch.empty(2, 3), key, box=wp.Box((4, 6), (1, 2)))
+        >>> torch.equal(part, whole[1:3, 2:5])
+        True
+    """
+
+    shape: tuple[int, ...]
+    offset: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        shape = tuple(map(operator.index, self.shape))
+        offset = tuple(map(operator.index, self.offset))
+        if len(shape) != len(offset) or any(not 0 <= o <= s for s, o in zip(shape, offset, strict=True)):
+            raise WellposedError(
+                f"Box was given shape {shape} and offset {offset}; expected an offset in [0, size] for each dimension"
+            )
+        if math.prod(shape) > _MOST_ELEMENTS:
+            raise WellposedError(f"Box was given shape {shape} of {math.prod(shape)} elements; expected at most 2^62")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "offset", offset)
+
+
+class Layout(NamedTuple):
+    """Which global index each element of a block has, as a sum over a few dimensions.
+
+    Element (j_1, ..., j_n) of the merged dimensions has global index ``start + sum(j_d * strides[d])``. Dimensions that
+    continue each other are merged, so a block that is one contiguous run has at most one dimension, of stride 1.
+    """
+
+    start: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the block is one run of consecutive global indices."""
+        return self.strides in ((), (1,))
+
+
+def layout(shape: Sequence[int], box: Box | None = None, dims: Sequence[int] | None = None) -> Layout:
+    """The global indices of a block of ``shape`` that lies at ``box``.
+
+    Args:
+        shape: The block's shape.
+        box: Where it lies; ``None`` when it is the whole tensor.
+        dims: The dimensions that the index counts; elements that differ in other dimensions only share one index.
+            ``None`` counts all.
+
+    Returns:
+        The merged layout.
+
+    Raises:
+        WellposedError: If the block does not lie inside the box's shape.
+    """
+    shape = tuple(shape)
+    whole, offset = (shape, (0,) * len(shape)) if box is None else (box.shape, box.offset)
+    if len(shape) != len(whole) or any(o + n > s for n, s, o in zip(shape, whole, offset, strict=True)):
+        raise WellposedError(
+            f"a tensor of shape {shape} does not fit into a box of shape {whole} at offset {offset}; "
+            "expected offset + size <= the box's size in each dimension"
+        )
+    counted = range(len(shape)) if dims is None else dims
+    start, stride = 0, 1
+    merged: list[tuple[int, int]] = []  # (size, stride), innermost first
+    for d in reversed(range(len(shape))):
+        step = stride if d in counted else 0
+        if d in counted:
+            start += offset[d] * stride
+            stride *= whole[d]
+        if shape[d] == 1:
+            continue
+        if merged and step == merged[-1][0] * merged[-1][1]:
+            merged[-1] = (merged[-1][0] * shape[d], merged[-1][1])
+        else:
+            merged.append((shape[d], step))
+    merged.reverse()
+    return Layout(start, tuple(size for size, _ in merged), tuple(step for _, step in merged))

@@ -1,0 +1,6 @@
+"""What a weight is pulled towards: penalties, and how they are put on an optimizer."""
+
+from wellposed.penalties.base import Penalty as Penalty
+from wellposed.penalties.separable import L1 as L1
+from wellposed.penalties.separable import L2 as L2
+from wellposed.penalties.separable import ElasticNet as ElasticNet

@@ -1,0 +1,311 @@
+"""What a penalty is: a value object with a value, a gradient and a prox, that can be added and scaled."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import WellposedError
+from wellposed.penalties import checks
+from wellposed.penalties.checks import Number
+
+
+class Traits(NamedTuple):
+    """What is known about a penalty as a function.
+
+    Args:
+        convex: It is convex.
+        smooth: It is differentiable everywhere.
+        separable: It is a sum over elements, so that its prox takes a step size for each element.
+        diagonal: Its prox takes a step size for each element although it is not separable.
+        gradient: It has a gradient or a subgradient; a constraint has none.
+        prox: Its prox is known exactly.
+    """
+
+    convex: bool = True
+    smooth: bool = False
+    separable: bool = True
+    diagonal: bool = False
+    gradient: bool = True
+    prox: bool = True
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Penalty:
+    """A function Omega of a weight that training is made to keep small.
+
+    A penalty is an immutable value: equal to another of the same kind and numbers, hashable, picklable. ``p + q`` and
+    ``c * p`` are penalties too. Weights of fewer than 32 bits are computed in float32 and rounded once.
+
+    To add one, write a frozen dataclass with ``traits``, ``strengths`` (the fields that scaling multiplies) and three
+    pure functions of a tensor of at least 32 bits: ``_value`` (a differentiable scalar), ``_grad`` and ``_prox``.
+    """
+
+    strengths: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def traits(self) -> Traits:
+        """What is known about the penalty as a function."""
+        return Traits()
+
+    def __post_init__(self) -> None:
+        for name in self.strengths:
+            given = checks.strength(getattr(self, name), f"{type(self).__name__}({name})")
+            object.__setattr__(self, name, given)
+
+    def value(self, w: Tensor) -> Tensor:
+        """Omega(w).
+
+        Args:
+            w: A weight of any shape, floating-point or complex.
+
+        Returns:
+            A real scalar tensor, at least float32, that autograd can differentiate.
+
+        Raises:
+            WellposedError: If ``w`` is not floating-point or complex, or is on the meta device.
+        """
+        return self._value(checks.wide(checks.weight(w, self)))
+
+    def grad(self, w: Tensor) -> Tensor:
+        """The gradient of Omega at ``w``; where there is none, the subgradient of least norm.
+
+        Complex weights follow PyTorch's convention: the direction of steepest ascent.
+
+        Args:
+            w: A weight of any shape.
+
+        Returns:
+            A tensor of ``w``'s shape and dtype.
+
+        Raises:
+            WellposedError: As for :meth:`value`, and if the penalty is a constraint.
+        """
+        checks.weight(w, self)
+        if not self.traits.gradient:
+            raise WellposedError(f"{self!r} is a constraint and has no gradient; use its prox, the projection")
+        return self._grad(checks.wide(w.detach())).to(w.dtype)
+
+    def prox(self, w: Tensor, step: Number) -> Tensor:
+        """The proximal map: argmin over x of 1/2 ||x - w||^2 + step * Omega(x).
+
+        Args:
+            w: A weight of any shape.
+            step: The step size, a number >= 0; for a separable penalty also a tensor that broadcasts against ``w``, the
+                inverse of a diagonal metric: argmin of 1/2 sum_i (x_i - w_i)^2 / step_i + Omega(x).
+
+        Returns:
+            A tensor of ``w``'s shape and dtype.
+
+        Raises:
+            WellposedError: As for :meth:`value`; if the step does not fit; if the prox is not known in closed form.
+        """
+        checks.weight(w, self)
+        if not self.traits.prox:
+            raise WellposedError(self._without_prox())
+        elementwise = self.traits.separable or self.traits.diagonal
+        size = checks.step_size(step, w, self, elementwise=elementwise)
+        return self._prox(checks.wide(w.detach()), size).to(w.dtype)
+
+    def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The pair (value, gradient), without an autograd graph."""
+        return self.value(w.detach()), self.grad(w)
+
+    def kkt(self, w: Tensor, grad: Tensor, step: Number = 1.0) -> Tensor:
+        """How far ``w`` is from stationary for loss + Omega.
+
+        It is the largest entry of |w - prox(w - step * grad, step)| / step: 0 exactly where the optimality conditions hold.
+
+        Args:
+            w: The weight.
+            grad: The gradient of the loss alone at ``w``, of ``w``'s shape.
+            step: The step size, > 0.
+
+        Returns:
+            A real scalar tensor.
+
+        Raises:
+            WellposedError: As for :meth:`prox`.
+        """
+        moved = (w - self.prox(w - step * grad, step)) / step
+        return moved.detach().abs().amax() if moved.numel() else moved.new_zeros((), dtype=moved.abs().dtype)
+
+    def _value(self, w: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _grad(self, w: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        raise NotImplementedError
+
+    def _without_prox(self) -> str:
+        return f"the prox of {self!r} is not known in closed form"
+
+    @property
+    def parts(self) -> tuple["Penalty", ...]:
+        """The penalties that this one is the sum of."""
+        return (self,)
+
+    @property
+    def ridge(self) -> Number | None:
+        """The number lam for which this penalty is lam * ||w||^2, if it is."""
+        return None
+
+    def __add__(self, other: object) -> "Penalty":
+        return _add(self, other) if isinstance(other, Penalty) else NotImplemented
+
+    def __radd__(self, other: object) -> "Penalty":
+        # The built-in sum() starts from 0.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __mul__(self, factor: object) -> "Penalty":
+        if not isinstance(factor, int | float | Tensor):
+            return NotImplemented
+        return self._scaled(checks.strength(factor, f"the factor of {self!r}"))
+
+    __rmul__ = __mul__
+
+    def _scaled(self, factor: Number) -> "Penalty":
+        if not self.strengths:
+            return Scaled(self, factor)
+        return replace(self, **{name: getattr(self, name) * factor for name in self.strengths})
+
+    def _plus(self, other: "Penalty") -> "Penalty | None":
+        """The single penalty that this one and ``other`` add up to, where it is known."""
+        if type(other) is not type(self) or not self.strengths:
+            return None
+        total = {name: getattr(self, name) + getattr(other, name) for name in self.strengths}
+        return replace(self, **total) if replace(other, **total) == replace(self, **total) else None
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, f.name) for f in fields(self))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(map(_same, self._values(), other._values()))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *((tuple(v.shape) if isinstance(v, Tensor) else v) for v in self._values())))
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={_brief(getattr(self, f.name))}" for f in fields(self) if f.repr)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scaled(Penalty):
+    """A penalty times a number, for penalties that have no strength of their own to multiply."""
+
+    penalty: Penalty
+    factor: Number
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", checks.strength(self.factor, "Scaled(factor)"))
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the penalty."""
+        return self.penalty.traits
+
+    def _value(self, w: Tensor) -> Tensor:
+        return self.factor * self.penalty._value(w)
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return self.factor * self.penalty._grad(w)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        return self.penalty._prox(w, self.factor * step)
+
+    def _scaled(self, factor: Number) -> Penalty:
+        return replace(self, factor=self.factor * factor)
+
+    def __repr__(self) -> str:
+        return f"{_brief(self.factor)} * {self.penalty!r}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sum(Penalty):
+    """The sum of penalties. Its prox is known when all but one of them are squared norms.
+
+    Completing the square: the prox of f + l2 * ||.||^2 at ``step`` is the prox of f at step / s of w / s, with
+    s = 1 + 2 * step * l2.
+    """
+
+    parts: tuple[Penalty, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise WellposedError("Sum was given no penalties; expected at least one")
+
+    @property
+    def traits(self) -> Traits:
+        """What the parts have in common."""
+        traits = [part.traits for part in self.parts]
+        return Traits(
+            convex=all(t.convex for t in traits),
+            smooth=all(t.smooth for t in traits),
+            separable=all(t.separable for t in traits),
+            diagonal=all(t.separable or t.diagonal for t in traits),
+            gradient=all(t.gradient for t in traits),
+            prox=len(self._curved()) <= 1 and all(t.prox for t in traits),
+        )
+
+    def _curved(self) -> list[Penalty]:
+        return [part for part in self.parts if part.ridge is None]
+
+    def _value(self, w: Tensor) -> Tensor:
+        return torch.stack([part._value(w) for part in self.parts]).sum()
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return torch.stack([part._grad(w) for part in self.parts]).sum(0)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        ridge = sum((part.ridge for part in self.parts if part.ridge is not None), start=0.0)
+        shrink = 1 + 2 * step * ridge
+        for part in self._curved():
+            return part._prox(w / shrink, step / shrink)
+        return w / shrink
+
+    def _scaled(self, factor: Number) -> Penalty:
+        return Sum(tuple(part._scaled(factor) for part in self.parts))
+
+    def _without_prox(self) -> str:
+        names = " + ".join(type(part).__name__ for part in self._curved())
+        return (
+            f"the prox of the sum {self!r} is not known in closed form, because of {names}; "
+            "use mode='gradient', or put the smooth part on with mode='gradient' and the rest with mode='proximal'"
+        )
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.parts))
+
+
+def _add(left: Penalty, right: Penalty) -> Penalty:
+    parts = list(left.parts)
+    for new in right.parts:
+        for i, old in enumerate(parts):
+            merged = old._plus(new) or new._plus(old)
+            if merged is not None:
+                parts[i] = merged
+                break
+        else:
+            parts.append(new)
+    if len(parts) == 1:
+        return parts[0]
+    # One order, so that a + b == b + a.
+    return Sum(tuple(sorted(parts, key=repr)))
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.item():g}" if value.ndim == 0 else f"tensor{tuple(value.shape)}"
+    return repr(value)

@@ -1,0 +1,99 @@
+"""What a penalty refuses: strengths, steps and weights that it cannot be computed with."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import WellposedError
+
+Number = float | Tensor
+"""A number, or a tensor that broadcasts against the weight."""
+
+
+def strength(value: object, name: str) -> Number:
+    """``value`` as a strength: finite, at least 0; a tensor stands for one strength an element.
+
+    Args:
+        value: A number or a real floating-point tensor.
+        name: What the message calls it, for example ``"L1(lam)"``.
+
+    Returns:
+        A float, or the tensor as it is.
+
+    Raises:
+        WellposedError: If it is anything else.
+    """
+    if isinstance(value, Tensor):
+        if not value.dtype.is_floating_point or value.is_meta:
+            raise WellposedError(f"{name} was given a tensor {_kind(value)}; expected floating-point values")
+        if not bool(((value >= 0) & value.isfinite()).all()):
+            raise WellposedError(f"{name} was given a tensor with negative, NaN or infinite entries; expected all >= 0")
+        return value
+    return _number(value, name)
+
+
+def step_size(step: object, weight: Tensor, owner: object, *, elementwise: bool) -> Number:
+    """``step`` as the step size of a prox on ``weight``.
+
+    Args:
+        step: A number >= 0, or a tensor that broadcasts against the weight (its values are not read, so that a step on
+            an accelerator costs no synchronisation).
+        weight: The weight that it belongs to.
+        owner: The penalty, for the message.
+        elementwise: Whether the penalty's prox can take one step size an element.
+
+    Raises:
+        WellposedError: If it is not such a number or tensor.
+    """
+    if not isinstance(step, Tensor):
+        return _number(step, f"the step of {owner!r}.prox")
+    fits = step.ndim <= weight.ndim and all(
+        s in (1, w) for s, w in zip(reversed(step.shape), reversed(weight.shape), strict=False)
+    )
+    if not fits or step.is_complex():
+        raise WellposedError(
+            f"{owner!r}.prox was given a step {_kind(step)} for a weight {_kind(weight)}; "
+            "expected a number or a real tensor that broadcasts against the weight"
+        )
+    if step.ndim and not elementwise:
+        raise WellposedError(
+            f"{owner!r}.prox was given a step for each element; its prox is known for one step size only"
+        )
+    return step
+
+
+def weight(w: object, owner: object) -> Tensor:
+    """``w`` as something a penalty can be computed on: a tensor with values, of a floating-point or complex dtype.
+
+    Raises:
+        WellposedError: If it is not.
+    """
+    if not isinstance(w, Tensor):
+        raise WellposedError(f"{owner!r} was given {type(w).__name__}; expected a torch.Tensor")
+    if w.is_meta:
+        raise WellposedError(f"{owner!r} was given a tensor on the meta device, without values; materialise it first")
+    if not (w.is_floating_point() or w.is_complex()):
+        raise WellposedError(f"{owner!r} was given a tensor {_kind(w)}; expected a floating-point or complex dtype")
+    return w
+
+
+def _number(value: object, name: str) -> float:
+    try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise WellposedError(f"{name} was given {value!r}; expected a number >= 0") from None
+    if not (math.isfinite(number) and number >= 0):
+        raise WellposedError(f"{name} was given {number}; expected a finite number >= 0")
+    return number
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"of shape {tuple(tensor.shape)} and dtype {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def wide(w: Tensor) -> Tensor:
+    """``w`` in a dtype that sums can be taken in: float32 for narrower floating-point dtypes, its own otherwise."""
+    return w.float() if w.is_floating_point() and torch.finfo(w.dtype).bits < 32 else w

@@ -108,6 +108,22 @@ class Penalty:
         size = checks.step_size(step, w, self, elementwise=elementwise)
         return self._prox(checks.wide(w.detach()), size).to(w.dtype)
 
+    def prox_(self, w: Tensor, step: Number) -> Tensor:
+        """:meth:`prox` in place, unseen by autograd.
+
+        Args:
+            w: A weight of any shape, overwritten.
+            step: As for :meth:`prox`.
+
+        Returns:
+            ``w``.
+
+        Raises:
+            WellposedError: As for :meth:`prox`.
+        """
+        with torch.no_grad():
+            return w.copy_(self.prox(w, step))
+
     def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The pair (value, gradient), without an autograd graph."""
         return self.value(w.detach()), self.grad(w)
@@ -115,7 +131,8 @@ class Penalty:
     def kkt(self, w: Tensor, grad: Tensor, step: Number = 1.0) -> Tensor:
         """How far ``w`` is from stationary for loss + Omega.
 
-        It is the largest entry of |w - prox(w - step * grad, step)| / step: 0 exactly where the optimality conditions hold.
+        It is the largest entry of |w - prox(w - step * grad, step)| / step, and 0 exactly where the optimality
+        conditions hold.
 
         Args:
             w: The weight.

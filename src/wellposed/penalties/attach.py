@@ -1,0 +1,235 @@
+"""A penalty on an optimizer: `regularize` and the handle that it returns."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+
+from wellposed.errors import WellposedError
+from wellposed.penalties.checks import Number, strength
+from wellposed.penalties.metrics import Metric, StepSize, metric_for
+from wellposed.penalties.modes import MODES, Mode, Update
+from wellposed.penalties.plan import Entry, Model, Penalties, PenaltyPlan, Where, plan_entries
+
+Optimizer = torch.optim.Optimizer
+Schedule = Number | Callable[[int], Number]
+"""What multiplies the penalty: a number, a tensor that is read at each step, or a callable of the step number."""
+
+_attached: WeakKeyDictionary[Optimizer, list["Handle"]] = WeakKeyDictionary()
+
+
+def regularize(
+    optimizer: Optimizer,
+    model: Model,
+    penalty: Penalties,
+    *,
+    where: Where | Iterable[Where] = "weights",
+    mode: Literal["gradient", "proximal"] = "proximal",
+    schedule: Schedule = 1.0,
+    metric: type[Optimizer] | StepSize | None = None,
+) -> "Handle":
+    """Put a penalty on a model's parameters, so that each step of the optimizer minimises loss + penalty.
+
+    - ``"proximal"``: after the optimizer's step, w <- prox(w) with the step sizes that the optimizer has just used. The
+      way to weights that are exactly zero.
+    - ``"gradient"``: the penalty's (sub)gradient is added to ``.grad`` before the optimizer reads it, so
+      w <- w - lr * (dL/dw + dOmega/dw) under plain SGD. The added part stays in ``.grad`` until it is zeroed.
+
+    Parameters that have no gradient at a step are left alone, as the optimizer leaves them alone. Tied parameters count
+    once. Both modes follow each group's own and current learning rate.
+
+    Args:
+        optimizer: The optimizer that trains the model.
+        model: The model, or pairs of a name and a parameter.
+        penalty: A penalty, or a mapping from globs on parameter names to penalties (``None``: leave out), of which the
+            first that matches counts.
+        where: Which parameters: "weights" (two dimensions or more, no biases, no normalisation), "biases", "norms",
+            "all", a glob on the name, a module type, a callable (name, parameter) -> bool, or several of these.
+        mode: How the penalty acts.
+        schedule: What multiplies the penalty: a number, a scalar tensor, or a callable of the number of steps taken.
+        metric: For "proximal" on an optimizer of unknown kind: the optimizer type whose step sizes it shares, or a
+            callable (group, state, parameter) -> step sizes.
+
+    Returns:
+        A handle; print ``handle.plan`` to see what is in and why.
+
+    Raises:
+        WellposedError: Before anything is changed, if an argument is not as above, nothing is selected, the optimizer
+            does not hold a selected parameter, the penalty does not fit the mode, the optimizer's metric is not known,
+            or a parameter has a proximal penalty already.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.penalties import L1, regularize
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> handle = regularize(optimizer, model, L1(100.0))
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> handle.sparsity()
+        1.0
+
+    Source: Parikh and Boyd (2014) for the proximal step.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise WellposedError(f"regularize was given an optimizer {optimizer!r}; expected a torch.optim.Optimizer")
+    if mode not in MODES:
+        raise WellposedError(f"mode was given {mode!r}; expected one of {', '.join(map(repr, MODES))}")
+    entries = plan_entries(model, penalty, where)
+    chosen = MODES[mode]
+    needed = metric_for(optimizer, metric) if chosen.after else None
+    if not callable(schedule):
+        strength(schedule, "schedule")
+    penalised = [entry for entry in entries if entry.row.penalty is not None]
+    _refuse_strangers(optimizer, penalised)
+    _refuse_misfits(penalised, chosen, needed)
+    _refuse_second_prox(optimizer, penalised, chosen)
+    for group in optimizer.param_groups:
+        if group.get("differentiable"):
+            raise WellposedError("regularize was given an optimizer with differentiable=True, which it cannot serve")
+    plan = PenaltyPlan(tuple(entry.row for entry in entries), mode, chosen.objective)
+    return Handle(optimizer, plan, penalised, chosen, needed, schedule)
+
+
+class Handle:
+    """A penalty at work on an optimizer.
+
+    Attributes:
+        plan: Which parameters are in or out, and why.
+        step: How many steps the optimizer has taken with it.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        plan: PenaltyPlan,
+        entries: list[Entry],
+        mode: Mode,
+        metric: Metric | None,
+        schedule: Schedule,
+    ) -> None:
+        self.plan = plan
+        self.step = 0
+        self._entries = {id(entry.parameter): entry for entry in entries}
+        self._mode = mode
+        self._metric = metric
+        self._schedule = schedule
+        _attached.setdefault(optimizer, []).append(self)
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def value(self) -> float:
+        """The penalty's present value, over all its parameters, times the schedule's present factor."""
+        with torch.no_grad():
+            total = sum(float(row.penalty.value(p)) for row, p in self._entries.values() if row.penalty is not None)
+            return total * float(self._factor())
+
+    def sparsity(self) -> float:
+        """The share of exact zeros among the penalised parameters' elements, in [0, 1]."""
+        parameters = [entry.parameter for entry in self._entries.values()]
+        zeros = sum(int((p.detach() == 0).sum()) for p in parameters)
+        return zeros / max(1, sum(p.numel() for p in parameters))
+
+    def remove(self) -> None:
+        """Take the penalty off the optimizer. Doing it twice is harmless."""
+        for hook in self._hooks:
+            hook.remove()
+        for handles in _attached.values():
+            if self in handles:
+                handles.remove(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on where it stopped: the number of steps taken."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+
+        Raises:
+            WellposedError: If it is something else.
+        """
+        if not isinstance(state, dict) or set(state) != {"step"} or not isinstance(state["step"], int):
+            raise WellposedError(f"load_state_dict was given {state!r}; expected what state_dict() returned")
+        self.step = state["step"]
+
+    def __repr__(self) -> str:
+        return f"<{len(self._entries)} penalised parameters, mode {self._mode.name}, step {self.step}>"
+
+    def _factor(self) -> Number:
+        if not callable(self._schedule):
+            return self._schedule
+        return strength(self._schedule(self.step), f"the schedule at step {self.step}")
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._mode.after:
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._act(optimizer)
+            return None
+
+        def penalised_closure() -> Any:
+            loss = closure()
+            self._act(optimizer)
+            # A line search compares losses, so it has to see the function whose gradient it is given.
+            return loss + self.value() if isinstance(optimizer, torch.optim.LBFGS) else loss
+
+        return args[:1], {**kwargs, "closure": penalised_closure}
+
+    def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._mode.after:
+            self._act(optimizer)
+        self.step += 1
+
+    @torch.no_grad()
+    def _act(self, optimizer: Optimizer) -> None:
+        factor = self._factor()
+        scale = getattr(optimizer, "grad_scale", None)
+        for entry, group in self._live(optimizer):
+            assert entry.row.penalty is not None
+            state = optimizer.state.get(entry.parameter, {})
+            update = Update(entry.parameter, entry.row.penalty, factor, group, state, self._metric, scale)
+            self._mode.act(update)
+
+    def _live(self, optimizer: Optimizer) -> Iterator[tuple[Entry, dict[str, Any]]]:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                entry = self._entries.get(id(parameter))
+                if entry is not None and parameter.grad is not None:
+                    yield entry, group
+
+
+def _refuse_strangers(optimizer: Optimizer, entries: list[Entry]) -> None:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    strangers = [entry.row.name for entry in entries if id(entry.parameter) not in held]
+    if strangers:
+        raise WellposedError(
+            f"the optimizer does not hold {', '.join(strangers)}, so a penalty on them would do nothing; "
+            "give the optimizer these parameters, or leave them out with where="
+        )
+
+
+def _refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> None:
+    for row, _ in entries:
+        assert row.penalty is not None
+        why = mode.fits(row.penalty.traits, metric is not None and metric.diagonal)
+        if why is not None:
+            raise WellposedError(f"{row.penalty!r} on {row.name!r} does not fit mode={mode.name!r}: {why}")
+
+
+def _refuse_second_prox(optimizer: Optimizer, entries: list[Entry], mode: Mode) -> None:
+    if not mode.after:
+        return
+    for other in _attached.get(optimizer, []):
+        for row, parameter in entries:
+            if other._mode.after and id(parameter) in other._entries:
+                raise WellposedError(
+                    f"{row.name!r} has a proximal penalty already; two proxes in a row are not the prox of the sum: "
+                    "remove() the first handle and give the sum, as in wp.L1(a) + wp.L2(b)"
+                )

@@ -1,0 +1,97 @@
+"""The registry of backends: which one serves a tensor, and how to choose one by hand."""
+
+import contextlib
+import contextvars
+import importlib
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+from torch import Tensor
+
+from wellposed.errors import WellposedError
+from wellposed.random.box import Layout
+from wellposed.random.draw import Draw
+
+
+class Backend(Protocol):
+    """What a backend's module offers."""
+
+    def serves(self, tensor: Tensor) -> bool:
+        """Whether this backend can work on ``tensor``."""
+
+    def fill_(self, tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
+        """Fill ``tensor`` with the draw's values at the layout's global indices."""
+
+    def thin(
+        self, x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout
+    ) -> Tensor:
+        """``x`` with the elements whose word is below ``threshold`` set to 0 and the others times ``scale``."""
+
+
+# The device type of a tensor -> the backends to try, best first. A new backend is one file and one entry here.
+_CHOICES = {"cpu": ("cpu", "reference")}
+_FALLBACK = ("reference",)
+_NAMES = ("auto", "reference", "cpu", "gpu")
+_loaded: dict[str, Backend] = {}
+_chosen: contextvars.ContextVar[str] = contextvars.ContextVar("wellposed_backend", default="auto")
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Choose the backend that draws random numbers inside a ``with`` block; the numbers do not depend on it.
+
+    Args:
+        name: "auto" (the fastest that can serve each tensor), "reference" (plain torch), "cpu" or "gpu". An explicit
+            choice that cannot serve a tensor raises there and then; it never falls back.
+
+    Raises:
+        WellposedError: If the name is unknown or the backend does not exist in this installation.
+
+    Example:
+        >>> import torch, wellposed as wp
+        >>> with wp.random.backend("reference"):
+        ...     slow = wp.random.normal(5, wp.Key(0))
+        >>> torch.equal(slow, wp.random.normal(5, wp.Key(0)))
+        True
+    """
+    if name not in _NAMES:
+        raise WellposedError(f"backend was given {name!r}; expected one of {', '.join(map(repr, _NAMES))}")
+    if name != "auto":
+        _load(name)
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def backend_for(tensor: Tensor) -> Backend:
+    """The backend that serves ``tensor``.
+
+    Raises:
+        WellposedError: If an explicitly chosen backend cannot.
+    """
+    name = _chosen.get()
+    if name != "auto":
+        chosen = _load(name)
+        if not chosen.serves(tensor):
+            raise WellposedError(
+                f"the {name!r} backend cannot serve a {tensor.dtype} tensor on {tensor.device}; "
+                'choose wp.random.backend("auto") or "reference"'
+            )
+        return chosen
+    for name in _CHOICES.get(tensor.device.type, _FALLBACK):
+        if (candidate := _load(name)).serves(tensor):
+            return candidate
+    raise WellposedError(f"no backend serves a {tensor.dtype} tensor on {tensor.device}")
+
+
+def _load(name: str) -> Backend:
+    if name not in _loaded:
+        try:
+            _loaded[name] = cast(Backend, importlib.import_module(f"wellposed.random.{name}"))
+        except ImportError as error:
+            raise WellposedError(
+                f"the {name!r} backend is not available here ({error}); choose 'auto', 'reference' or 'cpu'"
+            ) from error
+    return _loaded[name]

@@ -1,0 +1,144 @@
+"""Draws: a distribution with its constants, ready for any backend."""
+
+import functools
+import math
+from enum import IntEnum
+from typing import NamedTuple
+
+import torch
+
+from wellposed.errors import WellposedError
+from wellposed.random.inverse_normal import one_sided, straddling
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_DEPTH = {False: (23, 18), True: (46, 48)}  # wide -> -log of the smallest uniform, rounded up; degree for full accuracy
+
+
+class Kind(IntEnum):
+    """How an element is made from its word; the numbers are what kernels branch on."""
+
+    BITS = 0
+    UNIFORM = 1
+    NORMAL = 2
+    STRADDLING = 3
+    ONE_SIDED = 4
+    BERNOULLI = 5
+
+
+class Draw(NamedTuple):
+    """One distribution for one dtype.
+
+    Attributes:
+        kind: Which formula turns words into values.
+        wide: Whether an element takes two words and the arithmetic is float64, rather than one word and float32.
+        constants: The formula's constants, each exactly representable in that arithmetic.
+    """
+
+    kind: Kind
+    wide: bool
+    constants: tuple[float, ...]
+
+
+BITS = Draw(Kind.BITS, False, ())
+
+
+@functools.lru_cache(maxsize=4096)
+def uniform(low: float, high: float, dtype: torch.dtype) -> Draw:
+    """The uniform distribution on [low, high)."""
+    _check_dtype("uniform", dtype)
+    if not low <= high or not math.isfinite(high - low):
+        raise WellposedError(f"uniform was given low={low} and high={high}; expected finite numbers with low <= high")
+    bottom, top = _support(low, high, dtype, open_above=True)
+    return _draw(Kind.UNIFORM, dtype, low, high - low, bottom, top)
+
+
+@functools.lru_cache(maxsize=4096)
+def normal(mean: float, std: float, dtype: torch.dtype) -> Draw:
+    """The normal distribution."""
+    _check_dtype("normal", dtype)
+    _check_normal("normal", mean, std)
+    return _draw(Kind.NORMAL, dtype, mean, std)
+
+
+@functools.lru_cache(maxsize=4096)
+def truncated_normal(mean: float, std: float, a: float, b: float, dtype: torch.dtype) -> Draw:
+    """The normal distribution conditioned on [a, b]."""
+    _check_dtype("truncated_normal", dtype)
+    _check_normal("truncated_normal", mean, std)
+    if not a < b:
+        raise WellposedError(f"truncated_normal was given a={a} and b={b}; expected cut-offs with a < b")
+    if std == 0 and not a <= mean <= b:
+        raise WellposedError(
+            f"truncated_normal was given std=0 and mean={mean} outside [{a}, {b}]; expected a positive std"
+        )
+    bottom, top = _support(a, b, dtype, open_above=False)
+    if std == 0:
+        return _draw(Kind.UNIFORM, dtype, mean, 0.0, bottom, top)
+    alpha, beta = (a - mean) / std, (b - mean) / std
+    wide = dtype == torch.float64
+    if alpha < 0 < beta:
+        return _draw(Kind.STRADDLING, dtype, mean, std, *straddling(alpha, beta), bottom, top)
+    upper = alpha >= 0
+    near, far = (alpha, beta) if upper else (-beta, -alpha)
+    if not near < far or math.isinf(near):
+        raise WellposedError(
+            f"truncated_normal was given mean={mean}, std={std}, a={a} and b={b}; "
+            "expected cut-offs that differ when counted in standard deviations from the mean"
+        )
+    tail = one_sided(near, far, *_DEPTH[wide])
+    anchor, reach = (a, std) if upper else (b, -std)
+    head = (anchor, 2 * reach / tail.hazard, tail.mass, tail.rest, tail.bend, tail.scale, tail.shift, bottom, top)
+    return _draw(Kind.ONE_SIDED, dtype, *head, *tail.series)
+
+
+@functools.lru_cache(maxsize=4096)
+def bernoulli(p: float) -> Draw:
+    """Success with probability p: the word is below round(p * 2^32)."""
+    if not 0 <= p <= 1:
+        raise WellposedError(f"bernoulli was given p={p}; expected a probability in [0, 1]")
+    return Draw(Kind.BERNOULLI, False, (float(round(p * 2**32)),))
+
+
+def _check_normal(name: str, mean: float, std: float) -> None:
+    if not (math.isfinite(mean) and 0 <= std < math.inf):
+        raise WellposedError(f"{name} was given mean={mean} and std={std}; expected finite numbers with std >= 0")
+
+
+def _check_dtype(name: str, dtype: torch.dtype) -> None:
+    if dtype not in FLOATS:
+        raise WellposedError(f"{name} was given dtype {dtype}; expected float32, float64, bfloat16 or float16")
+
+
+def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
+    wide = dtype == torch.float64
+    if not wide:
+        rounded = tuple(torch.tensor(constants, dtype=torch.float64).to(torch.float32).tolist())
+        if any(math.isinf(new) and math.isfinite(old) for new, old in zip(rounded, constants, strict=True)):
+            raise WellposedError(
+                f"{kind.name.lower()} draws for {dtype} are made in float32, which cannot hold {max(constants, key=abs)}; "
+                "expected parameters below 3.4e38, or dtype=torch.float64"
+            )
+        constants = rounded
+    return Draw(kind, wide, constants)
+
+
+def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -> tuple[float, float]:
+    """The least and the greatest number of ``dtype`` in [low, high], or in [low, high) where it is open above.
+
+    A value clamped to these stays within the interval when it is rounded to ``dtype``.
+    """
+    bottom, top = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
+    least, greatest = bottom.to(dtype), top.to(dtype)
+    if low == high:
+        return least.item(), least.item()
+    infinity = torch.tensor(math.inf, dtype=dtype)
+    if least.double() < bottom:
+        least = torch.nextafter(least, infinity)
+    if greatest.double() > top or (open_above and greatest.double() == top):
+        greatest = torch.nextafter(greatest, -infinity)
+    if least > greatest:
+        raise WellposedError(
+            f"no {dtype} number lies between {low} and {high}; expected a wider interval or a dtype with more digits"
+        )
+    return least.item(), greatest.item()
+

@@ -1,0 +1,1 @@
+"""Numba loops behind the cpu backend."""

@@ -1,0 +1,108 @@
+"""The loop over chunks: words, values, memory. The branches on distribution and dtype stand here, outside the loops."""
+
+import numpy as np
+from numba import carray, float32, float64, int64, uint8, uint16, uint32, uint64
+
+from wellposed.random.draw import Kind
+from wellposed.random.kernels import formulas
+from wellposed.random.kernels.dtypes import BFLOAT16, BYTE, FLOAT16, FLOAT32, FLOAT64, load_half, store_half
+from wellposed.random.kernels.jit import kernel, pointer
+from wellposed.random.kernels.philox import CHUNK, PADDING, layout_words
+
+_UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
+    int(kind) for kind in (Kind.UNIFORM, Kind.NORMAL, Kind.STRADDLING, Kind.BERNOULLI)
+)
+
+
+@kernel
+def draw(kind, words, count, out, constants):  # type: ignore[no-untyped-def]
+    """The values of one chunk of a continuous distribution."""
+    if kind == _UNIFORM:
+        formulas.uniform(words, count, out, constants)
+    elif kind == _NORMAL:
+        formulas.normal_(words, count, out, constants)
+    elif kind == _STRADDLING:
+        formulas.straddling(words, count, out, constants)
+    else:
+        formulas.one_sided(words, count, out, constants)
+
+
+@kernel
+def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, parameters, parameter_count):  # type: ignore[no-untyped-def]
+    """Fill elements first to last of the contiguous tensor at ``address`` with values of a distribution.
+
+    Addresses are integers: taking a tensor apart into arrays would cost more than filling a small one.
+    """
+    size = min(CHUNK, last - first)
+    width = 2 if code == FLOAT64 and kind != _BERNOULLI else 1
+    buffer = np.empty(size * width + PADDING, np.uint32)
+    constants = carray(pointer(parameters), parameter_count, float64)
+    narrow = np.empty(parameter_count, np.float32)
+    for i in range(parameter_count):
+        narrow[i] = float32(constants[i])
+    scratch = np.empty(size if code == BFLOAT16 or code == FLOAT16 else 0, np.float32)
+    while first < last:
+        count = min(CHUNK, last - first)
+        shift = layout_words(buffer, first, count, width, start, rank, table, k0, k1, call)
+        words = buffer[shift : shift + count * width]
+        if code == FLOAT32:
+            out = carray(pointer(address + 4 * first), count, float32)
+            if kind == _BERNOULLI:
+                formulas.bernoulli(words, count, out, int64(constants[0]))
+            else:
+                draw(kind, words, count, out, narrow)
+        elif code == FLOAT64:
+            wide = carray(pointer(address + 8 * first), count, float64)
+            if kind == _BERNOULLI:
+                formulas.bernoulli(words, count, wide, int64(constants[0]))
+            else:
+                draw(kind, words.view(np.uint64), count, wide, constants)
+        elif code == BYTE:
+            formulas.bernoulli(words, count, carray(pointer(address + first), count, uint8), int64(constants[0]))
+        elif code == BFLOAT16 or code == FLOAT16:
+            if kind == _BERNOULLI:
+                formulas.bernoulli(words, count, scratch, int64(constants[0]))
+            else:
+                draw(kind, words, count, scratch, narrow)
+            store_half(scratch, count, carray(pointer(address + 2 * first), count, uint16), code)
+        else:
+            bits = carray(pointer(address + 4 * first), count, uint32)
+            for i in range(count):
+                bits[i] = words[i]
+        first += count
+
+
+@kernel
+def thin_chunk(words, count, threshold, scale, x, out):  # type: ignore[no-untyped-def]
+    """0 where the word is below the threshold, elsewhere x * scale."""
+    zero = out.dtype.type(0)
+    limit = uint32(threshold)
+    for i in range(count):
+        value = x[i] * scale
+        out[i] = zero if words[i] < limit else value
+
+
+@kernel
+def thin(source, address, code, first, last, start, rank, table, k0, k1, call, threshold, scale):  # type: ignore[no-untyped-def]
+    """Copy elements first to last of one contiguous tensor to another, dropping and scaling; see ``reference.thin``.
+
+    ``threshold`` is below 2^32.
+    """
+    size = min(CHUNK, last - first)
+    buffer = np.empty(size + PADDING, np.uint32)
+    scratch = np.empty(size if code == BFLOAT16 or code == FLOAT16 else 0, np.float32)
+    while first < last:
+        count = min(CHUNK, last - first)
+        shift = layout_words(buffer, first, count, 1, start, rank, table, k0, k1, call)
+        words = buffer[shift : shift + count]
+        if code == FLOAT32:
+            x = carray(pointer(source + 4 * first), count, float32)
+            thin_chunk(words, count, threshold, float32(scale), x, carray(pointer(address + 4 * first), count, float32))
+        elif code == FLOAT64:
+            wide = carray(pointer(source + 8 * first), count, float64)
+            thin_chunk(words, count, threshold, scale, wide, carray(pointer(address + 8 * first), count, float64))
+        else:
+            load_half(carray(pointer(source + 2 * first), count, uint16), count, scratch, code)
+            thin_chunk(words, count, threshold, float32(scale), scratch, scratch)
+            store_half(scratch, count, carray(pointer(address + 2 * first), count, uint16), code)
+        first += count

@@ -1,0 +1,226 @@
+"""Words to values: the second loop, one function a distribution; ``reference.py`` says what each computes.
+
+The same code serves both widths: uint32 words with float32 constants, uint64 words with float64 constants. What
+differs between them, how a word becomes a uniform and how the logarithm and the quantile are evaluated, is chosen by
+type. ``number`` makes a literal of the right type, since a bare one would promote float32 to float64.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import float32, float64, int32, int64, types, uint32, uint64
+from numba.extending import overload, register_jitable
+
+from wellposed.random import inverse_normal
+from wellposed.random.kernels.jit import (
+    float32_from_bits,
+    float64_from_bits,
+    int32_bits,
+    int64_bits,
+    kernel,
+    polynomial,
+)
+
+_log2_32 = polynomial(inverse_normal.LOG2, types.float32)
+_numerator_32, _denominator_32 = (polynomial(c, types.float32) for c in (inverse_normal.NUMERATOR, inverse_normal.DENOMINATOR))
+_log_64 = polynomial(inverse_normal.LOG, types.float64)
+_centre_above, _centre_below = (polynomial(c, types.float64) for c in inverse_normal.CENTRE)
+_tail_above, _tail_below = (polynomial(c, types.float64) for c in inverse_normal.TAIL)
+_far_above, _far_below = (polynomial(c, types.float64) for c in inverse_normal.FAR_TAIL)
+_LN2 = np.float32(inverse_normal.LN2)
+_LN2_HIGH, _LN2_LOW = inverse_normal.LN2_HIGH, inverse_normal.LN2_LOW
+_ROOT_HALF_32, _ROOT_HALF_64 = np.int32(inverse_normal.ROOT_HALF_32), np.int64(inverse_normal.ROOT_HALF_64)
+_SIGN_32, _SIGN_64 = np.int32(-(2**31)), np.int64(-(2**63))
+_UNIT_24, _UNIT_31 = np.float32(2.0**-24), np.float32(2.0**-31)
+_UNIT_53, _UNIT_63 = 2.0**-53, 2.0**-63
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+
+
+@register_jitable
+def _split32(x):  # type: ignore[no-untyped-def]
+    """The exponent e and the fraction f of x = 2^e (1 + f)."""
+    bits = int32_bits(x)
+    exponent = int32(bits - _ROOT_HALF_32) >> int32(23)
+    return float32(exponent), float32_from_bits(int32(bits - (exponent << int32(23)))) - _ONE
+
+
+@register_jitable
+def _split64(x):  # type: ignore[no-untyped-def]
+    """The exponent e and the fraction f of x = 2^e (1 + f)."""
+    bits = int64_bits(x)
+    exponent = int64(bits - _ROOT_HALF_64) >> int64(52)
+    return float64(exponent), float64_from_bits(int64(bits - (exponent << int64(52)))) - 1.0
+
+
+@register_jitable
+def _log32(x):  # type: ignore[no-untyped-def]
+    """The natural logarithm."""
+    exponent, f = _split32(x)
+    return (exponent + f * _log2_32(f)) * _LN2
+
+
+@register_jitable
+def _log64(x):  # type: ignore[no-untyped-def]
+    """The natural logarithm."""
+    exponent, f = _split64(x)
+    s = f / (2.0 + f)
+    z = s * s
+    half_square = 0.5 * f * f
+    series = z * _log_64(z)
+    return exponent * _LN2_HIGH - ((half_square - (s * (half_square + series) + exponent * _LN2_LOW)) - f)
+
+
+@register_jitable
+def _quantile32(x, t):  # type: ignore[no-untyped-def]
+    """The normal quantile of F = (1 + x) / 2, where 1 - |x| = t."""
+    exponent, g = _split32(t * (_TWO - t))
+    l = -(exponent + g * _log2_32(g))  # noqa: E741
+    return x * (_numerator_32(l) / _denominator_32(l))
+
+
+@register_jitable
+def _quantile64(x, t):  # type: ignore[no-untyped-def]
+    """The normal quantile of F = (1 + x) / 2, where 1 - |x| = t."""
+    half = 0.5 * x
+    if abs(half) <= 0.425:
+        z = 0.180625 - half * half
+        return half * (_centre_above(z) / _centre_below(z))
+    r = np.sqrt(-_log64(0.5 * t))
+    tail = _tail_above(r - 1.6) / _tail_below(r - 1.6) if r <= 5.0 else _far_above(r - 5.0) / _far_below(r - 5.0)
+    return -tail if x < 0.0 else tail
+
+
+@register_jitable
+def _centred32(word):  # type: ignore[no-untyped-def]
+    """The centred uniform x, and twice the smaller tail t."""
+    s = int32(word)
+    x = (float32(int32(s ^ _SIGN_32)) + _HALF) * _UNIT_31
+    return x, (float32(int32(s ^ (s >> int32(31)))) + _HALF) * _UNIT_31
+
+
+@register_jitable
+def _centred64(word):  # type: ignore[no-untyped-def]
+    """The centred uniform x, and twice the smaller tail t."""
+    s = int64(word)
+    x = (float64(int64(s ^ _SIGN_64)) + 0.5) * _UNIT_63
+    return x, (float64(int64(s ^ (s >> int64(63)))) + 0.5) * _UNIT_63
+
+
+@register_jitable
+def _unit32(word):  # type: ignore[no-untyped-def]
+    """The uniform in [0, 1) of 24 bits."""
+    return float32(int32(word >> uint32(8))) * _UNIT_24
+
+
+@register_jitable
+def _unit64(word):  # type: ignore[no-untyped-def]
+    """The uniform in [0, 1) of 53 bits."""
+    return float64(int64(word >> uint64(11))) * _UNIT_53
+
+
+@kernel
+def clamp(value, bottom, top):  # type: ignore[no-untyped-def]
+    """The value, or the end that it lies beyond."""
+    value = bottom if value < bottom else value
+    return top if value > top else value
+
+
+def _stub(*_arguments: Any) -> Any:
+    raise AssertionError("kernels alone can call this")
+
+
+def log(x: Any) -> Any:
+    """The natural logarithm of a positive normal number."""
+    return _stub(x)
+
+
+def quantile(x: Any, t: Any) -> Any:
+    """The normal quantile of F = (1 + x) / 2, where 1 - |x| = t."""
+    return _stub(x, t)
+
+
+def centred(word: Any) -> Any:
+    """The centred uniform x of a word, and twice the smaller tail t."""
+    return _stub(word)
+
+
+def unit(word: Any) -> Any:
+    """The uniform in [0, 1) of a word."""
+    return _stub(word)
+
+
+overload(log)(lambda x: _log32 if x.bitwidth == 32 else _log64)
+overload(quantile)(lambda x, t: _quantile32 if x.bitwidth == 32 else _quantile64)
+overload(centred)(lambda word: _centred32 if word.bitwidth == 32 else _centred64)
+overload(unit)(lambda word: _unit32 if word.bitwidth == 32 else _unit64)
+
+
+@kernel
+def uniform(words, count, out, constants):  # type: ignore[no-untyped-def]
+    """Uniform on [low, low + span)."""
+    low, span, bottom, top = constants[0], constants[1], constants[2], constants[3]
+    for i in range(count):
+        out[i] = clamp(low + span * unit(words[i]), bottom, top)
+
+
+@kernel
+def normal_(words, count, out, constants):  # type: ignore[no-untyped-def]
+    """Normal."""
+    mean, std = constants[0], constants[1]
+    for i in range(count):
+        x, t = centred(words[i])
+        out[i] = mean + std * quantile(x, t)
+
+
+@kernel
+def straddling(words, count, out, constants):  # type: ignore[no-untyped-def]
+    """Normal, truncated to an interval around its mean."""
+    number = out.dtype.type
+    zero, two = number(0), number(2)
+    mean, std, middle, half = constants[0], constants[1], constants[2], constants[3]
+    lower_tail, upper_tail, bottom, top = constants[4], constants[5], constants[6], constants[7]
+    for i in range(count):
+        x0, t0 = centred(words[i])
+        x = middle + half * x0
+        below = x < zero
+        t = t0 if below == (x0 < zero) else two - t0
+        t = (lower_tail if below else upper_tail) + half * t
+        out[i] = clamp(mean + std * quantile(x, t), bottom, top)
+
+
+@kernel
+def one_sided(words, count, out, constants):  # type: ignore[no-untyped-def]
+    """Normal, truncated to an interval beyond its mean."""
+    number = out.dtype.type
+    zero, half, one, two = number(0), number(0.5), number(1), number(2)
+    anchor, amplitude, mass, rest = constants[0], constants[1], constants[2], constants[3]
+    bend, scale, shift, bottom, top = constants[4], constants[5], constants[6], constants[7], constants[8]
+    series = constants[9:]
+    forward = amplitude > zero
+    for i in range(count):
+        x, t = centred(words[i])
+        far = t if (x < zero) == forward else two - t
+        left = mass * (half * far)
+        right = rest + mass * (half * (two - far))
+        y = -log(right)
+        gone = one - right
+        if left < half:
+            y = left if gone == zero else y * (left / gone)
+        s = np.sqrt(one + bend * y)
+        z = clamp(scale * s + shift, -one, one)
+        upper = lowered = zero
+        for k in range(len(series) - 1, 0, -1):
+            upper, lowered = series[k] + ((z + z) * upper - lowered), upper
+        total = series[0] + (z * upper - lowered)
+        out[i] = clamp(anchor + amplitude * (y / (one + s) * total), bottom, top)
+
+
+@kernel
+def bernoulli(words, count, out, threshold):  # type: ignore[no-untyped-def]
+    """1 where the word is below the threshold, 0 elsewhere."""
+    if threshold > 0xFFFF_FFFF:
+        out[:count] = 1
+        return
+    limit = uint32(threshold)
+    for i in range(count):
+        out[i] = words[i] < limit

@@ -1,0 +1,76 @@
+"""Words: the first loop of every kernel."""
+
+import numpy as np
+from numba import carray, int64, uint32, uint64
+
+from wellposed.random.kernels.jit import kernel, pointer
+
+CHUNK = 2048  # elements: 8 KiB of words and 8 KiB of values stay in the first-level cache
+PADDING = 8  # words by which whole blocks may overhang a chunk at its two ends
+
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
+_HALF = np.uint64(32)
+
+
+@kernel
+def fill_blocks(out, block, count, k0, k1, call):  # type: ignore[no-untyped-def]
+    """Words of ``count`` whole Philox4x32-10 blocks, in order."""
+    first = uint64(block)
+    c2, c3 = uint32(call), uint32(uint64(call) >> _HALF)
+    for j in range(count):
+        number = first + uint64(j)
+        a, b, c, d = uint32(number), uint32(number >> _HALF), c2, c3
+        key0, key1 = uint32(k0), uint32(k1)
+        for _ in range(10):
+            p = uint64(a) * _M0
+            q = uint64(c) * _M1
+            a, b, c, d = uint32(q >> _HALF) ^ b ^ key0, uint32(q), uint32(p >> _HALF) ^ d ^ key1, uint32(p)
+            key0 = uint32(key0 + _W0)
+            key1 = uint32(key1 + _W1)
+        out[4 * j] = a
+        out[4 * j + 1] = b
+        out[4 * j + 2] = c
+        out[4 * j + 3] = d
+
+
+@kernel
+def fill_words(out, first, count, k0, k1, call):  # type: ignore[no-untyped-def]
+    """Whole blocks that cover words first to first + count; returns where in ``out`` the first of them is."""
+    block = first >> 2
+    fill_blocks(out, block, ((first + count + 3) >> 2) - block, k0, k1, call)
+    return first & 3
+
+
+@kernel
+def layout_words(out, first, count, width, start, rank, table, k0, k1, call):  # type: ignore[no-untyped-def]
+    """The words of elements first to first + count of a block of a tensor, ``width`` words an element.
+
+    ``table`` is the address of the layout's ``rank`` sizes and then its ``rank`` strides; rank 0 is one run. Returns
+    where in ``out`` the words begin.
+    """
+    if rank == 0:
+        return fill_words(out, (start + first) * width, count * width, k0, k1, call)
+    numbers = carray(pointer(table), (2, rank), int64)
+    inner, step = numbers[0, rank - 1], numbers[1, rank - 1]
+    run = np.empty(CHUNK * width + PADDING, np.uint32)
+    done = 0
+    while done < count:
+        row, column = (first + done) // inner, (first + done) % inner
+        index = start + column * step
+        for d in range(rank - 2, -1, -1):
+            index += row % numbers[0, d] * numbers[1, d]
+            row //= numbers[0, d]
+        length = min(inner - column, count - done)
+        if step == 1:
+            shift = fill_words(run, index * width, length * width, k0, k1, call)
+            for i in range(length * width):
+                out[done * width + i] = run[shift + i]
+        else:
+            for i in range(length):
+                if i == 0 or step != 0:
+                    shift = fill_words(run, (index + i * step) * width, width, k0, k1, call)
+                for w in range(width):
+                    out[(done + i) * width + w] = run[shift + w]
+        done += length
+    return 0

@@ -1,0 +1,43 @@
+"""A small pool of threads for kernels that release the interpreter lock.
+
+The number of threads is torch's (``torch.set_num_threads``). Results never depend on the split: a value is a function
+of its index alone. Numba's own parallel layers are left alone, since one aborts on concurrent use and another on use
+after a fork.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import torch
+
+SMALLEST_SHARE = 1 << 16  # elements a thread: below, handing work over costs more than it saves
+_GRAIN = 64  # shares start on a multiple of it, so that no two threads write to one cache line
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def split(work: Callable[[int, int], object], count: int) -> None:
+    """Run ``work(first, last)`` over shares of ``range(count)``, the first share on the calling thread."""
+    threads = min(torch.get_num_threads(), count // SMALLEST_SHARE)
+    if threads <= 1:
+        work(0, count)
+        return
+    share = -(-count // (threads * _GRAIN)) * _GRAIN
+    cuts = [min(n * share, count) for n in range(threads + 1)]
+    others = [_pool(threads).submit(work, low, high) for low, high in zip(cuts[1:-1], cuts[2:], strict=True)]
+    try:
+        work(cuts[0], cuts[1])
+    finally:
+        wait(others)  # never leave while a thread still writes to the caller's memory
+    for other in others:
+        other.result()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="wellposed")
+    return _pools[threads]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)  # the parent's threads do not exist in the child

@@ -22,9 +22,7 @@ class Backend(Protocol):
     def fill_(self, tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
         """Fill ``tensor`` with the draw's values at the layout's global indices."""
 
-    def thin(
-        self, x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout
-    ) -> Tensor:
+    def thin(self, x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout) -> Tensor:
         """``x`` with the elements whose word is below ``threshold`` set to 0 and the others times ``scale``."""
 
 

@@ -16,7 +16,7 @@ class Box:
     """A block of a larger tensor: the shape of the whole, and where the block starts in it.
 
     The block's own shape is that of the tensor that is filled. Filling it gives exactly the values that the whole
-    tensor has there: element (j_1, ..., j_n) of the block is element (offset_1 + j_1, ..., offset_n + j_n) of the whole.
+    tensor has there: element j of the block is element offset + j of the whole, dimension by dimension.
 
     Args:
         shape: The shape of the whole, at most 2^62 elements.

@@ -1,7 +1,7 @@
 """The same draws as ``reference.py``, bit for bit, at the speed of the memory: Numba loops on threads of ours.
 
 Work runs in chunks that stay in the first-level cache, each in three plain loops that the compiler vectorises: words
-(``kernels/philox.py``), words to values (``kernels/formulas.py``), values to the tensor's dtype (``kernels/dtypes.py``).
+(``philox.py``), words to values (``formulas.py``), values to the tensor's dtype (``dtypes.py``), in ``kernels``.
 """
 
 import functools
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wellposed.random import pool
 from wellposed.random.box import Layout
-from wellposed.random.draw import FLOATS, Draw, Kind
+from wellposed.random.draw import Draw
 from wellposed.random.kernels import dtypes, engine
 
 _CODES = {

@@ -324,7 +324,9 @@ def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
 
 def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> Tensor:
     if not isinstance(key, Key):
-        raise WellposedError(f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)")
+        raise WellposedError(
+            f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)"
+        )
     if not 0 <= call < 2**64:
         raise WellposedError(f"call was given as {call}; expected an integer in [0, 2^64)")
     local, box = _local_block(tensor, box)

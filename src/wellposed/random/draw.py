@@ -115,7 +115,7 @@ def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
         rounded = tuple(torch.tensor(constants, dtype=torch.float64).to(torch.float32).tolist())
         if any(math.isinf(new) and math.isfinite(old) for new, old in zip(rounded, constants, strict=True)):
             raise WellposedError(
-                f"{kind.name.lower()} draws for {dtype} are made in float32, which cannot hold {max(constants, key=abs)}; "
+                f"values of {dtype} are drawn in float32, which cannot hold the parameter {max(constants, key=abs)}; "
                 "expected parameters below 3.4e38, or dtype=torch.float64"
             )
         constants = rounded
@@ -141,4 +141,3 @@ def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -
             f"no {dtype} number lies between {low} and {high}; expected a wider interval or a dtype with more digits"
         )
     return least.item(), greatest.item()
-

@@ -25,8 +25,8 @@ LOG2 = (1.4426948, -0.72135663, 0.48093846, -0.36010385, 0.28672746, -0.24992351
 NUMERATOR = (1.2533141, 0.310315, 0.043814152, 0.004187615, 0.00026466438, 9.680853e-06, 2.2090322e-08)
 DENOMINATOR = (1.0, 0.06612981, 0.016697804, 0.0007737197, 5.8098656e-05, 6.1574275e-07)
 
-# float64: PPND16 of algorithm AS 241 (Wichura, 1988), relative error 1e-16. Centre in 0.180625 - (x/2)^2, then two tails
-# in r = sqrt(-log(t/2)), less 1.6 for r <= 5 and less 5 beyond.
+# float64: PPND16 of algorithm AS 241 (Wichura, 1988), relative error 1e-16. The centre in 0.180625 - (x/2)^2, then two
+# tails in r = sqrt(-log(t/2)), less 1.6 for r <= 5 and less 5 beyond.
 CENTRE = (
     (3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
      4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3),
@@ -121,7 +121,8 @@ def one_sided(alpha: float, beta: float, depth: int, degree: int) -> OneSided:
         scale, shift = 2 / (top - 1), -(top + 1) / (top - 1)
         if near > _STRAIGHT_FROM:
             scale = shift = Decimal(0)
-        return OneSided(*map(float, (1 - ratio, ratio, hazard, bend, scale, shift)), series=series)
+        constants = (1 - ratio, ratio, hazard, bend, scale, shift)
+        return OneSided(*(float(number) for number in constants), series)
 
 
 def _correction(near: Decimal, hazard: Decimal, bend: Decimal, s: Decimal) -> Decimal:

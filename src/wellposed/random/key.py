@@ -48,8 +48,8 @@ class Key:
         """Derive the key that ``parts`` name under this one.
 
         The new 64 bits are BLAKE2b, with a digest of 8 bytes, over this key's 8 bytes and, for each part, a tag byte
-        (``s`` or ``i``), the length of its bytes and the bytes themselves. So ("ab", "c") and ("a", "bc") differ, and so
-        do 1 and "1".
+        (``s`` or ``i``), the length of its bytes and the bytes themselves. So ("ab", "c") and ("a", "bc") differ, and
+        so do 1 and "1".
 
         Args:
             parts: Text or integers in [-2^127, 2^127), at least one.
@@ -67,7 +67,9 @@ class Key:
         Source: BLAKE2 (Aumasson et al., 2013; RFC 7693).
         """
         if not parts:
-            raise WellposedError("Key.fold() was given nothing to fold in; give text or integers, as in key.fold('layer', 3)")
+            raise WellposedError(
+                "Key.fold() was given nothing to fold in; give text or integers, as in key.fold('layer', 3)"
+            )
         plain = tuple(
             part if isinstance(part, str) else _integer(part, "Key.fold", -(2**127), 2**127) for part in parts
         )
@@ -88,7 +90,7 @@ class Key:
 
 
 def _integer(value: object, name: str, low: int, high: int) -> int:
-    """``value`` as a plain integer in [low, high); a bool is refused, since it is more often a mistake than a number."""
+    """``value`` as a plain integer in [low, high); a bool is refused, being more often a mistake than a number."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

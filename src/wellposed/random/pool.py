@@ -5,6 +5,7 @@ of its index alone. Numba's own parallel layers are left alone, since one aborts
 after a fork.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -24,7 +25,7 @@ def split(work: Callable[[int, int], object], count: int) -> None:
         return
     share = -(-count // (threads * _GRAIN)) * _GRAIN
     cuts = [min(n * share, count) for n in range(threads + 1)]
-    others = [_pool(threads).submit(work, low, high) for low, high in zip(cuts[1:-1], cuts[2:], strict=True)]
+    others = [_pool(threads).submit(work, low, high) for low, high in itertools.pairwise(cuts[1:])]
     try:
         work(cuts[0], cuts[1])
     finally:

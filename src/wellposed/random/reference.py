@@ -166,7 +166,12 @@ def _centred(word: Tensor, wide: bool) -> tuple[Tensor, Tensor, Tensor]:
         from_end, from_centre, dtype, unit = word ^ (word >> 63), word ^ -(2**63), torch.float64, 2.0**-63
     else:
         lower = word < 2**31
-        from_end, from_centre, dtype, unit = torch.where(lower, word, _WORD - word), word - 2**31, torch.float32, 2.0**-31
+        from_end, from_centre, dtype, unit = (
+            torch.where(lower, word, _WORD - word),
+            word - 2**31,
+            torch.float32,
+            2.0**-31,
+        )
     return (from_centre.to(dtype) + 0.5) * unit, (from_end.to(dtype) + 0.5) * unit, lower
 
 
@@ -192,7 +197,9 @@ def _log(x: Tensor) -> Tensor:
     z = s * s
     half_square = 0.5 * f * f
     series = z * _polynomial(inverse_normal.LOG, z)
-    return exponent * inverse_normal.LN2_HIGH - ((half_square - (s * (half_square + series) + exponent * inverse_normal.LN2_LOW)) - f)
+    return exponent * inverse_normal.LN2_HIGH - (
+        (half_square - (s * (half_square + series) + exponent * inverse_normal.LN2_LOW)) - f
+    )
 
 
 def _sqrt(x: Tensor) -> Tensor:
@@ -211,7 +218,9 @@ def _sqrt(x: Tensor) -> Tensor:
 def _split(x: Tensor) -> tuple[Tensor, Tensor]:
     """The exponent e and the fraction f of x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), both floating."""
     integers, digits, root = (
-        (torch.int32, 23, inverse_normal.ROOT_HALF_32) if x.dtype == torch.float32 else (torch.int64, 52, inverse_normal.ROOT_HALF_64)
+        (torch.int32, 23, inverse_normal.ROOT_HALF_32)
+        if x.dtype == torch.float32
+        else (torch.int64, 52, inverse_normal.ROOT_HALF_64)
     )
     bits = x.view(integers)
     exponent = bits - root >> digits

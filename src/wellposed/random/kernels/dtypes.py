@@ -12,7 +12,7 @@ _ONE_HALF = np.float32(0.5)
 
 
 @kernel
-def to_bfloat16(value):  # type: ignore[no-untyped-def]
+def to_bfloat16(value):
     """The bits of the nearest bfloat16, ties to even."""
     bits = uint32(int32_bits(value))
     rounded = uint32(bits + uint32(0x7FFF) + ((bits >> uint32(16)) & uint32(1)))
@@ -21,13 +21,13 @@ def to_bfloat16(value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def from_bfloat16(bits):  # type: ignore[no-untyped-def]
+def from_bfloat16(bits):
     """The float32 of a bfloat16's bits."""
     return float32_from_bits(int32(uint32(bits) << uint32(16)))
 
 
 @kernel
-def to_float16(value):  # type: ignore[no-untyped-def]
+def to_float16(value):
     """The bits of the nearest float16, ties to even.
 
     Below 2^-14, where float16 has a fixed unit of 2^-24, adding 0.5 makes float32 round at that very unit.
@@ -44,7 +44,7 @@ def to_float16(value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def from_float16(bits):  # type: ignore[no-untyped-def]
+def from_float16(bits):
     """The float32 of a float16's bits."""
     size = int32(bits) & int32(0x7FFF)
     usual = float32_from_bits(int32((size << int32(13)) + int32(0x3800_0000)))
@@ -56,7 +56,7 @@ def from_float16(bits):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def store_half(values, count, out, code):  # type: ignore[no-untyped-def]
+def store_half(values, count, out, code):
     """Round float32 values into the bits of a bfloat16 or float16 tensor."""
     if code == BFLOAT16:
         for i in range(count):
@@ -67,7 +67,7 @@ def store_half(values, count, out, code):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def load_half(bits, count, out, code):  # type: ignore[no-untyped-def]
+def load_half(bits, count, out, code):
     """The float32 values of a bfloat16 or float16 tensor's bits."""
     if code == BFLOAT16:
         for i in range(count):

@@ -1,7 +1,7 @@
 """The loop over chunks: words, values, memory. The branches on distribution and dtype stand here, outside the loops."""
 
 import numpy as np
-from numba import carray, float32, float64, int64, uint8, uint16, uint32, uint64
+from numba import carray, float32, float64, int64, uint8, uint16, uint32
 
 from wellposed.random.draw import Kind
 from wellposed.random.kernels import formulas
@@ -15,7 +15,7 @@ _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
 
 
 @kernel
-def draw(kind, words, count, out, constants):  # type: ignore[no-untyped-def]
+def draw(kind, words, count, out, constants):
     """The values of one chunk of a continuous distribution."""
     if kind == _UNIFORM:
         formulas.uniform(words, count, out, constants)
@@ -28,7 +28,7 @@ def draw(kind, words, count, out, constants):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, parameters, parameter_count):  # type: ignore[no-untyped-def]
+def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, parameters, parameter_count):
     """Fill elements first to last of the contiguous tensor at ``address`` with values of a distribution.
 
     Addresses are integers: taking a tensor apart into arrays would cost more than filling a small one.
@@ -40,7 +40,7 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
     narrow = np.empty(parameter_count, np.float32)
     for i in range(parameter_count):
         narrow[i] = float32(constants[i])
-    scratch = np.empty(size if code == BFLOAT16 or code == FLOAT16 else 0, np.float32)
+    scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
     while first < last:
         count = min(CHUNK, last - first)
         shift = layout_words(buffer, first, count, width, start, rank, table, k0, k1, call)
@@ -59,7 +59,7 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
                 draw(kind, words.view(np.uint64), count, wide, constants)
         elif code == BYTE:
             formulas.bernoulli(words, count, carray(pointer(address + first), count, uint8), int64(constants[0]))
-        elif code == BFLOAT16 or code == FLOAT16:
+        elif code in (BFLOAT16, FLOAT16):
             if kind == _BERNOULLI:
                 formulas.bernoulli(words, count, scratch, int64(constants[0]))
             else:
@@ -73,7 +73,7 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
 
 
 @kernel
-def thin_chunk(words, count, threshold, scale, x, out):  # type: ignore[no-untyped-def]
+def thin_chunk(words, count, threshold, scale, x, out):
     """0 where the word is below the threshold, elsewhere x * scale."""
     zero = out.dtype.type(0)
     limit = uint32(threshold)
@@ -83,14 +83,14 @@ def thin_chunk(words, count, threshold, scale, x, out):  # type: ignore[no-untyp
 
 
 @kernel
-def thin(source, address, code, first, last, start, rank, table, k0, k1, call, threshold, scale):  # type: ignore[no-untyped-def]
+def thin(source, address, code, first, last, start, rank, table, k0, k1, call, threshold, scale):
     """Copy elements first to last of one contiguous tensor to another, dropping and scaling; see ``reference.thin``.
 
     ``threshold`` is below 2^32.
     """
     size = min(CHUNK, last - first)
     buffer = np.empty(size + PADDING, np.uint32)
-    scratch = np.empty(size if code == BFLOAT16 or code == FLOAT16 else 0, np.float32)
+    scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
     while first < last:
         count = min(CHUNK, last - first)
         shift = layout_words(buffer, first, count, 1, start, rank, table, k0, k1, call)

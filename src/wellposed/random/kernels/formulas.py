@@ -22,7 +22,9 @@ from wellposed.random.kernels.jit import (
 )
 
 _log2_32 = polynomial(inverse_normal.LOG2, types.float32)
-_numerator_32, _denominator_32 = (polynomial(c, types.float32) for c in (inverse_normal.NUMERATOR, inverse_normal.DENOMINATOR))
+_numerator_32, _denominator_32 = (
+    polynomial(c, types.float32) for c in (inverse_normal.NUMERATOR, inverse_normal.DENOMINATOR)
+)
 _log_64 = polynomial(inverse_normal.LOG, types.float64)
 _centre_above, _centre_below = (polynomial(c, types.float64) for c in inverse_normal.CENTRE)
 _tail_above, _tail_below = (polynomial(c, types.float64) for c in inverse_normal.TAIL)
@@ -37,7 +39,7 @@ _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
 @register_jitable
-def _split32(x):  # type: ignore[no-untyped-def]
+def _split32(x):
     """The exponent e and the fraction f of x = 2^e (1 + f)."""
     bits = int32_bits(x)
     exponent = int32(bits - _ROOT_HALF_32) >> int32(23)
@@ -45,7 +47,7 @@ def _split32(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _split64(x):  # type: ignore[no-untyped-def]
+def _split64(x):
     """The exponent e and the fraction f of x = 2^e (1 + f)."""
     bits = int64_bits(x)
     exponent = int64(bits - _ROOT_HALF_64) >> int64(52)
@@ -53,14 +55,14 @@ def _split64(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _log32(x):  # type: ignore[no-untyped-def]
+def _log32(x):
     """The natural logarithm."""
     exponent, f = _split32(x)
     return (exponent + f * _log2_32(f)) * _LN2
 
 
 @register_jitable
-def _log64(x):  # type: ignore[no-untyped-def]
+def _log64(x):
     """The natural logarithm."""
     exponent, f = _split64(x)
     s = f / (2.0 + f)
@@ -71,7 +73,7 @@ def _log64(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _quantile32(x, t):  # type: ignore[no-untyped-def]
+def _quantile32(x, t):
     """The normal quantile of F = (1 + x) / 2, where 1 - |x| = t."""
     exponent, g = _split32(t * (_TWO - t))
     l = -(exponent + g * _log2_32(g))  # noqa: E741
@@ -79,7 +81,7 @@ def _quantile32(x, t):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _quantile64(x, t):  # type: ignore[no-untyped-def]
+def _quantile64(x, t):
     """The normal quantile of F = (1 + x) / 2, where 1 - |x| = t."""
     half = 0.5 * x
     if abs(half) <= 0.425:
@@ -91,7 +93,7 @@ def _quantile64(x, t):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _centred32(word):  # type: ignore[no-untyped-def]
+def _centred32(word):
     """The centred uniform x, and twice the smaller tail t."""
     s = int32(word)
     x = (float32(int32(s ^ _SIGN_32)) + _HALF) * _UNIT_31
@@ -99,7 +101,7 @@ def _centred32(word):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _centred64(word):  # type: ignore[no-untyped-def]
+def _centred64(word):
     """The centred uniform x, and twice the smaller tail t."""
     s = int64(word)
     x = (float64(int64(s ^ _SIGN_64)) + 0.5) * _UNIT_63
@@ -107,19 +109,19 @@ def _centred64(word):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _unit32(word):  # type: ignore[no-untyped-def]
+def _unit32(word):
     """The uniform in [0, 1) of 24 bits."""
     return float32(int32(word >> uint32(8))) * _UNIT_24
 
 
 @register_jitable
-def _unit64(word):  # type: ignore[no-untyped-def]
+def _unit64(word):
     """The uniform in [0, 1) of 53 bits."""
     return float64(int64(word >> uint64(11))) * _UNIT_53
 
 
 @kernel
-def clamp(value, bottom, top):  # type: ignore[no-untyped-def]
+def clamp(value, bottom, top):
     """The value, or the end that it lies beyond."""
     value = bottom if value < bottom else value
     return top if value > top else value
@@ -156,7 +158,7 @@ overload(unit)(lambda word: _unit32 if word.bitwidth == 32 else _unit64)
 
 
 @kernel
-def uniform(words, count, out, constants):  # type: ignore[no-untyped-def]
+def uniform(words, count, out, constants):
     """Uniform on [low, low + span)."""
     low, span, bottom, top = constants[0], constants[1], constants[2], constants[3]
     for i in range(count):
@@ -164,7 +166,7 @@ def uniform(words, count, out, constants):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def normal_(words, count, out, constants):  # type: ignore[no-untyped-def]
+def normal_(words, count, out, constants):
     """Normal."""
     mean, std = constants[0], constants[1]
     for i in range(count):
@@ -173,7 +175,7 @@ def normal_(words, count, out, constants):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def straddling(words, count, out, constants):  # type: ignore[no-untyped-def]
+def straddling(words, count, out, constants):
     """Normal, truncated to an interval around its mean."""
     number = out.dtype.type
     zero, two = number(0), number(2)
@@ -189,7 +191,7 @@ def straddling(words, count, out, constants):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def one_sided(words, count, out, constants):  # type: ignore[no-untyped-def]
+def one_sided(words, count, out, constants):
     """Normal, truncated to an interval beyond its mean."""
     number = out.dtype.type
     zero, half, one, two = number(0), number(0.5), number(1), number(2)
@@ -216,7 +218,7 @@ def one_sided(words, count, out, constants):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def bernoulli(words, count, out, threshold):  # type: ignore[no-untyped-def]
+def bernoulli(words, count, out, threshold):
     """1 where the word is below the threshold, 0 elsewhere."""
     if threshold > 0xFFFF_FFFF:
         out[:count] = 1

@@ -1,27 +1,24 @@
 """What every Numba kernel of the package shares: how it is compiled, and how it reaches a tensor's memory."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import numba
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import as_dtype
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
-def kernel(function: _Function) -> _Function:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function of plain loops: no interpreter lock, IEEE arithmetic in the order written, cached on disk."""
     options = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: _Function = numba.njit(cache=True, **options)(function)
+        return cast(Callable[..., Any], numba.njit(cache=True, **options)(function))
     except RuntimeError:  # no folder to cache in can be written to
-        compiled = numba.njit(**options)(function)
-    return compiled
+        return cast(Callable[..., Any], numba.njit(**options)(function))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer(_typing: Any, address: Any) -> Any:
     """The memory at an address, for ``numba.carray``."""
 
@@ -34,14 +31,14 @@ def pointer(_typing: Any, address: Any) -> Any:
 def _bitcast(source: Any, target: Any) -> Any:
     """An intrinsic that reads the bits of one scalar type as another."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def cast(_typing: Any, _value: Any) -> Any:
+    @intrinsic
+    def read(_typing: Any, _value: Any) -> Any:
         def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             return builder.bitcast(args[0], context.get_value_type(target))
 
         return target(source), generate
 
-    return cast
+    return read
 
 
 int32_bits = _bitcast(types.float32, types.int32)
@@ -58,7 +55,7 @@ def polynomial(coefficients: Sequence[float], kind: Any) -> Any:
     """
     exact = [float(as_dtype(kind).type(c)) for c in coefficients]
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def evaluate(_typing: Any, _x: Any) -> Any:
         def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             constants = [context.get_constant(kind, c) for c in exact]

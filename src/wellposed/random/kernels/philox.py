@@ -14,7 +14,7 @@ _HALF = np.uint64(32)
 
 
 @kernel
-def fill_blocks(out, block, count, k0, k1, call):  # type: ignore[no-untyped-def]
+def fill_blocks(out, block, count, k0, k1, call):
     """Words of ``count`` whole Philox4x32-10 blocks, in order."""
     first = uint64(block)
     c2, c3 = uint32(call), uint32(uint64(call) >> _HALF)
@@ -35,7 +35,7 @@ def fill_blocks(out, block, count, k0, k1, call):  # type: ignore[no-untyped-def
 
 
 @kernel
-def fill_words(out, first, count, k0, k1, call):  # type: ignore[no-untyped-def]
+def fill_words(out, first, count, k0, k1, call):
     """Whole blocks that cover words first to first + count; returns where in ``out`` the first of them is."""
     block = first >> 2
     fill_blocks(out, block, ((first + count + 3) >> 2) - block, k0, k1, call)
@@ -43,7 +43,7 @@ def fill_words(out, first, count, k0, k1, call):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def layout_words(out, first, count, width, start, rank, table, k0, k1, call):  # type: ignore[no-untyped-def]
+def layout_words(out, first, count, width, start, rank, table, k0, k1, call):
     """The words of elements first to first + count of a block of a tensor, ``width`` words an element.
 
     ``table`` is the address of the layout's ``rank`` sizes and then its ``rank`` strides; rank 0 is one run. Returns

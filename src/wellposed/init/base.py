@@ -34,7 +34,8 @@ class Initializer(ABC):
             WellposedError: If the fans are needed and the axes do not fit the shape.
 
         Example:
-            >>> Glorot().at((256, 128))
+            >>> import wellposed as wp
+            >>> wp.init.Glorot().at((256, 128))
             Uniform(low=-0.125, high=0.125)
         """
 
@@ -64,7 +65,7 @@ class Initializer(ABC):
 
         Example:
             >>> import wellposed as wp
-            >>> He()((256, 128), wp.Key(0).fold("hidden.weight")).shape
+            >>> wp.init.He()((256, 128), wp.Key(0).fold("hidden.weight")).shape
             torch.Size([256, 128])
         """
         return self.fill_(torch.empty(tuple(shape), dtype=dtype, device=device), key, axes=axes)
@@ -89,7 +90,7 @@ class Initializer(ABC):
         Example:
             >>> import wellposed as wp
             >>> layer = torch.nn.Linear(128, 256)
-            >>> LeCun().fill_(layer.weight, wp.Key(0)).requires_grad
+            >>> wp.init.LeCun().fill_(layer.weight, wp.Key(0)).requires_grad
             True
         """
         return self.at(tensor.shape if box is None else box.shape, axes).fill_(tensor, key, axes=axes, box=box)
@@ -108,7 +109,8 @@ class Initializer(ABC):
             WellposedError: If the axes do not fit the shape.
 
         Example:
-            >>> He().std_for((256, 128)), Glorot(bound="chapter").std_for((256, 12))
+            >>> import wellposed as wp
+            >>> wp.init.He().std_for((256, 128)), wp.init.Glorot(bound="chapter").std_for((256, 12))
             (0.125, 0.16666666666666666)
         """
         return self.at(shape, axes).std_for(shape, axes)

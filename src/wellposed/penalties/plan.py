@@ -115,7 +115,7 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
             integer or on the meta device.
     """
     conditions = _conditions(where)
-    rules = {"*": penalty} if isinstance(penalty, Penalty) else dict(penalty)
+    rules = dict(penalty) if isinstance(penalty, Mapping) else {"*": penalty}
     named = _named(model)
     for rule, given in rules.items():
         if not (given is None or isinstance(given, Penalty)):
@@ -164,12 +164,13 @@ def _named(model: Model) -> list[_Named]:
     else:
         modules, pairs = {}, model
     found: dict[int, _Named] = {}
-    for name, parameter in pairs:
-        if not (isinstance(name, str) and isinstance(parameter, Tensor)):
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)):
             raise WellposedError(
-                f"regularize was given a model of {type(model).__name__}; expected a torch.nn.Module, or pairs of "
-                "a name and a parameter"
+                f"regularize was given a model that holds {pair!r}; expected a torch.nn.Module, or pairs of a name and "
+                "a parameter"
             )
+        name, parameter = pair
         owner = modules.get(name.rpartition(".")[0])
         found.setdefault(id(parameter), _Named([], parameter, owner)).names.append(name)
     if not found:
@@ -198,7 +199,7 @@ def _role(item: _Named) -> str:
 
 
 def _conditions(where: Where | Iterable[Where]) -> list[Where]:
-    several = [where] if isinstance(where, str | type) or callable(where) else list(where)
+    several: list[Where] = [where] if isinstance(where, str) or not isinstance(where, Iterable) else list(where)
     for condition in several:
         if not (isinstance(condition, str) or callable(condition)):
             raise WellposedError(

@@ -1,0 +1,274 @@
+"""Laws that every penalty in the table obeys."""
+
+import copy
+import pickle
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+import wellposed as wp
+from penalty_cases import CASES, Case, rows
+from wellposed.penalties import L1, L2, ElasticNet, Penalty
+from wellposed.random import Key, normal, uniform
+
+STEPS = (0.05, 0.4, 1.7)
+
+
+def objective(penalty: Penalty, x: Tensor, w: Tensor, step: float | Tensor) -> float:
+    return float(((x - w).square() / (2 * step)).sum() + penalty.value(x))
+
+
+@rows(prox=True)
+@pytest.mark.parametrize("step", STEPS)
+def test_prox_is_no_worse_than_a_numeric_argmin(case: Case, step: float) -> None:
+    for call in range(3):
+        w = case.weight(call)
+        best = objective(case.penalty, case.penalty.prox(w, step), w, step)
+
+        def at(x: np.ndarray, w: Tensor = w) -> float:
+            value = objective(case.penalty, torch.from_numpy(x).view(w.shape), w, step)
+            return min(value, 1e30)
+
+        for start in (w, 0.3 * w, torch.zeros_like(w), case.penalty.prox(w, step)):
+            found = minimize(at, start.numpy().ravel(), method="Powell", options={"xtol": 1e-9, "ftol": 1e-13})
+            assert best <= found.fun + 1e-9 * (1 + abs(found.fun))
+
+
+@rows(prox=True, separable=True)
+@pytest.mark.parametrize("step", STEPS)
+def test_prox_of_a_separable_penalty_takes_a_step_for_each_element(case: Case, step: float) -> None:
+    w = case.weight()
+    steps = step * uniform(case.shape, Key(21), 0.1, 2.0, dtype=torch.float64)
+    together = case.penalty.prox(w, steps)
+    for index in np.ndindex(*case.shape):
+        alone = case.penalty.prox(w, float(steps[index]))
+        assert together[index] == pytest.approx(float(alone[index]), abs=1e-12)
+
+
+@rows(prox=True, convex=True)
+@pytest.mark.parametrize("step", STEPS)
+def test_prox_is_firmly_nonexpansive(case: Case, step: float) -> None:
+    for call in range(20):
+        w, v = case.weight(2 * call), case.weight(2 * call + 1)
+        p, q = case.penalty.prox(w, step), case.penalty.prox(v, step)
+        assert (p - q).square().sum() <= ((p - q) * (w - v)).sum() + 1e-9
+
+
+@rows(prox=True, convex=True)
+@pytest.mark.parametrize("step", STEPS)
+def test_moreau_what_the_prox_takes_off_is_a_subgradient_where_it_lands(case: Case, step: float) -> None:
+    # w = p + step * y is Moreau's decomposition exactly when y is a subgradient at p.
+    w = case.weight()
+    p = case.penalty.prox(w, step)
+    y = (w - p) / step
+    for call in range(20):
+        x = p + case.weight(call, std=0.02 * 2**call / 64)
+        assert case.penalty.value(x) >= case.penalty.value(p) + ((x - p) * y).sum() - 1e-9
+
+
+@rows(smooth=True)
+def test_gradient_is_autograds_and_the_value_passes_gradcheck(case: Case) -> None:
+    w = case.weight().requires_grad_()
+    assert torch.autograd.gradcheck(case.penalty.value, (w,))
+    (wanted,) = torch.autograd.grad(case.penalty.value(w), w)
+    torch.testing.assert_close(case.penalty.grad(w), wanted)
+
+
+@rows(smooth=False, gradient=True)
+def test_gradient_of_a_kinked_penalty_is_autograds_away_from_the_kinks(case: Case) -> None:
+    w = case.weight().requires_grad_()
+    (wanted,) = torch.autograd.grad(case.penalty.value(w), w)
+    torch.testing.assert_close(case.penalty.grad(w), wanted)
+
+
+@rows(gradient=True)
+def test_gradient_at_zero_is_finite_and_zero_when_zero_minimises(case: Case) -> None:
+    zero = torch.zeros(case.shape, dtype=torch.float64)
+    gradient = case.penalty.grad(zero)
+    assert gradient.isfinite().all()
+    if case.penalty.traits.convex and case.penalty.value(zero) == 0:
+        assert (gradient == 0).all()
+
+
+@rows(gradient=True)
+def test_calling_gives_the_pair_without_a_graph(case: Case) -> None:
+    w = case.weight().requires_grad_()
+    value, gradient = case.penalty(w)
+    torch.testing.assert_close(value, case.penalty.value(w.detach()))
+    torch.testing.assert_close(gradient, case.penalty.grad(w))
+    assert not value.requires_grad
+    assert not gradient.requires_grad
+
+
+@rows(prox=True, gradient=True)
+def test_a_step_of_zero_changes_nothing(case: Case) -> None:
+    w = case.weight()
+    torch.testing.assert_close(case.penalty.prox(w, 0.0), w)
+    torch.testing.assert_close(case.penalty.prox(w, torch.tensor(0.0, dtype=torch.float64)), w)
+
+
+@rows(prox=True)
+def test_prox_in_place_is_prox_and_leaves_strangers_alone(case: Case) -> None:
+    w = case.weight()
+    wanted = case.penalty.prox(w, 0.4)
+    kept = w.clone()
+    parameter = torch.nn.Parameter(w)
+    assert case.penalty.prox_(parameter, 0.4) is parameter
+    torch.testing.assert_close(parameter.detach(), wanted)
+    assert not torch.equal(kept, wanted) or case.penalty.prox(kept, 0.4).equal(kept)
+
+
+@rows(prox=True)
+def test_memory_layout_does_not_matter(case: Case) -> None:
+    w = case.weight()
+    spread = torch.full((*case.shape[:-1], 2 * case.shape[-1]), torch.nan, dtype=w.dtype)[..., ::2]
+    spread.copy_(w)
+    turned = w.clone().transpose(0, -1).contiguous().transpose(0, -1)
+    for other in (spread, turned):
+        assert case.penalty.value(other) == pytest.approx(float(case.penalty.value(w)), rel=1e-13)
+        torch.testing.assert_close(case.penalty.prox(other, 0.4), case.penalty.prox(w, 0.4))
+        torch.testing.assert_close(case.penalty.prox_(other.clone(), 0.4), case.penalty.prox(w, 0.4))
+        if case.penalty.traits.gradient:
+            torch.testing.assert_close(case.penalty.grad(other), case.penalty.grad(w))
+    assert case.penalty.prox_(spread, 0.4).equal(case.penalty.prox(w, 0.4))
+
+
+@rows()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_narrow_dtypes_are_computed_in_float32_and_rounded_once(case: Case, dtype: torch.dtype) -> None:
+    w = case.weight().to(dtype)
+    if any(isinstance(getattr(case.penalty, f.name), Tensor) for f in fields(case.penalty)):
+        pytest.skip("the strengths' own dtype takes part")
+    assert case.penalty.value(w).dtype == torch.float32
+    if case.penalty.traits.gradient:
+        assert case.penalty.grad(w).equal(case.penalty.grad(w.float()).to(dtype))
+    if case.penalty.traits.prox:
+        assert case.penalty.prox(w, 0.4).equal(case.penalty.prox(w.float(), 0.4).to(dtype))
+
+
+@rows(prox=True)
+def test_nan_stays_nan(case: Case) -> None:
+    w = case.weight()
+    w[(0,) * w.ndim] = torch.nan
+    assert case.penalty.prox(w, 0.4)[(0,) * w.ndim].isnan()
+    assert case.penalty.prox_(w.clone(), 0.4)[(0,) * w.ndim].isnan()
+
+
+@rows()
+def test_scaling_scales_value_gradient_and_the_step_of_the_prox(case: Case) -> None:
+    w = case.weight()
+    tripled = 3.0 * case.penalty
+    assert tripled == case.penalty * 3.0
+    torch.testing.assert_close(tripled.value(w), 3.0 * case.penalty.value(w))
+    if case.penalty.traits.gradient:
+        torch.testing.assert_close(tripled.grad(w), 3.0 * case.penalty.grad(w))
+    if case.penalty.traits.prox:
+        torch.testing.assert_close(tripled.prox(w, 0.2), case.penalty.prox(w, 0.6))
+
+
+@rows()
+def test_adding_adds_values_and_gradients_in_any_order(case: Case) -> None:
+    w = case.weight()
+    for other in (L1(0.2), L2(0.1), case.penalty):
+        total = case.penalty + other
+        assert total == other + case.penalty
+        torch.testing.assert_close(total.value(w), case.penalty.value(w) + other.value(w))
+        if total.traits.gradient:
+            torch.testing.assert_close(total.grad(w), case.penalty.grad(w) + other.grad(w))
+
+
+@rows(prox=True)
+@pytest.mark.parametrize("step", STEPS)
+def test_the_prox_of_a_sum_with_a_square_is_exact(case: Case, step: float) -> None:
+    total = case.penalty + L2(0.6)
+    assert total.traits.prox
+    w = case.weight()
+    at = total.prox(w, step)
+    best = objective(total, at, w, step)
+    for call in range(40):
+        moved = at + case.weight(call, std=10.0 ** -(call % 5))
+        assert best <= objective(total, moved, w, step) + 1e-12
+
+
+@rows()
+def test_a_penalty_is_a_value(case: Case) -> None:
+    penalty = case.penalty
+    for twin in (copy.copy(penalty), copy.deepcopy(penalty), pickle.loads(pickle.dumps(penalty))):
+        assert twin == penalty
+        assert hash(twin) == hash(penalty)
+        assert repr(twin) == repr(penalty)
+    assert penalty != object()
+    assert all(penalty != other.penalty or repr(penalty) == repr(other.penalty) for other in CASES.values())
+    with pytest.raises(AttributeError):
+        penalty.lam = 1.0  # type: ignore[attr-defined]
+
+
+@rows()
+def test_what_is_no_weight_is_refused(case: Case) -> None:
+    with pytest.raises(wp.WellposedError, match="floating-point"):
+        case.penalty.value(torch.ones(case.shape, dtype=torch.int64))
+    with pytest.raises(wp.WellposedError, match="meta"):
+        case.penalty.prox(torch.ones(case.shape, device="meta"), 0.1)
+    with pytest.raises(wp.WellposedError, match=r"expected a torch\.Tensor"):
+        case.penalty.value([1.0])  # type: ignore[arg-type]
+
+
+@rows(prox=True)
+@pytest.mark.parametrize("step", [-0.1, float("nan"), float("inf"), "1", True, torch.ones(7, 1, 1, 1, 1)])
+def test_what_is_no_step_is_refused(case: Case, step: object) -> None:
+    with pytest.raises(wp.WellposedError, match="step"):
+        case.penalty.prox(case.weight(), step)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [L1, L2, lambda lam: ElasticNet(lam, 1.0), lambda lam: ElasticNet(1.0, lam)])
+@pytest.mark.parametrize(
+    "lam", [-1e-9, float("nan"), float("inf"), "1", None, True, torch.tensor([0.1, -0.1]), torch.tensor(1)]
+)
+def test_what_is_no_strength_is_refused(kind: type[L1], lam: float) -> None:
+    with pytest.raises(wp.WellposedError, match=r"lam|l1|l2"):
+        kind(lam)
+
+
+@pytest.mark.parametrize("factor", [-1.0, float("nan")])
+def test_what_is_no_factor_is_refused(factor: float) -> None:
+    with pytest.raises(wp.WellposedError, match="factor"):
+        factor * L1(0.1)
+    with pytest.raises(TypeError):
+        "2" * L1(0.1)
+
+
+def test_sums_take_their_simplest_form() -> None:
+    assert L1(0.1) + L2(0.2) == ElasticNet(0.1, 0.2)
+    assert L2(0.25) + L1(0.5) + L1(0.25) + L2(0.5) == ElasticNet(0.75, 0.75)
+    assert ElasticNet(0.5, 0.25) + ElasticNet(0.25, 0.5) == ElasticNet(0.75, 0.75)
+    assert sum([L1(0.5), L1(0.25)]) == L1(0.75)
+    assert L1(0.5) + L2(0.25) != L1(0.5)
+    assert {L1(0.5): "a"}[L1(0.5)] == "a"
+
+
+def test_complex_weights_shrink_in_modulus_and_keep_their_phase() -> None:
+    w = torch.complex(normal(6, Key(3), dtype=torch.float64), normal(6, Key(4), dtype=torch.float64)).requires_grad_()
+    moved = L1(0.5).prox(w, 1.0)
+    torch.testing.assert_close(moved.abs(), (w.detach().abs() - 0.5).clamp(min=0))
+    alive = moved.abs() > 0
+    assert alive.any()
+    assert not alive.all()
+    torch.testing.assert_close(moved[alive].angle(), w.detach()[alive].angle())
+    for penalty in (L1(0.5), L2(0.5), ElasticNet(0.5, 0.25)):
+        value = penalty.value(w)
+        assert not value.is_complex()
+        (wanted,) = torch.autograd.grad(value, w)
+        torch.testing.assert_close(penalty.grad(w), wanted)
+
+
+@rows(prox=True, gradient=True)
+def test_kkt_is_zero_at_the_optimum_and_only_there(case: Case) -> None:
+    # For the loss 1/2 ||w - a||^2, the prox of a is the optimum.
+    a = case.weight()
+    w = case.penalty.prox(a, 1.0)
+    assert float(case.penalty.kkt(w, w - a)) < 1e-9
+    assert float(case.penalty.kkt(w + 0.1, w + 0.1 - a)) > 1e-3

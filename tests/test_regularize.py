@@ -1,0 +1,430 @@
+"""Penalties at work on an optimizer."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import ElasticNet as SklearnElasticNet
+from sklearn.linear_model import Lasso, Ridge
+from torch import Tensor, nn
+
+import wellposed as wp
+from wellposed.penalties import L1, L2, ElasticNet, Penalty, regularize
+from wellposed.random import Key, normal_
+
+SGD = torch.optim.SGD
+
+
+def filled(model: nn.Module) -> nn.Module:
+    """The model with keyed weights, so that no global generator matters."""
+    for name, parameter in model.named_parameters():
+        normal_(parameter, Key(1).fold(name), std=0.5)
+    return model
+
+
+def network() -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2))
+    filled(model)
+    return model
+
+
+def linear(model: nn.Sequential, index: int) -> nn.Linear:
+    layer = model[index]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, scale: float = 1.0) -> None:
+    optimizer.zero_grad()
+    x = torch.linspace(-1, 1, 24, dtype=next(model.parameters()).dtype).view(6, 4)
+    torch.autograd.backward(scale * model(x).square().mean())
+    optimizer.step()
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def test_gradient_mode_is_the_chapters_update() -> None:
+    # w <- w - alpha * (dL/dw + lambda * dOmega/dw)
+    model, alpha, lam = network(), 0.3, 0.05
+    before = state(model)
+    optimizer = SGD(model.parameters(), lr=alpha)
+    regularize(optimizer, model, L2(lam), mode="gradient")
+    twin = network()
+    step(twin, SGD(twin.parameters(), lr=0.0))
+    step(model, optimizer)
+    for (name, w), (_, t) in zip(model.named_parameters(), twin.named_parameters(), strict=True):
+        assert t.grad is not None
+        push = lam * 2 * before[name] if name in ("0.weight", "3.weight") else torch.zeros_like(w)
+        torch.testing.assert_close(w.detach(), before[name] - alpha * (t.grad + push))
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"maximize": True}])
+def test_gradient_mode_with_l2_is_the_optimizers_weight_decay(options: dict[str, Any]) -> None:
+    model, twin = network(), network()
+    ours = SGD(model.parameters(), lr=0.1, **options)
+    regularize(ours, model, L2(0.02), mode="gradient", where="all")
+    theirs = SGD(twin.parameters(), lr=0.1, weight_decay=0.04, **options)
+    for _ in range(5):
+        step(model, ours)
+        step(twin, theirs)
+    torch.testing.assert_close(state(model), state(twin))
+
+
+def test_proximal_mode_is_the_prox_after_the_optimizers_own_step() -> None:
+    model, twin = network(), network()
+    ours = SGD([{"params": model[0].parameters(), "lr": 0.5}, {"params": model[1:].parameters(), "lr": 0.1}])
+    theirs = SGD([{"params": twin[0].parameters(), "lr": 0.5}, {"params": twin[1:].parameters(), "lr": 0.1}])
+    regularize(ours, model, L1(0.2))
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in (ours, theirs)]
+    for t in range(4):
+        step(model, ours)
+        step(twin, theirs)
+        with torch.no_grad():
+            for layer, lr in ((linear(twin, 0), 0.5), (linear(twin, 3), 0.1)):
+                layer.weight.copy_(L1(0.2).prox(layer.weight, lr * 0.5**t))
+        for schedule in schedules:
+            schedule.step()
+    torch.testing.assert_close(state(model), state(twin))
+    assert (linear(model, 0).weight == 0).any()
+
+
+SCALED = load_diabetes(return_X_y=True)
+X: np.ndarray = (SCALED[0] - SCALED[0].mean(0)) / SCALED[0].std(0)
+Y: np.ndarray = SCALED[1] - SCALED[1].mean()
+N = len(Y)
+
+# scikit-learn's Lasso and ElasticNet minimise ||y - Xw||^2 / (2n) + alpha * (...); its Ridge has no 1 / (2n).
+PEERS: dict[str, tuple[Penalty, Any]] = {
+    "lasso": (L1(2.0), Lasso(alpha=2.0, tol=1e-14, max_iter=100_000)),
+    "lasso-strong": (L1(20.0), Lasso(alpha=20.0, tol=1e-14, max_iter=100_000)),
+    "elastic-net": (
+        ElasticNet(1.5, 0.25),
+        SklearnElasticNet(alpha=2.0, l1_ratio=0.75, tol=1e-14, max_iter=100_000),
+    ),
+    "ridge": (L2(0.05), Ridge(alpha=0.05 * 2 * N)),
+}
+
+
+def fit(penalty: Penalty, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], steps: int) -> Tensor:
+    """The weights of a linear model trained on all the data at once, without a bias, in float64."""
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    gram, moment = x.T @ x / N, x.T @ y / N
+    w = nn.Parameter(torch.zeros(10, dtype=torch.float64))
+    optimizer = make([w])
+    regularize(optimizer, [("w", w)], penalty, where="all")
+    for _ in range(steps):
+        w.grad = gram @ w.detach() - moment
+        optimizer.step()
+    return w.detach()
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("options", [{"momentum": 0.9, "nesterov": True}, {"momentum": 0.8, "dampening": 0.3}])
+def test_proximal_sgd_reaches_scikit_learns_optimum_and_its_zeros(name: str, options: dict[str, Any]) -> None:
+    penalty, peer = PEERS[name]
+    w = fit(penalty, lambda p: SGD(p, lr=0.2, **options), steps=6000).numpy()
+    wanted = peer.set_params(fit_intercept=False).fit(X, Y).coef_
+    np.testing.assert_allclose(w, wanted, rtol=1e-6, atol=1e-6 * abs(wanted).max())
+    if name != "ridge":
+        np.testing.assert_array_equal(w == 0, wanted == 0)
+        assert (w == 0).any()
+
+
+def test_a_threshold_that_ignores_momentum_would_land_elsewhere() -> None:
+    wanted = Lasso(alpha=20.0, fit_intercept=False, tol=1e-14).fit(X, Y).coef_
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    w = nn.Parameter(torch.zeros(10, dtype=torch.float64))
+    optimizer = SGD([w], lr=0.1, momentum=0.9)
+    regularize(optimizer, [("w", w)], L1(20.0), where="all", metric=lambda group, state, p: float(group["lr"]))
+    for _ in range(6000):
+        w.grad = x.T @ (x @ w.detach() - y) / N
+        optimizer.step()
+    assert abs(w.detach().numpy() - wanted).max() > 1
+
+
+def test_at_lambda_max_every_weight_is_exactly_zero() -> None:
+    greatest = float(abs(X.T @ Y).max() / N)
+    assert (fit(L1(greatest), lambda p: SGD(p, lr=0.2, momentum=0.9), 2000) == 0).all()
+    assert (fit(L1(greatest * 0.999), lambda p: SGD(p, lr=0.2, momentum=0.9), 2000) != 0).sum() == 1
+
+
+class Tied(nn.Module):
+    """An embedding whose weight is the output layer's too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(6, 4)
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 6)
+        self.head.weight = self.embedding.weight
+        self.mix = nn.Parameter(torch.ones(4))
+
+
+def test_plan_says_what_is_in_and_why() -> None:
+    model = Tied()
+    model.head.bias.requires_grad_(False)
+    handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.5))
+    found = {row.name: (row.role, row.penalty, row.reason) for row in handle.plan}
+    assert found == {
+        "mix": ("vector", None, "not selected by where='weights'"),
+        "embedding.weight": ("weight", L1(0.5), "where='weights'; tied: head.weight"),
+        "norm.weight": ("normalisation", None, "not selected by where='weights'"),
+        "norm.bias": ("normalisation", None, "not selected by where='weights'"),
+        "head.bias": ("bias", None, "not selected by where='weights'"),
+    }
+    printed = str(handle.plan)
+    assert all(row.name in printed and row.reason in printed for row in handle.plan)
+    assert "proximal" in printed
+    assert handle.plan == copy.deepcopy(handle.plan)
+    assert len(handle.plan) == 5
+
+
+def test_tied_weights_count_once() -> None:
+    model = Tied()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    handle = regularize(optimizer, model, L2(0.5), mode="gradient")
+    weight = model.embedding.weight
+    assert handle.value() == pytest.approx(0.5 * float(weight.detach().square().sum()))
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    torch.testing.assert_close(weight.grad, weight.detach() / (1 - 0.1))
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        ("weights", {"0.weight", "3.weight"}),
+        ("biases", {"0.bias", "3.bias"}),
+        ("norms", {"1.weight", "1.bias"}),
+        ("all", {"0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"}),
+        ("3.*", {"3.weight", "3.bias"}),
+        (nn.BatchNorm1d, {"1.weight", "1.bias"}),
+        (lambda name, parameter: parameter.shape == (2, 5), {"3.weight"}),
+        (["biases", "0.*"], {"0.weight", "0.bias", "3.bias"}),
+    ],
+)
+def test_where_selects(where: Any, wanted: set[str]) -> None:
+    model = network()
+    handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1), where=where)
+    assert {row.name for row in handle.plan if row.penalty is not None} == wanted
+
+
+def test_penalties_can_differ_by_parameter() -> None:
+    model = network()
+    rules = {"0.*": L1(0.1), "3.bias": None, "3.*": L2(0.2)}
+    handle = regularize(SGD(model.parameters(), lr=0.1), model, rules, where="all")
+    found = {row.name: row.penalty for row in handle.plan}
+    assert found["0.weight"] == found["0.bias"] == L1(0.1)
+    assert found["3.weight"] == L2(0.2)
+    assert found["3.bias"] is None
+    assert found["1.weight"] is None
+
+
+def test_a_schedule_multiplies_the_penalty() -> None:
+    model, twin = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, twin))
+    handle = regularize(ours, model, L1(0.4), schedule=lambda t: 0.5 * t)
+    for t in range(3):
+        step(model, ours)
+        step(twin, theirs)
+        with torch.no_grad():
+            for layer in (linear(twin, 0), linear(twin, 3)):
+                L1(0.2 * t).prox_(layer.weight, 0.1)
+    torch.testing.assert_close(state(model), state(twin))
+    total = sum(float(L1(0.6).value(linear(model, k).weight.detach())) for k in (0, 3))
+    assert handle.value() == pytest.approx(total)
+
+
+def test_parameters_without_a_gradient_are_left_alone() -> None:
+    model = network()
+    before = state(model)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    regularize(optimizer, model, L1(1.0))
+    linear(model, 0).weight.grad = torch.zeros(5, 4)
+    optimizer.step()
+    assert not linear(model, 0).weight.equal(before["0.weight"])
+    assert linear(model, 3).weight.equal(before["3.weight"])
+
+
+@pytest.mark.parametrize("mode", ["gradient", "proximal"])
+def test_closures_see_the_penalty(mode: Any) -> None:
+    model, twin = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1, momentum=0.5) for m in (model, twin))
+    regularize(ours, model, L2(0.1), mode=mode)
+    regularize(theirs, twin, L2(0.1), mode=mode)
+    x = torch.linspace(-1, 1, 24).view(6, 4)
+
+    def closure() -> Tensor:
+        ours.zero_grad()
+        loss: Tensor = model(x).square().mean()
+        torch.autograd.backward(loss)
+        return loss
+
+    for _ in range(3):
+        plain = float(closure().detach())
+        assert float(ours.step(closure).detach()) == pytest.approx(plain, rel=1e-6)
+        model[1].load_state_dict(twin[1].state_dict())
+        step(twin, theirs)
+        model[1].load_state_dict(twin[1].state_dict())
+    for k in (0, 3):
+        torch.testing.assert_close(linear(model, k).weight, linear(twin, k).weight)
+
+
+def test_lbfgs_in_gradient_mode_reaches_ridge() -> None:
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    w = nn.Parameter(torch.zeros(10, dtype=torch.float64))
+    optimizer = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+    regularize(optimizer, [("w", w)], L2(0.05), mode="gradient", where="all")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = (x @ w - y).square().mean() / 2
+        torch.autograd.backward(loss)
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    wanted = Ridge(alpha=0.05 * 2 * N, fit_intercept=False).fit(X, Y).coef_
+    np.testing.assert_allclose(w.detach().numpy(), wanted, rtol=1e-5)
+
+
+def test_exact_zeros_come_from_proximal_and_not_from_gradient() -> None:
+    shares = {}
+    for mode in ("gradient", "proximal"):
+        model = network()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        handle = regularize(optimizer, model, L1(0.1), mode=mode)
+        for _ in range(50):
+            step(model, optimizer)
+        shares[mode] = handle.sparsity()
+        assert (linear(model, 0).bias != 0).all()
+    assert shares["gradient"] == 0
+    assert shares["proximal"] > 0.5
+
+
+def test_remove_takes_it_off() -> None:
+    model, twin = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, twin))
+    handle = regularize(ours, model, L1(1.0))
+    handle.remove()
+    handle.remove()
+    step(model, ours)
+    step(twin, theirs)
+    assert all(a.equal(b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    regularize(ours, model, L1(1.0))
+
+
+def test_state_round_trip_continues_bit_for_bit() -> None:
+    def train(model: nn.Module, first: int, last: int, saved: Any = None) -> Any:
+        optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+        handle = regularize(optimizer, model, L1(0.05), schedule=lambda t: math.sin(t) ** 2)
+        if saved is not None:
+            model.load_state_dict(saved[0])
+            optimizer.load_state_dict(saved[1])
+            handle.load_state_dict(saved[2])
+        for _ in range(first, last):
+            step(model, optimizer)
+        return copy.deepcopy((model.state_dict(), optimizer.state_dict(), handle.state_dict()))
+
+    whole = train(network(), 0, 9)
+    halves = train(network(), 4, 9, train(network(), 0, 4))
+    assert whole[2] == halves[2] == {"step": 9}
+    assert all(whole[0][k].equal(halves[0][k]) for k in whole[0])
+
+
+class Unknown(SGD):
+    """An optimizer that the table of metrics does not hold."""
+
+
+def test_an_unknown_optimizer_is_refused_until_its_metric_is_named() -> None:
+    model = network()
+    optimizer = Unknown(model.parameters(), lr=0.1)
+    with pytest.raises(wp.WellposedError, match="metric of Unknown is not known"):
+        regularize(optimizer, model, L1(0.1))
+    regularize(optimizer, model, L1(0.1), metric=SGD)
+    twin = network()
+    known = SGD(twin.parameters(), lr=0.1)
+    regularize(known, twin, L1(0.1))
+    step(model, optimizer)
+    step(twin, known)
+    assert all(a.equal(b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def attach(**given: Any) -> Any:
+    model = given.pop("model", None) or network()
+    parameters = given.pop("parameters", None) or model.parameters()
+    options = given.pop("options", {})
+    return regularize(SGD(parameters, lr=0.1, **options), model, given.pop("penalty", L1(0.1)), **given)
+
+
+def meta() -> nn.Module:
+    return nn.Linear(2, 2, device="meta")
+
+
+def integers() -> list[tuple[str, Tensor]]:
+    return [("count", torch.ones(2, 2, dtype=torch.int64))]
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"mode": "sideways"}, "mode was given 'sideways'"),
+        ({"where": "decoder.*"}, r"where='decoder\.\*' matches no parameter.*0\.weight"),
+        ({"where": 3}, "where"),
+        ({"where": []}, "no conditions"),
+        ({"where": lambda name, parameter: False}, "matches no parameter"),
+        ({"penalty": {"decoder.*": L1(0.1)}}, "matches no parameter"),
+        ({"penalty": {"0.*": 0.1}}, "penalty 0.1"),
+        ({"penalty": {"*": None}}, "no parameter is left"),
+        ({"penalty": 0.1}, "penalty 0.1"),
+        ({"model": nn.Linear(3, 3), "parameters": [nn.Parameter(torch.ones(1))]}, "does not hold weight"),
+        ({"schedule": -1.0}, "schedule"),
+        ({"options": {"differentiable": True}}, "differentiable"),
+        ({"model": meta()}, "meta"),
+        ({"model": integers(), "where": "all", "parameters": [nn.Parameter(torch.ones(1))]}, "frozen|left"),
+        ({"model": [1], "parameters": [nn.Parameter(torch.ones(1))]}, "pairs"),
+        ({"model": nn.Tanh(), "parameters": [nn.Parameter(torch.ones(1))]}, "without parameters"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], match: str) -> None:
+    with pytest.raises(wp.WellposedError, match=match):
+        attach(**given)
+
+
+def test_a_second_prox_on_the_same_parameter_is_refused() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    regularize(optimizer, model, L1(0.1), where="0.weight")
+    regularize(optimizer, model, L1(0.1), where="3.weight")
+    regularize(optimizer, model, L2(0.1), mode="gradient")
+    with pytest.raises(wp.WellposedError, match="proximal penalty already"):
+        regularize(optimizer, model, L2(0.1))
+
+
+def test_a_bad_schedule_or_state_is_refused() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    handle = regularize(optimizer, model, L1(0.1), schedule=lambda t: -1.0)
+    with pytest.raises(wp.WellposedError, match="schedule at step 0"):
+        step(model, optimizer)
+    with pytest.raises(wp.WellposedError, match="load_state_dict"):
+        handle.load_state_dict({"steps": 3})
+
+
+def test_an_optimizer_is_not_kept_alive() -> None:
+    import gc
+    import weakref
+
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    regularize(optimizer, model, L1(0.1))
+    watched = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert watched() is None

@@ -1,0 +1,5 @@
+"""Experiments on data: what initialization, regularization and dropout each do to a network."""
+
+from wellposed.study.conduct import Study as Study
+from wellposed.study.conduct import study as study
+from wellposed.study.experiments import Settings as Settings

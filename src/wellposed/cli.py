@@ -1,0 +1,133 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 clean, 1 findings of a check, 2 wrong use or bad input, 130 interrupted. With ``--json`` standard output
+holds data alone; what is meant for people goes to standard error.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from wellposed.errors import WellposedError
+
+WRONG_USE, INTERRUPTED = 2, 130
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make training a network a well-posed problem.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print data alone on standard output.")]
+
+
+@app.callback()
+def _top() -> None:
+    """Keeps the commands named, even while there is only one."""
+
+
+@app.command()
+def study(
+    data: Annotated[str, typer.Option(help="digits, or a path to a .csv or .parquet file.")] = "digits",
+    target: Annotated[str | None, typer.Option(help="The column to learn; needed for a file.")] = None,
+    hidden: Annotated[str | None, typer.Option(help="The width of each hidden layer, as in 256,256.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 5,
+    steps: Annotated[int | None, typer.Option(help="Updates a run.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes that train at a time; one a core unless given.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the report, the figures and finished runs go.")] = Path(
+        "wellposed-study"
+    ),
+    json_: Json = False,
+) -> None:
+    """Show on data what initialization, regularization and dropout each do to a network.
+
+    Writes report.html and results.json. A study that was interrupted goes on from its finished runs.
+    """
+    from wellposed.study import Settings
+    from wellposed.study import study as conduct
+    from wellposed.study.terminal import Progress, show
+
+    console = Console(stderr=json_)
+    chosen: dict[str, Any] = {"seeds": seeds}
+    if hidden is not None:
+        chosen["hidden"] = _widths(hidden)
+    if steps is not None:
+        chosen["steps"] = steps
+    with Progress(Console(stderr=True), out) as progress:
+        found = conduct(
+            data,
+            target,
+            settings=Settings(**chosen),
+            jobs=jobs,
+            out=out,
+            listener=progress,
+            command=["wellposed", *sys.argv[1:]],
+        )
+    show(found, console)
+    if json_:
+        _print_json(found.results)
+
+
+@app.command()
+def env(json_: Json = False) -> None:
+    """Print versions, threads and the backends that can serve random numbers here."""
+    from wellposed.environment import environment
+
+    facts = environment()
+    if json_:
+        _print_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        typer.echo(f"{name:<{width}}  {', '.join(map(str, fact)) if isinstance(fact, list) else fact}")
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(_guarded(lambda: app(prog_name="wellposed", standalone_mode=False)))
+
+
+def _guarded(command: Callable[[], object]) -> int:
+    """Run a command; errors of use become one sentence on standard error and an exit code."""
+    try:
+        code = command()
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("stopped; give the same command again to go on from the finished runs", INTERRUPTED)
+    except WellposedError as error:
+        return _say(str(error), WRONG_USE)
+    except typer.Exit as end:
+        return end.exit_code
+    except _WrongUse as error:
+        return _say(error.format_message(), WRONG_USE)
+    except BrokenPipeError:
+        # The reader left, as head does; what cannot be written must not be tried again at exit.
+        sys.stdout = None
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+# Typer carries its parser inside and does not name the parser's errors; the one it does name leads to their base.
+_WrongUse: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"wellposed: {sentence}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=1, allow_nan=False))  # noqa: T201
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise WellposedError(
+            f"--hidden was given {text!r}; expected the width of each hidden layer, as in 256,256"
+        ) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What wellposed runs on here."""
+
+import contextlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from wellposed import random
+from wellposed.errors import WellposedError
+
+_PACKAGES = ("wellposed", "torch", "numpy", "numba", "triton", "scikit-learn", "matplotlib", "jinja2", "pyarrow")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, threads, devices and backends, plain values.
+
+    Returns:
+        A name and a fact each; a package that is not installed says so.
+
+    Example:
+        >>> environment()["torch"] == torch.__version__
+        True
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: _version(name) for name in _PACKAGES},
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))],
+        "backends": _backends(),
+    }
+
+
+def _version(name: str) -> str:
+    if name == "torch":
+        return torch.__version__
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _backends() -> list[str]:
+    found = []
+    for name in ("reference", "cpu", "gpu"):
+        with contextlib.suppress(WellposedError), random.backend(name):
+            found.append(name)
+    return found

@@ -1,0 +1,181 @@
+"""A whole study: data to figures, findings and a report."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wellposed.errors import WellposedError
+from wellposed.study import experiments, store
+from wellposed.study.data import Dataset, load
+from wellposed.study.experiments import Settings
+from wellposed.study.findings import findings
+from wellposed.study.needs import need
+from wellposed.study.report import report
+from wellposed.study.runner import Listener, Pool, Silence
+from wellposed.study.store import Store
+from wellposed.study.summary import Summary, summarise
+from wellposed.study.train import Figures, Run
+
+_MOST_JOBS = 8  # by default: each is a process that imports torch
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a study found.
+
+    Attributes:
+        results: What ``results.json`` holds.
+        folder: Where ``results.json``, ``report.html`` and the finished runs are.
+    """
+
+    results: Summary
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.folder / "report.html"
+
+    @property
+    def findings(self) -> list[str]:
+        """The findings, a sentence or a few each."""
+        return [finding["text"] for finding in self.results["findings"]]
+
+
+def study(
+    data: str | Path = "digits",
+    target: str | None = None,
+    *,
+    settings: Settings | None = None,
+    jobs: int | None = None,
+    out: str | Path = "wellposed-study",
+    listener: Listener | None = None,
+    command: Sequence[str] | None = None,
+) -> Study:
+    """Study what initialization, regularization and dropout do on a dataset.
+
+    Every run is a pure function of its configuration and the data, so the figures do not depend on ``jobs`` or on
+    interruptions: finished runs are kept in ``out`` and are not run again.
+
+    Args:
+        data: ``"digits"``, or a path to a CSV or Parquet file.
+        target: The column to learn; needed for a file.
+        settings: What to vary and what to hold fixed.
+        jobs: How many processes train at a time; ``None`` is one a core, at most eight. More than one needs the usual
+            ``if __name__ == "__main__":`` around a script that calls this.
+        out: The folder for the report, the figures and the finished runs.
+        listener: Hears of each run.
+        command: The command line to write down; ``None`` is this process's.
+
+    Returns:
+        The study.
+
+    Raises:
+        WellposedError: If an argument, the data or the folder cannot be used, or a package is missing; nothing has been
+            trained then.
+    """
+    settings, jobs = settings or Settings(), _checked_jobs(jobs)
+    check(settings)
+    for module in ("matplotlib", "jinja2"):
+        need(module)
+    dataset = load(data, target)
+    folder = Path(out)
+    finished = Store(folder / "runs", dataset.digest)
+    done = _run(settings, dataset, finished, jobs, listener or Silence())
+    results = _results(settings, dataset, done, command or sys.argv)
+    _write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    _write(folder / "report.html", report(results))
+    return Study(results, folder)
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that no study can have.
+
+    Raises:
+        WellposedError: If a number is out of range; the message names the option.
+    """
+    if not settings.hidden or min(settings.hidden) < 1:
+        raise WellposedError(
+            f"--hidden was given {','.join(map(str, settings.hidden))!r}; expected the width of each hidden layer, as "
+            "in 256,256"
+        )
+    for name, value in {"--seeds": settings.seeds, "--steps": settings.steps}.items():
+        if value < 1:
+            raise WellposedError(f"{name} was given {value}; expected at least 1")
+    if not settings.strengths or min(settings.strengths) <= 0:
+        raise WellposedError(f"strengths was given {settings.strengths}; expected positive numbers")
+    if not settings.rates or min(settings.rates) <= 0 or max(settings.rates) >= 1:
+        raise WellposedError(f"rates was given {settings.rates}; expected probabilities between 0 and 1")
+    if not settings.rate > 0:
+        raise WellposedError(f"rate was given {settings.rate}; expected a positive learning rate")
+
+
+def _checked_jobs(jobs: int | None) -> int:
+    if jobs is None:
+        return min(
+            _MOST_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+    if jobs < 1:
+        raise WellposedError(f"--jobs was given {jobs}; expected at least 1")
+    return jobs
+
+
+def _run(settings: Settings, data: Dataset, finished: Store, jobs: int, listener: Listener) -> dict[Run, Figures]:
+    done: dict[Run, Figures] = {}
+    with Pool(jobs, data, finished) as pool:
+        for wave in experiments.WAVES:
+            cases = [case for stage in wave for case in stage(settings, done)]
+            labels = {run: f"{case.experiment}: {case.label}, seed {run.seed}" for case in cases for run in case.runs}
+            missing = []
+            for run, label in labels.items():
+                if run not in done and (kept := finished.load(run)) is not None:
+                    done[run] = kept
+                elif run not in done:
+                    missing.append((label, run))
+            listener.planned(experiments.size(settings), len(done))
+            pool.work(missing, listener)
+            for _, run in missing:
+                done[run] = _kept(finished, run)
+    return done
+
+
+def _kept(finished: Store, run: Run) -> Figures:
+    figures = finished.load(run)
+    if figures is None:
+        raise WellposedError(
+            f"{finished.path(run)} was finished and is gone; leave the folder alone while a study runs"
+        )
+    return figures
+
+
+def _results(settings: Settings, data: Dataset, done: dict[Run, Figures], command: Sequence[str]) -> Summary:
+    results: dict[str, Any] = {
+        "schema": store.SCHEMA,
+        "command": shlex.join(command),
+        "versions": store.versions(),
+        "seeds": list(range(settings.seeds)),
+        "settings": asdict(settings) | {"batch": settings.run().batch},
+        "data": {
+            "name": data.name,
+            "digest": data.digest,
+            "rows": data.rows,
+            "features": len(data.features),
+            "target": data.target,
+            "task": data.task,
+            "classes": list(data.classes),
+            "notes": list(data.notes),
+        },
+        "experiments": summarise(settings, done),
+    }
+    return results | {"findings": findings(results)}
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_suffix(path.suffix + ".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,58 @@
+"""Means over seeds, and which differences between them the seeds can tell from chance."""
+
+import math
+from collections.abc import Sequence
+from typing import TypedDict
+
+# Two-sided 95 % points of Student's t by degrees of freedom; beyond ten, the last is kept, which errs to caution.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+class Estimate(TypedDict):
+    """A mean over seeds.
+
+    Attributes:
+        mean: The mean; ``None`` where a value is.
+        error: Its standard error; ``None`` for fewer than two seeds.
+        values: One value a seed; ``None`` where training diverged.
+    """
+
+    mean: float | None
+    error: float | None
+    values: list[float | None]
+
+
+def estimate(values: Sequence[float | None]) -> Estimate:
+    """The mean and its standard error.
+
+    Example:
+        >>> estimate([1.0, 3.0])
+        {'mean': 2.0, 'error': 1.0, 'values': [1.0, 3.0]}
+    """
+    finite = [value for value in values if value is not None]
+    if len(finite) < len(values) or not finite:
+        return Estimate(mean=None, error=None, values=list(values))
+    mean = math.fsum(finite) / len(finite)
+    if len(finite) == 1:
+        return Estimate(mean=mean, error=None, values=list(values))
+    variance = math.fsum((value - mean) ** 2 for value in finite) / (len(finite) - 1)
+    return Estimate(mean=mean, error=math.sqrt(variance / len(finite)), values=list(values))
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """The mean of a - b, seed by seed: the same seed means the same rows, the same first draws and the same order."""
+    pairs = zip(a["values"], b["values"], strict=True)
+    return estimate([None if x is None or y is None else x - y for x, y in pairs])
+
+
+def clear(change: Estimate) -> bool:
+    """Whether a difference is further from 0 than chance explains: a two-sided t test at 5 %.
+
+    Example:
+        >>> clear(estimate([1.0, 1.2, 0.9])), clear(estimate([1.0, -1.0, 0.5])), clear(estimate([1.0]))
+        (True, False, False)
+    """
+    mean, error = change["mean"], change["error"]
+    if mean is None or error is None:
+        return False
+    return abs(mean) > _STUDENT[min(len(change["values"]) - 1, len(_STUDENT)) - 1] * error

@@ -1,0 +1,31 @@
+"""Optional packages, imported when they are first used."""
+
+import importlib
+from types import ModuleType
+
+from wellposed.errors import WellposedError
+
+
+def need(module: str) -> ModuleType:
+    """Import a module of the ``study`` extra.
+
+    Args:
+        module: Its dotted name.
+
+    Returns:
+        The module.
+
+    Raises:
+        WellposedError: If its package is not installed; the message says what to install.
+
+    Example:
+        >>> need("json").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
+        raise WellposedError(
+            f"the study needs {package}, which is not installed; install it with: pip install 'wellposed[study]'"
+        ) from error

@@ -1,0 +1,164 @@
+"""Runs to figures: over processes, keeping every finished run."""
+
+import multiprocessing
+import signal
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
+
+from wellposed.errors import WellposedError
+from wellposed.study.data import Dataset
+from wellposed.study.store import Store
+from wellposed.study.train import Run, execute
+
+
+class Listener(Protocol):
+    """What hears how a study goes."""
+
+    def planned(self, total: int, kept: int) -> None:
+        """There are ``total`` runs in all so far, of which ``kept`` need not be run again."""
+
+    def started(self, label: str) -> None:
+        """A run is being worked on."""
+
+    def finished(self, label: str) -> None:
+        """A run is done and kept."""
+
+
+class Silence:
+    """Hears nothing."""
+
+    def planned(self, total: int, kept: int) -> None:
+        """Nothing."""
+
+    def started(self, label: str) -> None:
+        """Nothing."""
+
+    def finished(self, label: str) -> None:
+        """Nothing."""
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    label: str = ""
+
+
+class Pool:
+    """Worker processes that train networks; with one job, this process alone.
+
+    Args:
+        jobs: How many runs at a time.
+        data: The dataset.
+        store: Where finished runs are kept.
+    """
+
+    def __init__(self, jobs: int, data: Dataset, store: Store) -> None:
+        self.jobs, self.data, self.store = jobs, data, store
+        self.workers: list[_Worker] = []
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.connection.close()
+            worker.process.terminate()
+        for worker in self.workers:
+            worker.process.join()
+
+    def work(self, runs: Iterable[tuple[str, Run]], listener: Listener) -> None:
+        """Finish some runs, in any order.
+
+        Args:
+            runs: Labels and configurations.
+            listener: Hears of each.
+
+        Raises:
+            WellposedError: If a worker process is killed.
+            RuntimeError: If a run fails, which is a fault of wellposed's.
+        """
+        waiting = deque(runs)
+        if self.jobs == 1:
+            for label, run in waiting:
+                listener.started(label)
+                self.store.save(run, execute(run, self.data))
+                listener.finished(label)
+            return
+        while len(self.workers) < min(self.jobs, len(waiting)):
+            self.workers.append(self._hire())
+        busy = {worker.connection: worker for worker in self.workers[: len(waiting)]}
+        for worker in busy.values():
+            self._hand_over(worker, waiting, listener)
+        while busy:
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]
+                try:
+                    fault = worker.connection.recv()
+                except EOFError:
+                    worker.process.join()
+                    raise WellposedError(
+                        f"a worker process was ended from outside (exit code {worker.process.exitcode}), perhaps for "
+                        "lack of memory; finished runs are kept: give the same command again, with a smaller --jobs"
+                    ) from None
+                if fault:
+                    raise RuntimeError(f"run failed: {worker.label}\n{fault}")
+                listener.finished(worker.label)
+                if waiting:
+                    self._hand_over(worker, waiting, listener)
+                else:
+                    del busy[worker.connection]
+
+    def _hire(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.data, self.store), daemon=True)
+        with _interrupts_ignored():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _hand_over(self, worker: _Worker, waiting: "deque[tuple[str, Run]]", listener: Listener) -> None:
+        worker.label, run = waiting.popleft()
+        worker.connection.send(run)
+        listener.started(worker.label)
+
+
+def _serve(connection: Connection, data: Dataset, store: Store) -> None:
+    """Work until the other end of the line is closed, be it because the parent was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            run: Run = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            store.save(run, execute(run, data))
+            fault = None
+        except Exception:
+            fault = traceback.format_exc()
+        try:
+            connection.send(fault)
+        except OSError:
+            return
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    # A child starts with its parent's choice: Ctrl-C reaches it while it still imports, and is the parent's to answer.
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread, which alone may choose
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

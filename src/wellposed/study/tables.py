@@ -1,0 +1,134 @@
+"""Files to columns: numbers with gaps, or text as codes. What cannot be read as that is refused."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wellposed.errors import WellposedError
+from wellposed.study.needs import need
+
+READERS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: Its name.
+        values: float64 with NaN for a gap; of a text column the codes, int64 with -1 for a gap.
+        levels: The texts that the codes stand for, in alphabetical order; ``None`` for a column of numbers.
+        whole: Whether the numbers were stored as integers or truth values.
+    """
+
+    name: str
+    values: NDArray[Any]
+    levels: tuple[str, ...] | None = None
+    whole: bool = False
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """Where the gaps are."""
+        return np.isnan(self.values) if self.levels is None else self.values < 0
+
+    def take(self, rows: NDArray[Any]) -> "Column":
+        """The column at some rows only."""
+        return Column(self.name, self.values[rows], self.levels, self.whole)
+
+
+def read(path: Path) -> list[Column]:
+    """Read a CSV or Parquet file.
+
+    Args:
+        path: The file; its ending tells its kind.
+
+    Returns:
+        The columns, all of one length of at least one row.
+
+    Raises:
+        WellposedError: If there is no such file, it is empty, not a table, or has columns of a kind that is not known.
+    """
+    kind = READERS.get(path.suffix.lower())
+    if kind is None:
+        raise WellposedError(
+            f"--data was given {str(path)!r}; expected digits, or a file that ends in .csv or .parquet"
+        )
+    if not path.exists():
+        raise WellposedError(f"--data was given {str(path)!r}, but there is no such file; check the path")
+    if path.is_dir():
+        raise WellposedError(f"--data was given {str(path)!r}, which is a folder; give one .csv or .parquet file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WellposedError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    if not content.strip():
+        raise WellposedError(f"{str(path)!r} is empty; expected a table with a line of column names")
+    table = _csv(path, content) if kind == "csv" else _parquet(path)
+    names = table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise WellposedError(f"{str(path)!r} has more than one column named {twice[0]!r}; give each its own name")
+    if not table.num_rows:
+        raise WellposedError(f"{str(path)!r} has column names but no rows; expected one row an example")
+    return [_column(path, name, table.column(name)) for name in names]
+
+
+def _csv(path: Path, content: bytes) -> Any:
+    arrow, csv = need("pyarrow"), need("pyarrow.csv")
+    first = content.lstrip().splitlines()[0].decode("utf-8", errors="replace")
+    delimiter = max(_DELIMITERS, key=first.count)
+    try:
+        content.decode()
+        return csv.read_csv(
+            arrow.BufferReader(content),
+            # One block, so that a column's type is told from all of its rows.
+            read_options=csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1)),
+            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(strings_can_be_null=True),
+        )
+    except UnicodeDecodeError as error:
+        raise WellposedError(f"{str(path)!r} is not a table of UTF-8 text (byte {error.start} is not)") from error
+    except arrow.ArrowException as error:
+        raise WellposedError(f"{str(path)!r} cannot be read as a table: {_first_line(error)}") from error
+
+
+def _parquet(path: Path) -> Any:
+    arrow, parquet = need("pyarrow"), need("pyarrow.parquet")
+    try:
+        return parquet.read_table(path)
+    except (arrow.ArrowException, OSError) as error:
+        raise WellposedError(f"{str(path)!r} cannot be read as a Parquet file: {_first_line(error)}") from error
+
+
+def _column(path: Path, name: str, chunked: Any) -> Column:
+    arrow = need("pyarrow")
+    types = arrow.types
+    if types.is_dictionary(chunked.type):
+        chunked = chunked.cast(chunked.type.value_type)
+    kind = chunked.type
+    if types.is_null(kind):
+        return Column(name, np.full(len(chunked), np.nan))
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        texts = chunked.cast(arrow.large_string()).combine_chunks().dictionary_encode()
+        levels = texts.dictionary.to_pylist()
+        order = sorted(range(len(levels)), key=levels.__getitem__)
+        rank = np.empty(len(levels) + 1, dtype=np.int64)
+        rank[order], rank[-1] = np.arange(len(levels)), -1
+        codes = texts.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return Column(name, rank[codes], tuple(levels[i] for i in order))
+    if types.is_date(kind) or types.is_timestamp(kind):
+        chunked = chunked.cast(arrow.timestamp("s"), safe=False).cast(arrow.int64())
+    elif not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+        raise WellposedError(f"column {name!r} of {str(path)!r} holds {kind} values; expected numbers, dates or text")
+    whole = types.is_boolean(kind) or types.is_integer(kind)
+    values = chunked.cast(arrow.float64(), safe=False).to_numpy().astype(np.float64)
+    values[np.isinf(values)] = np.nan
+    return Column(name, values, whole=whole)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

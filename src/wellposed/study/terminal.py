@@ -1,0 +1,93 @@
+"""The study in a terminal: how it goes, and what it found."""
+
+from pathlib import Path
+from types import TracebackType
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from wellposed.study.conduct import Study
+from wellposed.study.tabulate import tables
+from wellposed.study.words import Words
+
+
+class Progress:
+    """A listener that tells what is running and how long is left.
+
+    Args:
+        console: Where to; nothing moves if it is no terminal.
+        folder: Where finished runs are kept, to be named when some are found there.
+    """
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        self.console, self.folder = console, folder
+        self.bar = Bar(
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("runs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            # Names of methods only, yet brackets in them would be read as markup.
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("reading the data", total=None)
+        self.kept: int | None = None
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def planned(self, total: int, kept: int) -> None:
+        """Take over what is there already; it says nothing about the time that the rest will take."""
+        if self.kept is None:
+            self.kept = kept
+            self.bar.reset(self.task, total=total, completed=kept)
+            if kept:
+                self.console.print(
+                    f"going on from {kept} finished runs in {self.folder}", markup=False, highlight=False
+                )
+        else:
+            self.bar.update(self.task, total=total, completed=kept)
+
+    def started(self, label: str) -> None:
+        """Name what is running."""
+        self.bar.update(self.task, description=label)
+
+    def finished(self, label: str) -> None:
+        """Count it."""
+        self.bar.advance(self.task)
+
+
+def show(study: Study, console: Console) -> None:
+    """Print a study's tables, its findings and where its report is.
+
+    Args:
+        study: The study.
+        console: Where to.
+    """
+    words = Words(study.results["data"]["task"])
+    for table in tables(study.results["experiments"], words):
+        grid = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for place, name in enumerate(table.head):
+            grid.add_column(Text(name), justify="left" if place < table.words else "right")
+        for place, row in enumerate(table.rows):
+            grid.add_row(*map(Text, row), style="bold" if place in table.chosen else None)
+        console.print(grid)
+    console.print(Text("Findings", "bold"))
+    for finding in study.findings or ["The seeds cannot tell any difference from chance."]:
+        console.print(Text(f"• {finding}"), highlight=False)
+    console.print()
+    console.print(Text(f"Bold rows are what validation chose. Report: {study.report}"), highlight=False, soft_wrap=True)

@@ -1,0 +1,181 @@
+"""The chapter's names do what the chapter says, and its backpropagation is autograd's."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+import wellposed as wp
+from wellposed.random import Key, bernoulli, normal
+from wellposed.textbook import (
+    ACTIVATIONS,
+    DenseLayer,
+    GlorotInitializer,
+    HeInitializer,
+    Initializer,
+    L1Regularizer,
+    L2Regularizer,
+    Network,
+    RandomInitializer,
+    Regularizer,
+    dropout,
+)
+
+BOUNDS: list[tuple[Initializer, Callable[[int], float]]] = [
+    (RandomInitializer, lambda n: 0.1),
+    (GlorotInitializer, lambda n: math.sqrt(1 / n)),
+    (HeInitializer, lambda n: math.sqrt(2 / n)),
+]
+
+
+@pytest.mark.parametrize(("initializer", "bound"), BOUNDS)
+@pytest.mark.parametrize("n", [1, 50, 300])
+def test_initializers_are_uniform_within_the_chapters_bound(
+    initializer: Initializer, bound: Callable[[int], float], n: int
+) -> None:
+    w = initializer(n, 200_000 // n, key=Key(5), dtype=torch.float64)
+    assert w.shape == (n, 200_000 // n)
+    assert w.abs().max() <= bound(n)
+    assert w.abs().max() > 0.999 * bound(n)
+    # Four standard errors of a uniform's mean and mean square.
+    assert abs(float(w.mean())) < 4 * bound(n) / math.sqrt(3 * w.numel())
+    assert float(w.square().mean()) == pytest.approx(bound(n) ** 2 / 3, rel=4 * math.sqrt(0.8 / w.numel()))
+    assert initializer(n, 4).equal(initializer(n, 4, key=Key(0)))
+    assert not initializer(n, 4).equal(initializer(n, 4, key=Key(1)))
+
+
+def test_regularizers_return_the_chapters_pairs() -> None:
+    w = torch.tensor([[-2.0, 0.0], [3.0, -0.5]])
+    value, gradient = L1Regularizer(w)
+    assert float(value) == 5.5
+    assert gradient.tolist() == [[-1.0, 1.0], [1.0, -1.0]]
+    value, gradient = L2Regularizer(w)
+    assert float(value) == 13.25
+    assert gradient.tolist() == [[-4.0, 0.0], [6.0, -1.0]]
+
+
+def test_dropout_drops_where_the_stream_says_and_keeps_the_mean() -> None:
+    a = torch.ones(100_000, dtype=torch.float64)
+    kept = dropout(a, 0.3, Key(2))
+    assert set(kept.tolist()) == {0.0, 1 / 0.7}
+    assert torch.equal(kept == 0, bernoulli(a.shape, Key(2), 0.3))
+    assert float(kept.mean()) == pytest.approx(1, abs=4 * math.sqrt(0.3 / 0.7 / 100_000))
+    assert dropout(a, 0.0, Key(2)).equal(a)
+    assert (dropout(a, 1.0, Key(2)) == 0).all()
+    assert not dropout(a, 0.3, Key(2), call=1).equal(kept)
+
+
+def by_autograd(network: Network, x: Tensor, y: Tensor, f: Callable[[Tensor], Tensor], lam: float, p: float) -> Tensor:
+    """The cost in PyTorch's own functions, with the same masks."""
+    power: dict[Regularizer, int] = {L1Regularizer: 1, L2Regularizer: 2}
+    cost = torch.zeros((), dtype=x.dtype)
+    for i, layer in enumerate(network.layers):
+        x = F.linear(x, layer.w.T, layer.b)
+        if i < len(network.layers) - 1:
+            x = f(x)
+            kept = ~bernoulli(tuple(x.shape), network.key.fold("dropout", i), p, call=network.step)
+            x = x * kept / (1 - p)
+        if network.regularizer is not None:
+            cost = (
+                cost + lam * torch.linalg.vector_norm(layer.w, power[network.regularizer]) ** power[network.regularizer]
+            )
+    return cost + (F.mse_loss(x, y) if y.is_floating_point() else F.cross_entropy(x, y))
+
+
+FUNCTIONS = {"identity": lambda z: z, "relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("loss", ["squared error", "cross entropy"])
+@pytest.mark.parametrize("regularizer", [None, L1Regularizer, L2Regularizer])
+@pytest.mark.parametrize("p", [0.0, 0.4])
+@pytest.mark.parametrize("initializer", [RandomInitializer, GlorotInitializer, HeInitializer])
+def test_gradients_by_hand_are_autograds(
+    activation: str, loss: str, regularizer: Regularizer | None, p: float, initializer: Initializer
+) -> None:
+    network = Network(
+        [4, 7, 6, 3],
+        activation=activation,
+        initializer=initializer,
+        regularizer=regularizer,
+        lam=0.03,
+        p=p,
+        loss=loss,
+        key=Key(9),
+        dtype=torch.float64,
+    )
+    network.step = 5
+    x = normal((8, 4), Key(10), dtype=torch.float64)
+    y = normal((8, 3), Key(11), dtype=torch.float64) if loss == "squared error" else torch.arange(8) % 3
+    by_hand = network.gradients(x, y)
+    leaves = [t.requires_grad_() for layer in network.layers for t in (layer.w, layer.b)]
+    cost = by_autograd(network, x, y, FUNCTIONS[activation], 0.03, p)
+    wanted = torch.autograd.grad(cost, leaves)
+    assert abs(float((by_hand.cost - cost).detach())) <= 1e-12
+    for found, want in zip([t for pair in zip(by_hand.dw, by_hand.db, strict=True) for t in pair], wanted, strict=True):
+        assert found.shape == want.shape
+        assert (found - want).abs().max() <= 1e-12
+        if p == 0:
+            assert want.abs().max() > 0
+
+
+def test_a_step_is_the_chapters_update() -> None:
+    network = Network([4, 5, 2], regularizer=L2Regularizer, lam=0.1, p=0.5, key=Key(1), dtype=torch.float64)
+    x, y = normal((6, 4), Key(2), dtype=torch.float64), normal((6, 2), Key(3), dtype=torch.float64)
+    plain = Network([4, 5, 2], p=0.5, key=Key(1), dtype=torch.float64)
+    loss = plain.gradients(x, y)
+    before = [(layer.w, layer.b) for layer in network.layers]
+    network.train_step(x, y, alpha=0.3)
+    for (w, b), layer, dw, db in zip(before, network.layers, loss.dw, loss.db, strict=True):
+        torch.testing.assert_close(layer.w, w - 0.3 * (dw + 0.1 * 2 * w))
+        torch.testing.assert_close(layer.b, b - 0.3 * db)
+    assert network.step == 1
+    assert not torch.equal(network.gradients(x, y).dw[1], plain.gradients(x, y).dw[1])
+
+
+def test_layers_have_their_own_weights_and_biases_start_at_zero() -> None:
+    network = Network([6, 6, 6])
+    assert not network.layers[0].w.equal(network.layers[1].w)
+    assert all((layer.b == 0).all() for layer in network.layers)
+    assert Network([6, 6, 6]).layers[1].w.equal(network.layers[1].w)
+
+
+def test_it_learns_the_digits() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    x, y = torch.from_numpy(pixels / 16).float(), torch.from_numpy(labels)
+    train, test = slice(0, 1400), slice(1400, None)
+    network = Network([64, 64, 10], regularizer=L2Regularizer, lam=1e-4, p=0.2, loss="cross entropy", key=Key(4))
+    costs = [network.train_step(x[train], y[train], alpha=0.5) for _ in range(100)]
+    assert costs[-1] < 0.45 * costs[0]
+    assert (network.predict(x[test]).argmax(1) == y[test]).float().mean() > 0.8
+    assert all(a != b for a, b in pairwise(costs))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda: RandomInitializer(0, 2), "inputdim was given 0"),
+        (lambda: HeInitializer(2, -1), "units was given -1"),
+        (lambda: dropout(torch.ones(2), 1.1, Key(0)), "p was given 1.1"),
+        (lambda: dropout(torch.ones(2), float("nan"), Key(0)), "p was given nan"),
+        (lambda: Network([3]), "sizes"),
+        (lambda: Network([3, 2], lam=-1), "lam=-1"),
+        (lambda: Network([3, 2], p=2), "p was given 2"),
+        (lambda: Network([3, 2], loss="hinge"), "'squared error', 'cross entropy'"),
+        (lambda: Network([3, 2, 2], activation="gelu"), "'relu'"),
+        (lambda: DenseLayer(torch.ones(2, 3), torch.ones(2)), r"\(2, 3\)"),
+        (lambda: Network([3, 2]).predict(torch.ones(4, 2)), r"expected \(rows, 3\)"),
+        (lambda: Network([3, 2]).train_step(torch.ones(4, 3), torch.ones(4, 2), alpha=0), "alpha=0"),
+        (lambda: Network([3, 2]).gradients(torch.ones(4, 3), torch.ones(4)), "targets"),
+        (lambda: Network([3, 2], loss="cross entropy").gradients(torch.ones(4, 3), torch.ones(4)), "targets"),
+        (lambda: Network([3, 2], loss="cross entropy").gradients(torch.ones(2, 3), torch.tensor([0, 2])), "targets"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong: Callable[[], object], match: str) -> None:
+    with pytest.raises(wp.WellposedError, match=match):
+        wrong()

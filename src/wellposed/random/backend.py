@@ -26,9 +26,9 @@ class Backend(Protocol):
         """``x`` with the elements whose word is below ``threshold`` set to 0 and the others times ``scale``."""
 
 
-# The device type of a tensor -> the backends to try, best first. A new backend is one file and one entry here.
-_CHOICES = {"cpu": ("cpu", "reference")}
-_FALLBACK = ("reference",)
+# The backends to try for a tensor, best first. A new backend is one file and one entry here.
+_ON_CPU = ("cpu", "reference")
+_ELSEWHERE = ("reference",)
 _NAMES = ("auto", "reference", "cpu", "gpu")
 _loaded: dict[str, Backend] = {}
 _chosen: contextvars.ContextVar[str] = contextvars.ContextVar("wellposed_backend", default="auto")
@@ -78,8 +78,9 @@ def backend_for(tensor: Tensor) -> Backend:
                 'choose wp.random.backend("auto") or "reference"'
             )
         return chosen
-    for name in _CHOICES.get(tensor.device.type, _FALLBACK):
-        if (candidate := _load(name)).serves(tensor):
+    for name in _ON_CPU if tensor.is_cpu else _ELSEWHERE:
+        candidate = _loaded.get(name) or _load(name)
+        if candidate.serves(tensor):
             return candidate
     raise WellposedError(f"no backend serves a {tensor.dtype} tensor on {tensor.device}")
 

@@ -65,7 +65,10 @@ class Layout(NamedTuple):
     @property
     def is_run(self) -> bool:
         """Whether the block is one run of consecutive global indices."""
-        return self.strides in ((), (1,))
+        return not self.strides or self.strides == (1,)
+
+
+WHOLE = Layout(0, (), ())  # of a tensor that is no part of a larger one, whatever its size
 
 
 def layout(shape: Sequence[int], box: Box | None = None, dims: Sequence[int] | None = None) -> Layout:

@@ -4,8 +4,6 @@ Work runs in chunks that stay in the first-level cache, each in three plain loop
 (``philox.py``), words to values (``formulas.py``), values to the tensor's dtype (``dtypes.py``), in ``kernels``.
 """
 
-import functools
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,38 +32,32 @@ def serves(tensor: Tensor) -> bool:
 def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
     """Fill ``tensor`` with the draw's values at the layout's global indices."""
     target = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
-    address, code = target.data_ptr(), _CODES[tensor.dtype]
-    constants, table = _array(draw.constants), _table(layout)  # held here while the kernels read them
-    where = (layout.start, table.size // 2, table.ctypes.data)
-    name = (*key, _signed(call), int(draw.kind), constants.ctypes.data, constants.size)
-    pool.split(lambda first, last: engine.fill(address, code, first, last, *where, *name), target.numel())
+    where, _held = _where(layout)
+    name = (*where, *key, _signed(call), *draw.parameters)
+    pool.split(engine.fill, target.numel(), (target.data_ptr(), _CODES[tensor.dtype]), name)
     if target is not tensor:
-        tensor.copy_(target)
+        with torch.no_grad():
+            tensor.copy_(target)
 
 
 def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout) -> Tensor:
     """A contiguous copy of ``x``: 0 where the element's word is below ``threshold``, elsewhere ``x * scale``."""
-    x = x.contiguous()
     if threshold > 0xFFFF_FFFF:
-        return torch.zeros_like(x)
+        return torch.zeros_like(x, memory_format=torch.contiguous_format)
+    x = x.contiguous()
     result = torch.empty_like(x)
-    source, address, code = x.data_ptr(), result.data_ptr(), _CODES[x.dtype]
-    table = _table(layout)
-    where = (layout.start, table.size // 2, table.ctypes.data)
-    name = (*key, _signed(call), threshold, scale)
-    pool.split(lambda first, last: engine.thin(source, address, code, first, last, *where, *name), x.numel())
+    where, _held = _where(layout)
+    name = (*where, *key, _signed(call), threshold, scale)
+    pool.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), name)
     return result
 
 
-@functools.lru_cache(maxsize=4096)
-def _array(constants: tuple[float, ...]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array(constants, np.float64)
-
-
-@functools.lru_cache(maxsize=256)
-def _table(layout: Layout) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The layout's sizes, then its strides; empty for one run of consecutive indices."""
-    return np.array(() if layout.is_run else (*layout.sizes, *layout.strides), np.int64)
+def _where(layout: Layout) -> tuple[tuple[int, int, int], object]:
+    """A layout as kernels take it: start, rank, and the address of sizes and strides; and what holds that memory."""
+    if layout.is_run:
+        return (layout.start, 0, 0), None
+    numbers = np.array((*layout.sizes, *layout.strides), np.int64)
+    return (layout.start, len(layout.sizes), numbers.ctypes.data), numbers
 
 
 def _signed(number: int) -> int:

@@ -9,11 +9,12 @@ from torch import Tensor
 from wellposed.errors import WellposedError
 from wellposed.random import draw as draws
 from wellposed.random.backend import backend_for
-from wellposed.random.box import Box, layout
+from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
 from wellposed.random.key import Key
 
 _Shape = int | Sequence[int]
+_PLAIN = (Tensor, torch.nn.Parameter)
 _Device = torch.device | str | int | None
 
 
@@ -329,11 +330,10 @@ def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> 
         )
     if not 0 <= call < 2**64:
         raise WellposedError(f"call was given as {call}; expected an integer in [0, 2^64)")
-    local, box = _local_block(tensor, box)
-    where = layout(local.shape, box)
-    if local.numel() and not local.is_meta:
-        with torch.no_grad():
-            backend_for(local).fill_(local, draw, key.words, call, where)
+    local, box = (tensor, box) if type(tensor) in _PLAIN else _local_block(tensor, box)
+    where = WHOLE if box is None else layout(local.shape, box)
+    if not local.is_meta:
+        backend_for(local).fill_(local, draw, key.words, call, where)
         torch.autograd.graph.increment_version(local)
     return tensor
 

@@ -2,9 +2,10 @@
 
 import functools
 import math
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from wellposed.errors import WellposedError
@@ -25,18 +26,28 @@ class Kind(IntEnum):
     BERNOULLI = 5
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Draw:
     """One distribution for one dtype.
 
     Attributes:
         kind: Which formula turns words into values.
         wide: Whether an element takes two words and the arithmetic is float64, rather than one word and float32.
         constants: The formula's constants, each exactly representable in that arithmetic.
+        array: The same, in memory that kernels read; float32 unless wide or a threshold.
+        parameters: What kernels take: the kind, and the address and the number of the constants.
     """
 
     kind: Kind
     wide: bool
     constants: tuple[float, ...]
+    array: np.ndarray[tuple[int], np.dtype[np.floating]] = field(init=False, repr=False, compare=False)
+    parameters: tuple[int, int, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        exact = self.wide or self.kind == Kind.BERNOULLI
+        object.__setattr__(self, "array", np.array(self.constants, np.float64 if exact else np.float32))
+        object.__setattr__(self, "parameters", (int(self.kind), self.array.ctypes.data, len(self.constants)))
 
 
 BITS = Draw(Kind.BITS, False, ())

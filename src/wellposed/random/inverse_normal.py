@@ -121,8 +121,8 @@ def one_sided(alpha: float, beta: float, depth: int, degree: int) -> OneSided:
         scale, shift = 2 / (top - 1), -(top + 1) / (top - 1)
         if near > _STRAIGHT_FROM:
             scale = shift = Decimal(0)
-        constants = (1 - ratio, ratio, hazard, bend, scale, shift)
-        return OneSided(*(float(number) for number in constants), series)
+        head = map(float, (1 - ratio, ratio, hazard, bend, scale, shift))
+        return OneSided._make((*head, series))
 
 
 def _correction(near: Decimal, hazard: Decimal, bend: Decimal, s: Decimal) -> Decimal:

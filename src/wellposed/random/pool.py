@@ -17,17 +17,17 @@ _GRAIN = 64  # shares start on a multiple of it, so that no two threads write to
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
-def split(work: Callable[[int, int], object], count: int) -> None:
-    """Run ``work(first, last)`` over shares of ``range(count)``, the first share on the calling thread."""
-    threads = min(torch.get_num_threads(), count // SMALLEST_SHARE)
-    if threads <= 1:
-        work(0, count)
+def split(work: Callable[..., object], count: int, before: tuple[int, ...], after: tuple[float, ...]) -> None:
+    """Run ``work(*before, first, last, *after)`` over shares of ``range(count)``, the first on the calling thread."""
+    threads = min(torch.get_num_threads(), count // SMALLEST_SHARE) if count >= 2 * SMALLEST_SHARE else 1
+    if threads == 1:
+        work(*before, 0, count, *after)
         return
     share = -(-count // (threads * _GRAIN)) * _GRAIN
     cuts = [min(n * share, count) for n in range(threads + 1)]
-    others = [_pool(threads).submit(work, low, high) for low, high in itertools.pairwise(cuts[1:])]
+    others = [_pool(threads).submit(work, *before, low, high, *after) for low, high in itertools.pairwise(cuts[1:])]
     try:
-        work(cuts[0], cuts[1])
+        work(*before, cuts[0], cuts[1], *after)
     finally:
         wait(others)  # never leave while a thread still writes to the caller's memory
     for other in others:

@@ -19,6 +19,7 @@ def serves(tensor: Tensor) -> bool:
     return not tensor.is_meta
 
 
+@torch.no_grad()
 def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
     """Fill ``tensor`` with the draw's values at the layout's global indices."""
     flat = tensor.view(-1) if tensor.is_contiguous() else tensor.new_empty(tensor.numel())
@@ -49,6 +50,8 @@ def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: in
 def global_index(layout: Layout, first: int, count: int, device: torch.device) -> Tensor:
     """The global indices of elements first to first + count of a block, row by row: int64."""
     rest = torch.arange(first, first + count, device=device)
+    if layout.is_run:
+        return layout.start + rest
     index = torch.full_like(rest, layout.start)
     for size, stride in zip(reversed(layout.sizes), reversed(layout.strides), strict=True):
         index += rest % size * stride

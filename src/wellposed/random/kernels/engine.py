@@ -36,10 +36,9 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
     size = min(CHUNK, last - first)
     width = 2 if code == FLOAT64 and kind != _BERNOULLI else 1
     buffer = np.empty(size * width + PADDING, np.uint32)
-    constants = carray(pointer(parameters), parameter_count, float64)
-    narrow = np.empty(parameter_count, np.float32)
-    for i in range(parameter_count):
-        narrow[i] = float32(constants[i])
+    narrow = carray(pointer(parameters), parameter_count, float32)
+    wide = carray(pointer(parameters), parameter_count, float64)
+    threshold = int64(wide[0]) if kind == _BERNOULLI else 0
     scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
     while first < last:
         count = min(CHUNK, last - first)
@@ -48,20 +47,20 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
         if code == FLOAT32:
             out = carray(pointer(address + 4 * first), count, float32)
             if kind == _BERNOULLI:
-                formulas.bernoulli(words, count, out, int64(constants[0]))
+                formulas.bernoulli(words, count, out, threshold)
             else:
                 draw(kind, words, count, out, narrow)
         elif code == FLOAT64:
-            wide = carray(pointer(address + 8 * first), count, float64)
+            double = carray(pointer(address + 8 * first), count, float64)
             if kind == _BERNOULLI:
-                formulas.bernoulli(words, count, wide, int64(constants[0]))
+                formulas.bernoulli(words, count, double, threshold)
             else:
-                draw(kind, words.view(np.uint64), count, wide, constants)
+                draw(kind, words.view(np.uint64), count, double, wide)
         elif code == BYTE:
-            formulas.bernoulli(words, count, carray(pointer(address + first), count, uint8), int64(constants[0]))
+            formulas.bernoulli(words, count, carray(pointer(address + first), count, uint8), threshold)
         elif code in (BFLOAT16, FLOAT16):
             if kind == _BERNOULLI:
-                formulas.bernoulli(words, count, scratch, int64(constants[0]))
+                formulas.bernoulli(words, count, scratch, threshold)
             else:
                 draw(kind, words, count, scratch, narrow)
             store_half(scratch, count, carray(pointer(address + 2 * first), count, uint16), code)

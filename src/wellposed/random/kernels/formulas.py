@@ -19,6 +19,7 @@ from wellposed.random.kernels.jit import (
     int64_bits,
     kernel,
     polynomial,
+    select,
 )
 
 _log2_32 = polynomial(inverse_normal.LOG2, types.float32)
@@ -38,7 +39,7 @@ _UNIT_53, _UNIT_63 = 2.0**-53, 2.0**-63
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _split32(x):
     """The exponent e and the fraction f of x = 2^e (1 + f)."""
     bits = int32_bits(x)
@@ -46,7 +47,7 @@ def _split32(x):
     return float32(exponent), float32_from_bits(int32(bits - (exponent << int32(23)))) - _ONE
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _split64(x):
     """The exponent e and the fraction f of x = 2^e (1 + f)."""
     bits = int64_bits(x)
@@ -54,14 +55,14 @@ def _split64(x):
     return float64(exponent), float64_from_bits(int64(bits - (exponent << int64(52)))) - 1.0
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _log32(x):
     """The natural logarithm."""
     exponent, f = _split32(x)
     return (exponent + f * _log2_32(f)) * _LN2
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _log64(x):
     """The natural logarithm."""
     exponent, f = _split64(x)
@@ -72,7 +73,7 @@ def _log64(x):
     return exponent * _LN2_HIGH - ((half_square - (s * (half_square + series) + exponent * _LN2_LOW)) - f)
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _quantile32(x, t):
     """The normal quantile of F = (1 + x) / 2, where 1 - |x| = t."""
     exponent, g = _split32(t * (_TWO - t))
@@ -80,19 +81,21 @@ def _quantile32(x, t):
     return x * (_numerator_32(l) / _denominator_32(l))
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _quantile64(x, t):
     """The normal quantile of F = (1 + x) / 2, where 1 - |x| = t."""
     half = 0.5 * x
-    if abs(half) <= 0.425:
-        z = 0.180625 - half * half
-        return half * (_centre_above(z) / _centre_below(z))
+    z = 0.180625 - half * half
     r = np.sqrt(-_log64(0.5 * t))
-    tail = _tail_above(r - 1.6) / _tail_below(r - 1.6) if r <= 5.0 else _far_above(r - 5.0) / _far_below(r - 5.0)
-    return -tail if x < 0.0 else tail
+    near, far = r - 1.6, r - 5.0
+    is_near, is_centre = r <= 5.0, abs(half) <= 0.425
+    above = select(is_centre, _centre_above(z), select(is_near, _tail_above(near), _far_above(far)))
+    below = select(is_centre, _centre_below(z), select(is_near, _tail_below(near), _far_below(far)))
+    ratio = above / below
+    return select(is_centre, half * ratio, select(x < 0.0, -ratio, ratio))
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _centred32(word):
     """The centred uniform x, and twice the smaller tail t."""
     s = int32(word)
@@ -100,7 +103,7 @@ def _centred32(word):
     return x, (float32(int32(s ^ (s >> int32(31)))) + _HALF) * _UNIT_31
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _centred64(word):
     """The centred uniform x, and twice the smaller tail t."""
     s = int64(word)
@@ -108,13 +111,13 @@ def _centred64(word):
     return x, (float64(int64(s ^ (s >> int64(63)))) + 0.5) * _UNIT_63
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _unit32(word):
     """The uniform in [0, 1) of 24 bits."""
     return float32(int32(word >> uint32(8))) * _UNIT_24
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _unit64(word):
     """The uniform in [0, 1) of 53 bits."""
     return float64(int64(word >> uint64(11))) * _UNIT_53
@@ -125,6 +128,9 @@ def clamp(value, bottom, top):
     """The value, or the end that it lies beyond."""
     value = bottom if value < bottom else value
     return top if value > top else value
+
+
+_INLINE = {"forceinline": True}  # a call that is left in a loop keeps it from being vectorised
 
 
 def _stub(*_arguments: Any) -> Any:
@@ -151,10 +157,10 @@ def unit(word: Any) -> Any:
     return _stub(word)
 
 
-overload(log)(lambda x: _log32 if x.bitwidth == 32 else _log64)
-overload(quantile)(lambda x, t: _quantile32 if x.bitwidth == 32 else _quantile64)
-overload(centred)(lambda word: _centred32 if word.bitwidth == 32 else _centred64)
-overload(unit)(lambda word: _unit32 if word.bitwidth == 32 else _unit64)
+overload(log, jit_options=_INLINE)(lambda x: _log32 if x.bitwidth == 32 else _log64)
+overload(quantile, jit_options=_INLINE)(lambda x, t: _quantile32 if x.bitwidth == 32 else _quantile64)
+overload(centred, jit_options=_INLINE)(lambda word: _centred32 if word.bitwidth == 32 else _centred64)
+overload(unit, jit_options=_INLINE)(lambda word: _unit32 if word.bitwidth == 32 else _unit64)
 
 
 @kernel

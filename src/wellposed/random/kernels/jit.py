@@ -1,6 +1,10 @@
 """What every Numba kernel of the package shares: how it is compiled, and how it reaches a tensor's memory."""
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, cast
 
 import numba
@@ -10,12 +14,24 @@ from numba.np.numpy_support import as_dtype
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of plain loops: no interpreter lock, IEEE arithmetic in the order written, cached on disk."""
+    """Compile a function of plain loops: no interpreter lock, IEEE arithmetic in the order written, cached on disk.
+
+    Numba takes a cached kernel for current when its own file is unchanged, though it may call others in files that are
+    not. So the state of the source is made a part of the name that the cache goes by.
+    """
+    function.__qualname__ += f".{_state(Path(inspect.getfile(function)).parent)}"
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return cast(Callable[..., Any], numba.njit(cache=True, **options)(function))
     except RuntimeError:  # no folder to cache in can be written to
         return cast(Callable[..., Any], numba.njit(**options)(function))
+
+
+@functools.cache
+def _state(folder: Path) -> str:
+    """A digest of the source that kernels in a folder are made from: the folder's own and the random numbers'."""
+    sources = {*folder.glob("*.py"), *Path(__file__).parents[1].rglob("*.py")}
+    return blake2b(b"".join(path.read_bytes() for path in sorted(sources)), digest_size=6).hexdigest()
 
 
 @intrinsic
@@ -26,6 +42,16 @@ def pointer(_typing: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def select(_typing: Any, _condition: Any, yes: Any, no: Any) -> Any:
+    """``yes if condition else no`` with both computed: a branch can keep a loop from being vectorised."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return yes(types.boolean, yes, no), generate
 
 
 def _bitcast(source: Any, target: Any) -> Any:

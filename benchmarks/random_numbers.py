@@ -4,6 +4,7 @@ Run with ``python -m benchmarks.random_numbers``.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,9 +53,9 @@ def rows(largest: int) -> Iterator[Row]:
                 yield Row(
                     f"{name} {str(dtype).removeprefix('torch.')}",
                     size,
-                    lambda t=t, ours=ours: ours(t),
-                    lambda t=t, peer=peer: peer(t),
-                    lambda t=t: t.fill_(1),
+                    partial(ours, t),
+                    partial(peer, t),
+                    partial(t.fill_, 1),
                     promised if size == PROMISED_AT else 1,
                 )
 

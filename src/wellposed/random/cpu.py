@@ -58,8 +58,9 @@ def thin_small(x: Tensor, threshold: int, scale: float, key: tuple[int, int], ca
     It leaves out every step that a small tensor would feel.
     """
     result = torch.empty_like(x)
-    addresses = x.data_ptr(), result.data_ptr()
-    engine.thin(*addresses, _CODES[x.dtype], 0, x.numel(), 0, 0, 0, *key, _signed(call), threshold, scale)
+    engine.thin_whole(
+        x.data_ptr(), result.data_ptr(), _CODES[x.dtype], x.numel(), *key, _signed(call), threshold, scale
+    )
     return result
 
 

@@ -11,7 +11,7 @@ from wellposed.random import draw as draws
 from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
-from wellposed.random.key import Key
+from wellposed.random.key import Key, integer
 
 _Shape = int | Sequence[int]
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -328,8 +328,7 @@ def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> 
         raise WellposedError(
             f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)"
         )
-    if not 0 <= call < 2**64:
-        raise WellposedError(f"call was given as {call}; expected an integer in [0, 2^64)")
+    call = integer(call, "call", 0, 2**64)
     local, box = (tensor, box) if type(tensor) in _PLAIN else _local_block(tensor, box)
     where = WHOLE if box is None else layout(local.shape, box)
     if not local.is_meta:

@@ -85,18 +85,18 @@ def truncated_normal(mean: float, std: float, a: float, b: float, dtype: torch.d
     bottom, top = _support(a, b, dtype, open_above=False)
     if std == 0:
         return _draw(Kind.UNIFORM, dtype, mean, 0.0, bottom, top)
-    alpha, beta = (a - mean) / std, (b - mean) / std
+    alpha, beta, width = (a - mean) / std, (b - mean) / std, (b - a) / std
     wide = dtype == torch.float64
     if alpha < 0 < beta:
         return _draw(Kind.STRADDLING, dtype, mean, std, *straddling(alpha, beta), bottom, top)
     upper = alpha >= 0
-    near, far = (alpha, beta) if upper else (-beta, -alpha)
-    if not near < far or math.isinf(near):
+    near = alpha if upper else -beta
+    if math.isinf(near):
         raise WellposedError(
             f"truncated_normal was given mean={mean}, std={std}, a={a} and b={b}; "
-            "expected cut-offs that differ when counted in standard deviations from the mean"
+            "expected an interval whose near end lies a finite number of standard deviations from the mean"
         )
-    tail = one_sided(near, far, *_DEPTH[wide])
+    tail = one_sided(near, width, *_DEPTH[wide])
     anchor, reach = (a, std) if upper else (b, -std)
     head = (anchor, 2 * reach / tail.hazard, tail.mass, tail.rest, tail.bend, tail.scale, tail.shift, bottom, top)
     return _draw(Kind.ONE_SIDED, dtype, *head, *tail.series)

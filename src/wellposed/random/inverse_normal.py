@@ -100,19 +100,20 @@ def straddling(alpha: float, beta: float) -> Straddling:
 
 
 @functools.lru_cache(maxsize=1024)
-def one_sided(alpha: float, beta: float, depth: int, degree: int) -> OneSided:
-    """The constants for truncation to [alpha, beta], 0 <= alpha < beta, in standard deviations.
+def one_sided(alpha: float, width: float, depth: int, degree: int) -> OneSided:
+    """The constants for truncation to [alpha, alpha + width], alpha >= 0, in standard deviations.
 
     Args:
         alpha: The near end.
-        beta: The far end, perhaps infinite.
+        width: How far beyond it the far end lies, perhaps infinitely far.
         depth: The largest y that a draw can need, -log of the smallest uniform.
         degree: The degree of the Chebyshev sum.
     """
-    near, far = Decimal(alpha), Decimal(beta)
+    near = Decimal(alpha)
     with decimal.localcontext(_CONTEXT) as context:
         context.prec += 4 * max(0, near.adjusted())  # hazard - near is about 1 / near
         mills = _mills(near)
+        far = near + Decimal(width)
         ratio = ((near - far) * (near + far) / 2).exp() * _mills(far) / mills if far.is_finite() else Decimal(0)
         hazard = 1 / mills
         bend = 2 * (hazard - near) / hazard

@@ -40,7 +40,7 @@ class Key:
     origin: tuple["Key", tuple[str | int, ...]] | None = field(default=None, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        seed = _integer(self.seed, "Key(seed)", -(2**63), 2**64) & (_WORD << 32 | _WORD)
+        seed = integer(self.seed, "Key(seed)", -(2**63), 2**64) & (_WORD << 32 | _WORD)
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "words", (seed & _WORD, seed >> 32))
 
@@ -70,9 +70,7 @@ class Key:
             raise WellposedError(
                 "Key.fold() was given nothing to fold in; give text or integers, as in key.fold('layer', 3)"
             )
-        plain = tuple(
-            part if isinstance(part, str) else _integer(part, "Key.fold", -(2**127), 2**127) for part in parts
-        )
+        plain = tuple(part if isinstance(part, str) else integer(part, "Key.fold", -(2**127), 2**127) for part in parts)
         digest = blake2b(self.seed.to_bytes(8, "little"), digest_size=8)
         for part in plain:
             if isinstance(part, str):
@@ -89,8 +87,10 @@ class Key:
         return f"{parent!r}.fold({', '.join(map(repr, parts))})"
 
 
-def _integer(value: object, name: str, low: int, high: int) -> int:
+def integer(value: object, name: str, low: int, high: int) -> int:
     """``value`` as a plain integer in [low, high); a bool is refused, being more often a mistake than a number."""
+    if type(value) is int and low <= value < high:
+        return value
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

@@ -128,9 +128,9 @@ def _straddling(draw: Draw, word: Tensor) -> Tensor:
 def _one_sided(draw: Draw, word: Tensor) -> Tensor:
     anchor, amplitude, mass, rest, bend, scale, shift, bottom, top, *series = draw.constants
     _, t, lower = _centred(word, draw.wide)
-    far = torch.where(lower == (amplitude > 0), t, 2 - t)  # twice the uniform, counted from the anchor
-    left = mass * (0.5 * far)
-    right = rest + mass * (0.5 * (2 - far))
+    near = lower == (amplitude > 0)
+    left = mass * (0.5 * torch.where(near, t, 2 - t))  # the part of the mass between the anchor and the value
+    right = rest + mass * (0.5 * torch.where(near, 2 - t, t))
     y = -_log(right)
     gone = 1 - right
     y = torch.where(left < 0.5, torch.where(gone == 0, left, y * (left / gone)), y)

@@ -105,3 +105,9 @@ def thin(source, address, code, first, last, start, rank, table, k0, k1, call, t
             thin_chunk(words, count, threshold, float32(scale), scratch, scratch)
             store_half(scratch, count, carray(pointer(address + 2 * first), count, uint16), code)
         first += count
+
+
+@kernel
+def thin_whole(source, address, code, count, k0, k1, call, threshold, scale):
+    """``thin`` of a tensor that is the whole; each argument fewer makes the call cheaper."""
+    thin(source, address, code, 0, count, 0, 0, 0, k0, k1, call, threshold, scale)

@@ -207,9 +207,9 @@ def one_sided(words, count, out, constants):
     forward = amplitude > zero
     for i in range(count):
         x, t = centred(words[i])
-        far = t if (x < zero) == forward else two - t
-        left = mass * (half * far)
-        right = rest + mass * (half * (two - far))
+        near = (x < zero) == forward
+        left = mass * (half * (t if near else two - t))
+        right = rest + mass * (half * (two - t if near else t))
         y = -log(right)
         gone = one - right
         if left < half:

@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("fixed")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def _torch_state_is_left_alone() -> Iterator[None]:
+    """No test may leave another thread count, and no call may advance torch's generator unless a test says so."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

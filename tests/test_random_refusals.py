@@ -1,0 +1,67 @@
+"""What the draws refuse, in words that help, with the tensor left as it was."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import wellposed as wp
+
+KEY = wp.Key(0)
+NAN, INF = math.nan, math.inf
+R = wp.random
+
+REFUSALS: list[tuple[Callable[[torch.Tensor], object], str]] = [
+    (lambda t: R.uniform_(t, 0), "expected a wp.Key"),  # type: ignore[arg-type]
+    (lambda t: R.uniform_(t, KEY, call=-1), "expected an integer in"),
+    (lambda t: R.uniform_(t, KEY, call=2**64), "expected an integer in"),
+    (lambda t: R.uniform_(t, KEY, call=1.5), "expected an integer"),  # type: ignore[arg-type]
+    (lambda t: R.uniform_(t, KEY, 1.0, 0.0), "low <= high"),
+    (lambda t: R.uniform_(t, KEY, NAN, 1.0), "low <= high"),
+    (lambda t: R.uniform_(t, KEY, 0.0, INF), "finite"),
+    (lambda t: R.uniform_(t, KEY, -3e38, 3e38), "below 3.4e38"),
+    (lambda t: R.uniform_(t, KEY, 0.1, 0.10000000001), "wider interval"),
+    (lambda t: R.uniform_(t.long(), KEY), "expected float32"),
+    (lambda t: R.normal_(t, KEY, NAN), "finite"),
+    (lambda t: R.normal_(t, KEY, 0.0, -1.0), "std >= 0"),
+    (lambda t: R.normal_(t, KEY, 0.0, INF), "finite"),
+    (lambda t: R.normal_(t.to(torch.complex64), KEY), "expected float32"),
+    (lambda t: R.truncated_normal_(t, KEY, a=1.0, b=1.0), "a < b"),
+    (lambda t: R.truncated_normal_(t, KEY, a=2.0, b=-2.0), "a < b"),
+    (lambda t: R.truncated_normal_(t, KEY, a=NAN), "a < b"),
+    (lambda t: R.truncated_normal_(t, KEY, 5.0, 0.0), "positive std"),
+    (lambda t: R.truncated_normal_(t, KEY, 1e300, 1e-300, 0.0, 1.0), "a finite number of standard"),
+    (lambda t: R.bernoulli_(t, KEY, -0.1), "in \\[0, 1\\]"),
+    (lambda t: R.bernoulli_(t, KEY, 1.1), "in \\[0, 1\\]"),
+    (lambda t: R.bernoulli_(t, KEY, NAN), "in \\[0, 1\\]"),
+    (lambda t: R.bernoulli_(t.to(torch.complex64), KEY), "real dtype"),
+    (lambda t: R.normal_(t, KEY, box=wp.Box((4, 4), (0, 2))), "does not fit"),
+    (lambda t: R.normal_(t, KEY, box=wp.Box((9,), (0,))), "does not fit"),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), REFUSALS, ids=[str(n) for n in range(len(REFUSALS))])
+def test_refusals(act: Callable[[torch.Tensor], object], message: str) -> None:
+    tensor = torch.full((3, 3), 7.0)
+    version = tensor._version
+    with pytest.raises(wp.WellposedError, match=message):
+        act(tensor)
+    assert (tensor == 7).all()
+    assert tensor._version == version
+
+
+@pytest.mark.parametrize("name", ["numba", "", "CPU"])
+def test_unknown_backends(name: str) -> None:
+    with pytest.raises(wp.WellposedError, match="expected one of"), R.backend(name):
+        pass
+
+
+def test_an_explicit_backend_never_falls_back() -> None:
+    with pytest.raises(wp.WellposedError, match="not available here"), R.backend("gpu"):
+        pass
+    with R.backend("cpu"), pytest.raises(wp.WellposedError, match="cannot serve"):
+        R.bernoulli(3, KEY, dtype=torch.int64)
+    with R.backend("cpu"), pytest.raises(wp.WellposedError, match="cannot serve"):
+        R.bernoulli_(torch.zeros(3).to_sparse(), KEY)
+    assert R.bernoulli(3, KEY, dtype=torch.int64).dtype == torch.int64

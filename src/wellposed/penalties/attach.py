@@ -25,7 +25,7 @@ def regularize(
     penalty: Penalties,
     *,
     where: Where | Iterable[Where] = "weights",
-    mode: Literal["gradient", "proximal"] = "proximal",
+    mode: Literal["gradient", "decoupled", "proximal"] = "proximal",
     schedule: Schedule = 1.0,
     metric: type[Optimizer] | StepSize | None = None,
 ) -> "Handle":
@@ -35,9 +35,11 @@ def regularize(
       way to weights that are exactly zero.
     - ``"gradient"``: the penalty's (sub)gradient is added to ``.grad`` before the optimizer reads it, so
       w <- w - lr * (dL/dw + dOmega/dw) under plain SGD. The added part stays in ``.grad`` until it is zeroed.
+    - ``"decoupled"``: w <- w - lr * dOmega/dw beside the optimizer's step, for smooth penalties: AdamW's weight decay.
+      Under an adaptive optimizer this does not minimise loss + penalty.
 
     Parameters that have no gradient at a step are left alone, as the optimizer leaves them alone. Tied parameters count
-    once. Both modes follow each group's own and current learning rate.
+    once. All modes follow each group's own and current learning rate.
 
     Args:
         optimizer: The optimizer that trains the model.
@@ -191,10 +193,17 @@ class Handle:
     def _act(self, optimizer: Optimizer) -> None:
         factor = self._factor()
         scale = getattr(optimizer, "grad_scale", None)
+        # A fused optimizer under a gradient scaler is called even when it will skip the step inside its kernel.
+        skipped = getattr(optimizer, "found_inf", None)
+        if skipped is not None:
+            skipped = skipped.squeeze() > 0
+            if skipped.is_cpu and skipped.item():
+                return
+            skipped = None if skipped.is_cpu else skipped
         for entry, group in self._live(optimizer):
             assert entry.row.penalty is not None
             state = optimizer.state.get(entry.parameter, {})
-            update = Update(entry.parameter, entry.row.penalty, factor, group, state, self._metric, scale)
+            update = Update(entry.parameter, entry.row.penalty, factor, group, state, self._metric, scale, skipped)
             self._mode.act(update)
 
     def _live(self, optimizer: Optimizer) -> Iterator[tuple[Entry, dict[str, Any]]]:

@@ -2,11 +2,13 @@
 
 An optimizer moves a weight by -D m, where m estimates the gradient and D is diagonal. For the penalised problem to keep
 its solution, the prox has to be taken in the metric D^-1, that is with step sizes D.
+
+Source: Yun, Lozano and Yang (2021) for proximal steps in an adaptive metric.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +16,26 @@ from torch import Tensor
 from wellposed.errors import WellposedError
 from wellposed.penalties.checks import Number
 
-StepSize = Callable[[dict[str, Any], dict[str, Any], Tensor], Number]
+
+class RootStep(NamedTuple):
+    """Step sizes numerator / (scale * sqrt(second) + eps), kept apart so that one pass can compute and use them."""
+
+    numerator: Number
+    second: Tensor
+    scale: Number
+    eps: float
+
+    def times(self, factor: Number) -> "RootStep":
+        """The step sizes times a number."""
+        return self._replace(numerator=self.numerator * factor)
+
+    def tensor(self) -> Tensor:
+        """The step sizes, one an element."""
+        return self.numerator / (self.second.sqrt() * self.scale + self.eps)
+
+
+Step = Number | RootStep
+StepSize = Callable[[dict[str, Any], dict[str, Any], Tensor], Step]
 """(group, state, parameter) -> D: a number, or a tensor of the parameter's shape."""
 
 
@@ -30,10 +51,10 @@ class Metric:
 
     name: str
     step: StepSize
-    diagonal: bool
+    diagonal: bool = True
 
 
-def sgd(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Number:
+def sgd(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
     """The step size lr * (1 - dampening) / (1 - momentum).
 
     The momentum buffer of a steady gradient g settles at g * (1 - dampening) / (1 - momentum), with Nesterov's variant
@@ -44,8 +65,66 @@ def sgd(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Numb
     return lr * settled
 
 
+def adam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+    """Adam and AdamW: lr / (sqrt(v / (1 - beta2^t)) + eps), v the gradient's mean square (AMSGrad: its largest)."""
+    second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+    return RootStep(group["lr"], second, (1 - group["betas"][1] ** _steps(state)) ** -0.5, group["eps"])
+
+
+def nadam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+    """NAdam: as Adam, times what its two momentum terms weigh a steady gradient by between them."""
+    steps, (beta1, beta2) = _steps(state), group["betas"]
+    now, later = (beta1 * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (steps, steps + 1))
+    product = _read(state["mu_product"])
+    share = (1 - now) / (1 - product) + later * (1 - beta1**steps) / (1 - product * later)
+    return RootStep(group["lr"] * share, state["exp_avg_sq"], (1 - beta2**steps) ** -0.5, group["eps"])
+
+
+def radam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+    """RAdam: lr * r * sqrt(1 - beta2^t) / (sqrt(v) + eps) once the rectifier r is defined, lr before."""
+    steps, beta = _steps(state), group["betas"][1]
+    limit = 2 / (1 - beta) - 1
+    length = limit - 2 * steps * beta**steps / (1 - beta**steps)
+    if isinstance(length, Tensor):
+        rectifier = ((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)).clamp(min=0) ** 0.5
+        adaptive = group["lr"] * rectifier * (1 - beta**steps) ** 0.5 / (state["exp_avg_sq"].sqrt() + group["eps"])
+        return torch.where(length > 5, adaptive, group["lr"])
+    if length <= 5:
+        lr: Number = group["lr"]
+        return lr
+    rectifier = ((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)) ** 0.5
+    return RootStep(group["lr"] * rectifier * (1 - beta**steps) ** 0.5, state["exp_avg_sq"], 1.0, group["eps"])
+
+
+def adamax(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+    """Adamax: lr / u, u the decayed maximum of the gradient's size, which holds eps already."""
+    step: Tensor = group["lr"] / state["exp_inf"]
+    return step
+
+
+def rmsprop(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+    """RMSprop: lr / (1 - momentum) / (sqrt(v) + eps), v less the squared mean gradient when centred."""
+    second = state["square_avg"]
+    if group["centered"]:
+        second = second.addcmul(state["grad_avg"], state["grad_avg"], value=-1)
+    return RootStep(group["lr"] / (1 - group["momentum"]), second, 1.0, group["eps"])
+
+
+def adagrad(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+    """Adagrad: lr / (1 + (t - 1) * lr_decay) / (sqrt(sum of squares) + eps)."""
+    lr = group["lr"] / (1 + (_steps(state) - 1) * group["lr_decay"])
+    return RootStep(lr, state["sum"], 1.0, group["eps"])
+
+
 METRICS: dict[type[torch.optim.Optimizer], Metric] = {
     torch.optim.SGD: Metric("SGD", sgd, diagonal=False),
+    torch.optim.Adam: Metric("Adam", adam),
+    torch.optim.AdamW: Metric("AdamW", adam),
+    torch.optim.NAdam: Metric("NAdam", nadam),
+    torch.optim.RAdam: Metric("RAdam", radam),
+    torch.optim.Adamax: Metric("Adamax", adamax),
+    torch.optim.RMSprop: Metric("RMSprop", rmsprop),
+    torch.optim.Adagrad: Metric("Adagrad", adagrad),
 }
 
 
@@ -69,4 +148,15 @@ def metric_for(optimizer: torch.optim.Optimizer, given: type[torch.optim.Optimiz
             "to take, as in metric=torch.optim.SGD, give a callable (group, state, parameter) -> step sizes, or use "
             "mode='gradient'"
         )
-    return Metric(getattr(kind, "__name__", repr(kind)), kind, diagonal=True)
+    if not callable(kind):
+        raise WellposedError(f"metric was given {kind!r}; expected an optimizer type or a callable")
+    return Metric(getattr(kind, "__name__", repr(kind)), kind)
+
+
+def _steps(state: dict[str, Any]) -> Any:
+    return _read(state["step"])
+
+
+def _read(count: Any) -> Any:
+    """A number that an optimizer keeps, left as a tensor where reading it would wait for an accelerator."""
+    return count.item() if isinstance(count, Tensor) and count.is_cpu else count

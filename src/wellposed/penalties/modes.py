@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty, Traits
 from wellposed.penalties.checks import Number
-from wellposed.penalties.metrics import Metric
+from wellposed.penalties.metrics import Metric, RootStep
 
 
 class Update(NamedTuple):
@@ -22,6 +23,7 @@ class Update(NamedTuple):
         group: The optimizer's group that the parameter is in.
         state: The optimizer's state of the parameter.
         metric: The optimizer's metric; ``None`` in modes that need none.
+        skipped: Whether the optimizer left this step out because gradients overflowed, where only the device knows.
         scale: What a gradient scaler has multiplied the gradients by, and the optimizer will divide out; else ``None``.
     """
 
@@ -32,6 +34,7 @@ class Update(NamedTuple):
     state: dict[str, Any]
     metric: Metric | None
     scale: Tensor | None
+    skipped: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,29 @@ def _add_gradient(update: Update) -> None:
 
 def _take_prox(update: Update) -> None:
     assert update.metric is not None
-    step = update.metric.step(update.group, update.state, update.parameter)
-    update.penalty.prox_(update.parameter, update.factor * step)
+    w = update.parameter
+    step = update.metric.step(update.group, update.state, w)
+    step = update.factor * (step.tensor() if isinstance(step, RootStep) else step)
+    if update.skipped is None:
+        update.penalty.prox_(w, step)
+    else:
+        w.copy_(torch.where(update.skipped, w, update.penalty.prox(w, step)))
+
+
+def _decay(update: Update) -> None:
+    w = update.parameter
+    step = update.factor * update.group["lr"]
+    if update.skipped is not None:
+        step = step * ~update.skipped
+    w.sub_(step * update.penalty.grad(w))
 
 
 def _gradient_fits(traits: Traits, diagonal: bool) -> str | None:
     return None if traits.gradient else "it is a constraint and has no gradient; use mode='proximal'"
+
+
+def _decoupled_fits(traits: Traits, diagonal: bool) -> str | None:
+    return None if traits.smooth else "it is not smooth, and a decoupled step on it never settles; use mode='proximal'"
 
 
 def _proximal_fits(traits: Traits, diagonal: bool) -> str | None:
@@ -94,6 +114,14 @@ MODES: dict[str, Mode] = {
             after=False,
             fits=_gradient_fits,
             act=_add_gradient,
+        ),
+        Mode(
+            "decoupled",
+            "loss + penalty under plain SGD; under an adaptive optimizer another function, since the penalty's step "
+            "w - lr * grad does not pass through its metric (AdamW's weight decay)",
+            after=False,
+            fits=_decoupled_fits,
+            act=_decay,
         ),
         Mode(
             "proximal",

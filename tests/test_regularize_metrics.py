@@ -1,0 +1,229 @@
+"""A proximal step in each optimizer's own metric solves the penalised problem itself."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import Lasso, LogisticRegression
+from torch import nn
+
+import wellposed as wp
+from penalty_tools import PEERS, N, X, Y, fit, linear, network, state, step
+from wellposed.penalties import L1, L2, regularize
+from wellposed.penalties.metrics import METRICS, RootStep, metric_for
+from wellposed.random import Key, normal
+
+SGD = torch.optim.SGD
+
+# Scaled methods take step sizes of the order of the weights.
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "adam": (torch.optim.Adam, {"lr": 1.0}),
+    "adam-amsgrad": (torch.optim.Adam, {"lr": 1.0, "amsgrad": True}),
+    "adam-fused": (torch.optim.Adam, {"lr": 1.0, "fused": True}),
+    "adam-foreach": (torch.optim.Adam, {"lr": 1.0, "foreach": True}),
+    "adamw": (torch.optim.AdamW, {"lr": 1.0, "weight_decay": 0.0}),
+    "nadam": (torch.optim.NAdam, {"lr": 0.5}),
+    "radam": (torch.optim.RAdam, {"lr": 1.0}),
+    "adamax": (torch.optim.Adamax, {"lr": 1.0}),
+    "rmsprop": (torch.optim.RMSprop, {"lr": 0.05, "momentum": 0.9}),
+    "adagrad": (torch.optim.Adagrad, {"lr": 20.0}),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_optimizer_reaches_scikit_learns_optimum_and_its_zeros(kind: str, name: str) -> None:
+    optimizer, options = OPTIMIZERS[kind]
+    penalty, peer = PEERS[name]
+    w = fit(penalty, lambda p: optimizer(p, **options), steps=2500).numpy()
+    wanted = peer.set_params(fit_intercept=False).fit(X, Y).coef_
+    np.testing.assert_allclose(w, wanted, rtol=1e-5, atol=1e-7 * abs(wanted).max())
+    if name != "ridge":
+        np.testing.assert_array_equal(w == 0, wanted == 0)
+
+
+def test_every_known_metric_is_tried() -> None:
+    assert {optimizer for optimizer, _ in OPTIMIZERS.values()} | {SGD} == set(METRICS)
+
+
+@pytest.mark.parametrize("options", [{}, {"centered": True}, {"momentum": 0.5}])
+def test_rmsprops_step_sizes_are_its_own(options: dict[str, Any]) -> None:
+    assert_metric(torch.optim.RMSprop, {"lr": 0.1, **options})
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_step_sizes_are_what_the_optimizer_moves_by(kind: str) -> None:
+    assert_metric(*OPTIMIZERS[kind])
+
+
+def assert_metric(kind: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
+    """Under a gradient that does not change, the optimizer settles on moving by D * gradient."""
+    g = normal(7, Key(2), dtype=torch.float64)
+    # What a centred RMSprop does with a gradient that does not change has no bound.
+    wave = 0.5 * g if options.get("centered") else torch.zeros_like(g)
+    w = nn.Parameter(torch.zeros(7, dtype=torch.float64))
+    optimizer = kind([w], **options)
+    metric = metric_for(optimizer, None)
+    moved, wanted = torch.zeros_like(g), torch.zeros_like(g)
+    for t in range(400):
+        before = w.detach().clone()
+        w.grad = g + wave * (-1) ** t
+        optimizer.step()
+        sizes = metric.step(optimizer.param_groups[0], optimizer.state[w], w)
+        if t >= 300:
+            moved += before - w.detach()
+            wanted += (sizes.tensor() if isinstance(sizes, RootStep) else sizes) * g
+    torch.testing.assert_close(moved, wanted, rtol=2e-3, atol=0)
+
+
+def test_a_threshold_of_lr_times_lambda_solves_another_problem() -> None:
+    wanted = Lasso(alpha=20.0, fit_intercept=False, tol=1e-14).fit(X, Y).coef_
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+
+    def train(naive: bool) -> np.ndarray:
+        w = nn.Parameter(torch.zeros(10, dtype=torch.float64))
+        optimizer = torch.optim.Adam([w], lr=1.0)
+        if not naive:
+            regularize(optimizer, [("w", w)], L1(20.0), where="all")
+        for _ in range(2500):
+            w.grad = x.T @ (x @ w.detach() - y) / N
+            optimizer.step()
+            if naive:
+                L1(20.0).prox_(w, optimizer.param_groups[0]["lr"])
+        found: np.ndarray = w.detach().numpy()
+        return found
+
+    np.testing.assert_allclose(train(naive=False), wanted, rtol=1e-5)
+    naive = train(naive=True)
+    assert abs(naive - wanted).max() > 0.2 * abs(wanted).max()
+    assert ((naive == 0) != (wanted == 0)).any()
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@pytest.mark.parametrize("c", [0.05, 0.5])
+def test_logistic_regression_on_breast_cancer(kind: str, c: float) -> None:
+    data, target = load_breast_cancer(return_X_y=True)
+    data = (data - data.mean(0)) / data.std(0)
+    peer = LogisticRegression(C=c, l1_ratio=1.0, solver="liblinear", tol=1e-12, max_iter=100_000, fit_intercept=False)
+    wanted = peer.fit(data, target).coef_[0]
+    x, sign = torch.from_numpy(data), torch.from_numpy(2.0 * target - 1)
+    w = nn.Parameter(torch.zeros(30, dtype=torch.float64))
+    optimizer = SGD([w], lr=0.28, momentum=0.99, nesterov=True) if kind == "sgd" else torch.optim.Adam([w], lr=0.5)
+    penalty = L1(1 / (c * len(target)))
+    regularize(optimizer, [("w", w)], penalty, where="all")
+    for _ in range(4000):
+        w.grad = -x.T @ (sign * torch.sigmoid(-sign * (x @ w.detach()))) / len(sign)
+        optimizer.step()
+    np.testing.assert_array_equal(w.detach().numpy() == 0, wanted == 0)
+    np.testing.assert_allclose(w.detach().numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_duality_gap_closes() -> None:
+    # Lasso's dual: max ||y||^2 / (2n) - n / 2 ||theta - y / n||^2 over |x.T theta| <= lam (Kim et al., 2007).
+    for lam in (0.5, 5.0, 30.0):
+        w = fit(L1(lam), lambda p: torch.optim.Adam(p, lr=1.0), 2500).numpy()
+        residual = Y - X @ w
+        theta = residual / N
+        theta = theta * min(1, lam / abs(X.T @ theta).max())
+        primal = residual @ residual / (2 * N) + lam * abs(w).sum()
+        dual = Y @ Y / (2 * N) - N / 2 * ((theta - Y / N) @ (theta - Y / N))
+        assert primal - dual + 1e-9 >= 0
+        assert primal - dual < 1e-8 * primal
+
+
+def test_decoupled_l2_is_adamws_weight_decay() -> None:
+    model, twin = network(), network()
+    ours = torch.optim.Adam(model.parameters(), lr=0.05)
+    regularize(ours, model, L2(0.1), mode="decoupled", where="all")
+    theirs = torch.optim.AdamW(twin.parameters(), lr=0.05, weight_decay=0.2)
+    for _ in range(5):
+        step(model, ours)
+        step(twin, theirs)
+    torch.testing.assert_close(state(model), state(twin))
+
+
+def test_decoupled_needs_a_smooth_penalty() -> None:
+    model = network()
+    with pytest.raises(wp.WellposedError, match="not smooth"):
+        regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1), mode="decoupled")
+
+
+class Scaler(torch.amp.GradScaler):
+    """A gradient scaler for the CPU whose scale is known."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu", init_scale=1024.0, growth_interval=1000)
+
+
+@pytest.mark.parametrize("mode", ["gradient", "decoupled", "proximal"])
+@pytest.mark.parametrize("options", [{}, {"fused": True}, {"foreach": True}])
+@pytest.mark.parametrize("unscale", [False, True])
+@pytest.mark.parametrize("kind", [SGD, torch.optim.Adam])
+def test_a_gradient_scaler_changes_nothing_and_a_skipped_step_skips_the_penalty(
+    mode: Any, options: dict[str, Any], unscale: bool, kind: Any
+) -> None:
+    model, twin = network(), network()
+    ours, theirs = kind(model.parameters(), lr=0.05, **options), kind(twin.parameters(), lr=0.05)
+    for optimizer, one in ((ours, model), (theirs, twin)):
+        regularize(optimizer, one, L2(0.1), mode=mode)
+    scaler = Scaler()
+    x = torch.linspace(-1, 1, 24).view(6, 4)
+    for t in range(4):
+        overflow = t == 1
+        ours.zero_grad()
+        torch.autograd.backward(scaler.scale(model(x).square().mean()))
+        if overflow:
+            grad = linear(model, 0).weight.grad
+            assert grad is not None
+            grad[0, 0] = torch.inf
+        kept = state(model)
+        if unscale:
+            scaler.unscale_(ours)
+        scaler.step(ours)
+        scaler.update()
+        if overflow:
+            assert all(kept[name].equal(p) for name, p in model.named_parameters())
+        else:
+            step(twin, theirs)
+    torch.testing.assert_close(state(model), state(twin), rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_accumulation_penalises_once_a_step() -> None:
+    model, twin = nn.Linear(4, 2), nn.Linear(4, 2)
+    twin.load_state_dict(model.state_dict())
+    ours, theirs = SGD(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    regularize(ours, model, L2(0.3), mode="gradient")
+    regularize(theirs, twin, L2(0.3), mode="gradient")
+    x = torch.linspace(-1, 1, 24).view(6, 4)
+    for part in (x[:2], x[2:4], x[4:]):
+        torch.autograd.backward(model(part).square().sum() / 12)
+    ours.step()
+    torch.autograd.backward(twin(x).square().mean())
+    theirs.step()
+    torch.testing.assert_close(state(model), state(twin))
+
+
+@pytest.mark.parametrize("kind", [SGD, torch.optim.Adam])
+def test_a_learning_rate_in_a_tensor(kind: Any) -> None:
+    model, twin = network(), network()
+    ours, theirs = kind(model.parameters(), lr=torch.tensor(0.05)), kind(twin.parameters(), lr=0.05)
+    for optimizer, one in ((ours, model), (theirs, twin)):
+        regularize(optimizer, one, L1(0.1))
+    for _ in range(3):
+        step(model, ours)
+        step(twin, theirs)
+    torch.testing.assert_close(state(model), state(twin))
+
+
+def test_a_schedule_in_a_tensor_is_read_at_each_step() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    strength = torch.tensor(0.0)
+    handle = regularize(optimizer, model, L1(100.0), schedule=strength)
+    step(model, optimizer)
+    assert handle.sparsity() == 0
+    strength.fill_(1.0)
+    step(model, optimizer)
+    assert handle.sparsity() == 1

@@ -177,5 +177,8 @@ def _results(settings: Settings, data: Dataset, done: dict[Run, Figures], comman
 
 def _write(path: Path, text: str) -> None:
     draft = path.with_suffix(path.suffix + ".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise WellposedError(f"{str(path)!r} cannot be written: {error.strerror}; finished runs are kept") from error

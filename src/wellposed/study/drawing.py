@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -21,7 +21,7 @@ PALETTE: dict[str, tuple[str, str]] = {
     "vermilion": ("#cf5300", "#ff8f4f"),
     "green": ("#007f5f", "#35c79c"),
     "purple": ("#9a4290", "#dc8fd0"),
-    "scale1": ("#8fb8dd", "#3d6690"),
+    "scale1": ("#8fb8dd", "#44719f"),
     "scale2": ("#6aa1d2", "#4c7fb3"),
     "scale3": ("#4688c4", "#6099d2"),
     "scale4": ("#276dae", "#82b6e8"),
@@ -63,6 +63,10 @@ class Panel:
     size: tuple[float, float] = (4.7, 3.3)
     right: float = 0.27
     left: float = 0.62
+
+    def called(self, title: str, *, width: float) -> "Panel":
+        """The same panel under another title and of another width."""
+        return replace(self, title=title, size=(width, self.size[1]))
 
 
 def css(selector: str, dark: bool) -> str:

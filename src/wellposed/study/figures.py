@@ -1,7 +1,7 @@
 """The figures of the report, drawn from the figures in ``results.json`` alone."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wellposed.study.drawing import INK, MUTED, PALETTE, RULE, Label, Panel
@@ -16,6 +16,12 @@ class Look:
 
     color: str
     filled: bool = True
+    faint: bool = False
+
+    @property
+    def text(self) -> str:
+        """The colour of the label: the line's, unless that is too faint to read."""
+        return INK if self.faint else self.color
 
     def line(self, **more: Any) -> dict[str, Any]:
         """The keyword arguments of a line with markers."""
@@ -79,7 +85,8 @@ def figures(experiments: Summary, words: Words) -> dict[str, list[Figure]]:
             Figure(
                 "gradient",
                 "The gradient, layer by layer",
-                "Root mean square of the gradient at the same places, before training. It runs from right to left.",
+                "Root mean square of the gradient at the same places, before training, from the outputs back to the "
+                "first layer.",
                 tuple(scales(starts, "gradient", activation) for activation in NETWORKS),
             ),
             Figure(
@@ -93,7 +100,8 @@ def figures(experiments: Summary, words: Words) -> dict[str, list[Figure]]:
             Figure(
                 "penalties",
                 "What a penalty costs and what it removes",
-                "Bars are standard errors over the seeds. Only proximal steps make weights exactly zero.",
+                "Bars are standard errors over the seeds. Filled marks take the penalty by proximal steps, hollow ones "
+                "by its gradient.",
                 (_validation_by_strength(penalised, words), zeros(penalised)),
             ),
             Figure(
@@ -150,11 +158,14 @@ def scales(rows: Sequence[Summary], what: str, activation: str, only: Iterable[s
             measured, predicted = (_points(enumerate(scale[kind], 1)) for kind in ("measured", "predicted"))
             axes.plot(*_xy(predicted), **look.line(marker="", linewidth=1.2))
             axes.plot(*_xy(measured), **look.line(marker="o", linestyle=""))
-            labels += [Label(*(measured or predicted)[-1], row["label"], look.color)] if measured or predicted else []
+            end = 0 if what == "gradient" else -1
+            labels += [Label(*(measured or predicted)[end], row["label"], look.color)] if measured or predicted else []
         axes.set_yscale("log")
         _powers(axes)
         layers = len(drawn[0][what]["measured"])
         axes.set_xticks(range(1, layers + 1), [*map(str, range(1, layers)), "out"])
+        if what == "gradient":
+            axes.invert_xaxis()
         axes.set_xlabel("layer")
         axes.set_ylabel(f"{what} (root mean square)")
         return labels
@@ -327,9 +338,7 @@ def _together(rows: Sequence[Summary], words: Words) -> Panel:
         return []
 
     told = "; ".join(f"{row['label']}: {words.score(row['test'])}" for row in rows)
-    return Panel(
-        "together", "Test rows", f"{words.name} on test: {told}.", draw, size=(7.0, 2.9), right=0.03, left=1.75
-    )
+    return Panel("together", "Test rows", f"{words.name} on test: {told}.", draw, size=(5.2, 2.8), right=0.03, left=1.4)
 
 
 _ERRORS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -343,7 +352,7 @@ def _lines(axes: Any, series: Iterable[_Series], **more: Any) -> list[Label]:
     for label, look, points in series:
         if points:
             axes.plot(*_xy(points), **look.line(**more))
-            labels.append(Label(*points[-1], label, look.color))
+            labels.append(Label(*points[-1], label, look.text))
     return labels
 
 
@@ -362,7 +371,7 @@ def _shade(row: Summary, rows: Sequence[Summary]) -> Look:
         return _look("grey", filled=False)
     others = [other["p"] for other in rows if other["p"]]
     step = round(4 * others.index(row["p"]) / max(1, len(others) - 1))
-    return _look(f"scale{step + 1}")
+    return replace(_look(f"scale{step + 1}"), faint=True)
 
 
 def _error_axis(axes: Any, part: str, words: Words) -> None:
@@ -393,9 +402,9 @@ def _ticks(axis: Any, places: Sequence[float]) -> None:
 def _within(axis: Any, places: Sequence[float]) -> None:
     """End the axis on ticks: the nearest outside what is drawn."""
     low, high = axis.get_data_interval()
-    below = [place for place in places if place <= low]
-    above = [place for place in places if place >= high]
-    axis.set_view_interval(below[-1] if below else low, above[0] if above else high, ignore=True)
+    bottom = max((place for place in places if place <= low), default=places[0])
+    top = min((place for place in places if place >= high and place > bottom), default=places[-1])
+    axis.set_view_interval(bottom, top, ignore=True)
 
 
 def _powers(axes: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from wellposed.study.estimate import Estimate, clear, difference
 from wellposed.study.summary import Summary
-from wellposed.study.words import Words, count, factor, share
+from wellposed.study.words import Words, count, factor, number, share
 
 Sentence = str | None
 
@@ -119,8 +119,8 @@ def _zeros(rows: list[Summary], words: Words) -> Sentence:
         f"L1 by the chapter's gradient update leaves {'no weight' if not left else f'at most {left:,.0f} weights'} of "
         f"{step['weights']:,} exactly zero at any lambda tried. Proximal steps set "
         f"{share(chosen['zero']['mean'] / chosen['weights'])} of them to exactly zero at the lambda that validation "
-        f"chooses ({chosen['strength']:g}), and {share(proximal['zero']['mean'] / proximal['weights'])} at "
-        f"{proximal['strength']:g}."
+        f"chooses ({number(chosen['strength'])}), and {share(proximal['zero']['mean'] / proximal['weights'])} at "
+        f"{number(proximal['strength'])}."
     )
 
 
@@ -137,8 +137,8 @@ def _best_penalty(rows: list[Summary], words: Words) -> Sentence:
     if not clear(change):
         return None
     return (
-        f"Of all penalties validation chooses {best['label']} at lambda = {best['strength']:g}: on test it scores "
-        f"{words.scored(best['test'])}, against {words.score(plain['test'])} without a penalty "
+        f"Of all penalties validation chooses {best['label']} at lambda = {number(best['strength'])}: on test it "
+        f"scores {words.scored(best['test'])}, against {words.score(plain['test'])} without a penalty "
         f"({words.change(change)})."
     )
 
@@ -158,8 +158,8 @@ def _sparsest(rows: list[Summary], words: Words) -> Sentence:
         return None
     zero, row, change = max(kept, key=lambda entry: entry[0])
     return (
-        f"With {share(zero / row['weights'])} of its weights at zero (L1, proximal, lambda = {row['strength']:g}) the "
-        f"network scores {words.score(row['validation'])} on validation, against "
+        f"With {share(zero / row['weights'])} of its weights at zero (L1, proximal, lambda = "
+        f"{number(row['strength'])}) the network scores {words.score(row['validation'])} on validation, against "
         f"{words.score(plain['validation'])} with all of them ({words.change(change)})."
     )
 
@@ -239,7 +239,7 @@ def _all_three(rows: list[Summary], words: Words) -> Sentence:
     )
     rest = difference(by["All three"], by["Initialization"])
     if clear(rest):
-        text += f" Over initialization alone, the other two make {words.change(rest)}."
+        text += f" Over initialization alone, the other two add {words.change(rest)}."
     return text
 
 
@@ -251,7 +251,7 @@ def _one_by_one(rows: list[Summary], words: Words) -> Sentence:
     for name, label, base in (*steps, ("dropout", "+ dropout", "Initialization")):
         change = difference(by[label], by[base])
         if clear(change):
-            parts.append(f"{name} makes {words.change(change)} over {_BASE[base]}")
+            parts.append(f"{name} adds {words.change(change)} over {_BASE[base]}")
     return f"One at a time on test, {_join(parts)}." if parts else None
 
 

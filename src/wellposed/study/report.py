@@ -14,10 +14,13 @@ EXPERIMENTS = {
     "together": ("All three against none", "What each ingredient adds, and what they do together."),
     "initializers": (
         "Initialization",
-        "What a weight starts as decides whether signal and gradient reach the far end.",
+        "What a weight starts as: how far signal and gradient reach, and how training goes.",
     ),
-    "penalties": ("Regularization", "What a weight is pulled towards."),
-    "dropout": ("Dropout", "What is left out of a forward pass."),
+    "penalties": ("Regularization", "What a weight is pulled towards: what that costs, and what it removes."),
+    "dropout": (
+        "Dropout",
+        "What is left out of a forward pass: how training goes, and what thinned networks say together.",
+    ),
 }
 
 
@@ -60,7 +63,10 @@ def report(results: Summary) -> str:
         sections=sections,
         light=_safe(css(":root", dark=False)),
         dark=_safe(css(":root", dark=True)),
-        headings={name: title for name, (title, _) in EXPERIMENTS.items()},
+        found=[
+            (title, [finding["text"] for finding in results["findings"] if finding["experiment"] == name])
+            for name, (title, _) in EXPERIMENTS.items()
+        ],
     )
     return text
 

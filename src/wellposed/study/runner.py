@@ -99,16 +99,10 @@ class Pool:
         while busy:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
-                try:
-                    fault = worker.connection.recv()
-                except EOFError:
-                    worker.process.join()
-                    raise WellposedError(
-                        f"a worker process was ended from outside (exit code {worker.process.exitcode}), perhaps for "
-                        "lack of memory; finished runs are kept: give the same command again, with a smaller --jobs"
-                    ) from None
-                if fault:
-                    raise RuntimeError(f"run failed: {worker.label}\n{fault}")
+                with _ends_told(worker):
+                    fault: Exception | None = worker.connection.recv()
+                if fault is not None:
+                    raise fault
                 listener.finished(worker.label)
                 if waiting:
                     self._hand_over(worker, waiting, listener)
@@ -126,7 +120,8 @@ class Pool:
 
     def _hand_over(self, worker: _Worker, waiting: "deque[tuple[str, Run]]", listener: Listener) -> None:
         worker.label, run = waiting.popleft()
-        worker.connection.send(run)
+        with _ends_told(worker):
+            worker.connection.send(run)
         listener.started(worker.label)
 
 
@@ -140,13 +135,27 @@ def _serve(connection: Connection, data: Dataset, store: Store) -> None:
             return
         try:
             store.save(run, execute(run, data))
-            fault = None
+            fault: Exception | None = None
+        except WellposedError as error:
+            fault = error
         except Exception:
-            fault = traceback.format_exc()
+            fault = RuntimeError(f"{run} failed\n{traceback.format_exc()}")
         try:
             connection.send(fault)
         except OSError:
             return
+
+
+@contextmanager
+def _ends_told(worker: _Worker) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError):
+        worker.process.join()
+        raise WellposedError(
+            f"a worker process was ended from outside (exit code {worker.process.exitcode}), perhaps for lack of "
+            "memory; finished runs are kept: give the same command again, with a smaller --jobs"
+        ) from None
 
 
 @contextmanager

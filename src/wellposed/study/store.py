@@ -66,5 +66,11 @@ class Store:
         """Keep the figures of a run. A file is there whole or not at all, however the process ends."""
         path = self.path(run)
         draft = path.with_suffix(f".{os.getpid()}.part")
-        draft.write_text(json.dumps({"run": asdict(run), "figures": figures}, allow_nan=False), encoding="utf-8")
-        draft.replace(path)
+        text = json.dumps({"run": asdict(run), "figures": figures}, allow_nan=False)
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            raise WellposedError(
+                f"{str(path)!r} cannot be written: {error.strerror}; finished runs are kept"
+            ) from error

@@ -8,7 +8,7 @@ from wellposed.study.figures import NETWORKS
 from wellposed.study.methods import PENALTIES as METHODS
 from wellposed.study.methods import STARTS
 from wellposed.study.summary import Summary
-from wellposed.study.words import MINUS, Words, share
+from wellposed.study.words import MINUS, Words, number, share
 
 NOT_TESTED = "\u2013"
 
@@ -71,7 +71,7 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
             "Regularizers",
             ("penalty", "lambda", "weights zero", validation, test),
             [
-                (row["label"], f"{row['strength']:g}" if row["strength"] else "", _zero(row), *_scores(row, words))
+                (row["label"], number(row["strength"]) if row["strength"] else "", _zero(row), *_scores(row, words))
                 for row in penalised
             ],
             penalised,
@@ -82,7 +82,7 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
             "Dropout",
             ("p", f"gap, train {MINUS} test", f"{most} averaged, validation", validation, test),
             [
-                (f"{row['p']:g}", words.points(row["gap"]), _ensemble(row, words), *_scores(row, words))
+                (number(row["p"]), words.points(row["gap"]), _ensemble(row, words), *_scores(row, words))
                 for row in thinned
             ],
             thinned,
@@ -93,7 +93,7 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
             "All three against none",
             ("network", "start", "penalty", "p", validation, test),
             [
-                (row["label"], STARTS[row["start"]].label, _penalty(row), f"{row['p']:g}", *_scores(row, words))
+                (row["label"], STARTS[row["start"]].label, _penalty(row), number(row["p"]), *_scores(row, words))
                 for row in joint
             ],
             joint,
@@ -143,4 +143,4 @@ def _ensemble(row: Summary, words: Words) -> str:
 
 def _penalty(row: Summary) -> str:
     label = METHODS[row["penalty"]].label
-    return f"{label}, {row['strength']:g}" if row["strength"] else label
+    return f"{label}, {number(row['strength'])}" if row["strength"] else label

@@ -6,6 +6,8 @@ from wellposed.study.estimate import Estimate
 
 DIVERGED = "diverged"
 MINUS = "\u2212"
+NO_BREAK = "\u00a0"
+_PLUS_MINUS = f"{NO_BREAK}±{NO_BREAK}"
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Words:
         if value["mean"] is None:
             return DIVERGED
         mean, error = value["mean"], value["error"]
-        if self.percent:
-            return f"{100 * mean:.1f} %" if error is None else f"{100 * mean:.1f} ± {100 * error:.1f} %"
-        return f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"
+        scale, digits, unit = (100, 1, f"{NO_BREAK}%") if self.percent else (1, 3, "")
+        spread = "" if error is None else f"{_PLUS_MINUS}{scale * error:.{digits}f}"
+        return f"{scale * mean:.{digits}f}{spread}{unit}".replace("-", MINUS)
 
     def scored(self, value: Estimate) -> str:
         """A score with its name."""
@@ -57,33 +59,35 @@ class Words:
             return DIVERGED
         scale, digits = (100, 1) if self.percent else (1, 3)
         mean, error = value["mean"] * scale, value["error"]
-        return f"{mean:.{digits}f}".replace("-", MINUS) + ("" if error is None else f" ± {error * scale:.{digits}f}")
+        return f"{mean:.{digits}f}".replace("-", MINUS) + (
+            "" if error is None else f"{_PLUS_MINUS}{error * scale:.{digits}f}"
+        )
 
     def change(self, value: Estimate) -> str:
         """A difference of scores with its sign and unit."""
         text = self.points(value)
-        return f"{'+' if (value['mean'] or 0.0) > 0 else ''}{text} {self.unit}"
+        return f"{'+' if (value['mean'] or 0.0) > 0 else ''}{text}{NO_BREAK}{self.unit}"
 
 
 def share(value: float) -> str:
     """A share in percent.
 
     Example:
-        >>> share(0.5), share(0.031), share(0.0004)
-        ('50 %', '3.1 %', '0.04 %')
+        >>> [share(value).split() for value in (0.5, 0.031, 0.0004)]
+        [['50', '%'], ['3.1', '%'], ['0.04', '%']]
     """
     percent = 100 * value
     if percent == 0 or percent >= 10:
-        return f"{percent:.0f} %"
-    return f"{percent:.2g} %"
+        return f"{percent:.0f}{NO_BREAK}%"
+    return f"{percent:.2g}{NO_BREAK}%"
 
 
 def factor(value: float) -> str:
     """A factor below 1 as one part in so many, or as a share.
 
     Example:
-        >>> factor(1 / 243), factor(0.25)
-        ('1/243', '25 %')
+        >>> factor(1 / 243)
+        '1/243'
     """
     return f"1/{1 / value:,.0f}" if value < 0.1 else share(value)
 
@@ -96,3 +100,13 @@ def count(number: int, thing: str) -> str:
         ('1 run', '3 runs')
     """
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def number(value: float) -> str:
+    """A setting, to two digits.
+
+    Example:
+        >>> number(0.001 / 3), number(0.05)
+        ('0.00033', '0.05')
+    """
+    return f"{value:.2g}"

@@ -1,0 +1,168 @@
+"""The command line: exit codes, one sentence an error, and data alone on standard output."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.study_tools import write_table
+
+from wellposed.cli import main
+
+SMALL = ("--hidden", "6,6", "--seeds", "1", "--steps", "4", "--jobs", "1")
+
+
+@pytest.fixture(autouse=True)
+def _in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["wellposed", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def table(text: str | bytes, name: str = "t.csv") -> tuple[str, ...]:
+    Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return ("study", "--data", name)
+
+
+ROWS = "".join(f"{i},{i % 2},x\n" for i in range(40))
+BAD = {
+    "no such command": (lambda: ("learn",), "learn"),
+    "no such option": (lambda: ("study", "--nope"), "--nope"),
+    "option without a value": (lambda: ("study", "--data"), "--data"),
+    "seeds in words": (lambda: ("study", "--seeds", "many"), "--seeds"),
+    "no seeds": (lambda: ("study", "--seeds", "0"), "--seeds was given 0"),
+    "no jobs": (lambda: ("study", "--jobs", "0"), "--jobs was given 0"),
+    "no steps": (lambda: ("study", "--steps", "0"), "--steps was given 0"),
+    "hidden in words": (lambda: ("study", "--hidden", "wide"), "--hidden was given 'wide'"),
+    "hidden empty": (lambda: ("study", "--hidden", ""), "--hidden was given ''"),
+    "hidden zero": (lambda: ("study", "--hidden", "8,0"), "--hidden was given '8,0'"),
+    "hidden with a hole": (lambda: ("study", "--hidden", "8,,8"), "--hidden"),
+    "no such file": (lambda: ("study", "--data", "none.csv", "--target", "y"), "no such file"),
+    "no such data": (lambda: ("study", "--data", "mnist"), "expected digits, or a file"),
+    "a folder": (lambda: (os.mkdir("d.csv"), ("study", "--data", "d.csv"))[1], "is a folder"),
+    "an empty file": (lambda: table(""), "is empty"),
+    "blank lines": (lambda: table("\n\n \n"), "is empty"),
+    "names alone": (lambda: (*table("a,b\n"), "--target", "b"), "no rows"),
+    "ragged rows": (lambda: (*table("a,b\n1,2\n1,2,3\n"), "--target", "b"), "cannot be read as a table"),
+    "binary": (lambda: (*table(bytes(range(256)) * 4), "--target", "b"), "not a table of UTF-8 text"),
+    "not parquet": (lambda: (*table("a,b\n1,2\n", "t.parquet"), "--target", "b"), "cannot be read as a Parquet file"),
+    "cut parquet": (lambda: (*cut_parquet(), "--target", "y"), "cannot be read as a Parquet file"),
+    "lists in parquet": (lambda: (*list_parquet(), "--target", "y"), "column 'x'"),
+    "names twice": (lambda: (*table("a,a\n1,2\n"), "--target", "a"), "more than one column named 'a'"),
+    "no target named": (
+        lambda: table("x,y,z\n" + ROWS),
+        "--target is missing; name the column to learn, one of: x, y, z",
+    ),
+    "no such target": (lambda: (*table("x,y,z\n" + ROWS), "--target", "w"), "no column of t.csv"),
+    "constant target": (lambda: (*table("x,y,z\n" + ROWS), "--target", "z"), "'x' in every row"),
+    "constant number": (lambda: (*table("x,y\n" + "1,5\n2,5\n" * 20), "--target", "y"), "'5' in every row"),
+    "target of names": (
+        lambda: (*table("x,y\n" + "".join(f"{i},n{i}\n" for i in range(50))), "--target", "y"),
+        "50 different",
+    ),
+    "target of gaps": (lambda: (*table("x,y\n" + "1,\n2,\n" * 30), "--target", "y"), "0 rows with a target"),
+    "few rows": (lambda: (*table("x,y\n1,0\n2,1\n"), "--target", "y"), "at least 30"),
+    "nothing to learn from": (lambda: (*table("x,y\n" + "1,0\n1,1\n" * 20), "--target", "y"), "no column to learn"),
+    "one column": (lambda: (*table("y\n" + "0\n1\n" * 20), "--target", "y"), "no column to learn"),
+    "digits with a target": (lambda: ("study", "--target", "y"), "leave --target out"),
+    "out is a file": (lambda: (Path("f").touch(), ("study", "--out", "f"))[1], "--out was given 'f'"),
+    "out under a file": (lambda: (Path("f").touch(), ("study", "--out", "f/g"))[1], "--out was given 'f/g'"),
+}
+
+
+def cut_parquet() -> tuple[str, ...]:
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"x": list(range(40)), "y": [0, 1] * 20}), "t.parquet")
+    return table(Path("t.parquet").read_bytes()[:-30], "t.parquet")
+
+
+def list_parquet() -> tuple[str, ...]:
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"x": [[1], [2]] * 20, "y": [0, 1] * 20}), "t.parquet")
+    return ("study", "--data", "t.parquet")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_2(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, told = BAD[name]
+    assert call(monkeypatch, *arguments()) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("wellposed: ")
+    assert err.count("\n") == 1
+    assert told in err
+    assert not Path("wellposed-study", "report.html").exists()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib", "sklearn.datasets", "pyarrow"])
+def test_a_missing_package_is_one_sentence_and_2(
+    package: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    arguments = (*table("x,y,z\n" + ROWS), "--target", "y") if package == "pyarrow" else ("study",)
+    assert call(monkeypatch, *arguments) == 2
+    err = capfd.readouterr().err
+    assert f"needs {package.partition('.')[0]}" in err
+    assert "pip install 'wellposed[study]'" in err
+    assert err.count("\n") == 1
+
+
+def test_json_is_alone_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_table(tmp_path / "t.csv")
+    assert call(monkeypatch, "study", "--data", "t.csv", "--target", "kind", *SMALL, "--out", "o", "--json") == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == json.loads(Path("o/results.json").read_text())
+    assert "Initializers" in err
+    assert "report.html" in err
+
+
+def test_a_study_prints_tables_and_findings(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_table(tmp_path / "t.csv", numbers=True)
+    assert call(monkeypatch, "study", "--data", "t.csv", "--target", "kind", *SMALL) == 0
+    out, _ = capfd.readouterr()
+    for part in ("Initializers", "Regularizers", "Dropout", "All three against none", "Findings", "report.html"):
+        assert part in out
+    assert Path("wellposed-study/report.html").exists()
+
+
+@pytest.mark.parametrize("json_", [True, False])
+def test_env(json_: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "env", *(["--json"] if json_ else [])) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert torch.__version__ in out
+    if json_:
+        facts = json.loads(out)
+        assert "reference" in facts["backends"]
+        assert facts["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("study", "--help"), ("env", "--help")])
+def test_help(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, *arguments) == 0
+    assert "Usage: wellposed" in capfd.readouterr().out
+
+
+def test_the_installed_command_and_the_module_are_one() -> None:
+    script = Path(sys.executable).with_name("wellposed")
+    for command in ([str(script)], [sys.executable, "-m", "wellposed.cli"]):
+        done = subprocess.run(
+            [*command, "study", "--seeds", "0"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "wellposed: --seeds was given 0; expected at least 1\n"

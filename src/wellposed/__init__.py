@@ -1,16 +1,32 @@
-"""Initialization, regularization and dropout for PyTorch, reproducible on every device, thread count and sharding."""
+"""Initialization, regularization and dropout for PyTorch, reproducible on every device, thread count and sharding.
 
+The public names are those of ``__init__.pyi``, one a line; each is imported when it is first used.
+"""
+
+import ast as _ast
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
-
-from wellposed import init as init
-from wellposed import random as random
-from wellposed.errors import WellposedError as WellposedError
-from wellposed.penalties import L1 as L1
-from wellposed.penalties import L2 as L2
-from wellposed.penalties import ElasticNet as ElasticNet
-from wellposed.penalties import Penalty as Penalty
-from wellposed.penalties import regularize as regularize
-from wellposed.random.box import Box as Box
-from wellposed.random.key import Key as Key
+from pathlib import Path as _Path
 
 __version__ = _version("wellposed")
+
+_FACE = {
+    name.name: line.module or ""
+    for line in _ast.parse(_Path(__file__).with_suffix(".pyi").read_text()).body
+    if isinstance(line, _ast.ImportFrom)
+    for name in line.names
+}
+__all__ = [*_FACE, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FACE:
+        raise AttributeError(f"module 'wellposed' has no attribute {name!r}")
+    home = _FACE[name]
+    value = _import_module(f"wellposed.{name}") if home == __name__ else getattr(_import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

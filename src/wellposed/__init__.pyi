@@ -1,0 +1,13 @@
+from wellposed import init as init
+from wellposed import random as random
+from wellposed import textbook as textbook
+from wellposed.errors import WellposedError as WellposedError
+from wellposed.penalties import L1 as L1
+from wellposed.penalties import L2 as L2
+from wellposed.penalties import ElasticNet as ElasticNet
+from wellposed.penalties import Penalty as Penalty
+from wellposed.penalties import regularize as regularize
+from wellposed.random import Box as Box
+from wellposed.random import Key as Key
+
+__version__: str

@@ -52,15 +52,13 @@ def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: in
     return result
 
 
-def thin_small(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int) -> Tensor:
-    """``thin`` of a contiguous tensor that is the whole, on this thread and for a threshold below 2^32.
+def thin_small(x: Tensor, threshold: int, scale: float, low: int, high: int, call: int) -> Tensor:
+    """``thin`` of a contiguous tensor that is the whole, on this thread, for a threshold below 2^32 and a signed call.
 
     It leaves out every step that a small tensor would feel.
     """
     result = torch.empty_like(x)
-    engine.thin_whole(
-        x.data_ptr(), result.data_ptr(), _CODES[x.dtype], x.numel(), *key, _signed(call), threshold, scale
-    )
+    engine.thin_whole(x.data_ptr(), result.data_ptr(), _CODES[x.dtype], x.numel(), low, high, call, threshold, scale)
     return result
 
 

@@ -7,7 +7,7 @@ from wellposed.random.draw import Kind
 from wellposed.random.kernels import formulas
 from wellposed.random.kernels.dtypes import BFLOAT16, BYTE, FLOAT16, FLOAT32, FLOAT64, load_half, store_half
 from wellposed.random.kernels.jit import kernel, pointer
-from wellposed.random.kernels.philox import CHUNK, PADDING, layout_words
+from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words, layout_words
 
 _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
     int(kind) for kind in (Kind.UNIFORM, Kind.NORMAL, Kind.STRADDLING, Kind.BERNOULLI)
@@ -109,5 +109,15 @@ def thin(source, address, code, first, last, start, rank, table, k0, k1, call, t
 
 @kernel
 def thin_whole(source, address, code, count, k0, k1, call, threshold, scale):
-    """``thin`` of a tensor that is the whole; each argument fewer makes the call cheaper."""
-    thin(source, address, code, 0, count, 0, 0, 0, k0, k1, call, threshold, scale)
+    """``thin`` of a tensor that is the whole, with little to do before and after the loops for one of few elements."""
+    if count > CHUNK or code in (BFLOAT16, FLOAT16):
+        thin(source, address, code, 0, count, 0, 0, 0, k0, k1, call, threshold, scale)
+        return
+    words = np.empty(count + PADDING, np.uint32)
+    fill_words(words, 0, count, k0, k1, call)
+    if code == FLOAT32:
+        x = carray(pointer(source), count, float32)
+        thin_chunk(words, count, threshold, float32(scale), x, carray(pointer(address), count, float32))
+    else:
+        wide = carray(pointer(source), count, float64)
+        thin_chunk(words, count, threshold, scale, wide, carray(pointer(address), count, float64))

@@ -1,6 +1,8 @@
 from wellposed import init as init
 from wellposed import random as random
 from wellposed import textbook as textbook
+from wellposed.dropouts import Dropout as Dropout
+from wellposed.dropouts import dropout as dropout
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.penalties import L1 as L1
 from wellposed.penalties import L2 as L2

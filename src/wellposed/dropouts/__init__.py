@@ -1,0 +1,4 @@
+"""What is left out of a forward pass: dropout whose mask is a pure function of a key, a call and an index."""
+
+from wellposed.dropouts.functional import dropout as dropout
+from wellposed.dropouts.modules import Dropout as Dropout

@@ -1,0 +1,98 @@
+"""``dropout`` as a function of its input, a key and a call number."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wellposed.dropouts import operator as _operator  # noqa: F401  (declares wellposed::dropout)
+from wellposed.dropouts.thinning import mask_of, thin
+from wellposed.errors import WellposedError
+from wellposed.random.box import Box
+from wellposed.random.key import Key
+
+_FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
+
+
+def dropout(
+    x: Tensor,
+    p: float = 0.5,
+    *,
+    key: Key,
+    call: int = 0,
+    dims: int | Sequence[int] | None = None,
+    box: Box | None = None,
+    training: bool = True,
+) -> Tensor:
+    """Set elements to zero with probability p and scale the others by 1 / (1 - p), so that the mean stays.
+
+    An element is dropped iff its word is below round(p * 2^32), the very elements that ``random.bernoulli`` draws at
+    the same key and call; so those dropped at a smaller p are among those dropped at a larger one. The product is taken
+    in float32 (float64 for float64) and rounded once. The backward pass makes the mask again: nothing is stored for it.
+
+    Args:
+        x: A tensor of any shape and strides: float32, float64, bfloat16 or float16.
+        p: The probability that an element is dropped; 0 and 1 are exact.
+        key: The stream.
+        call: Which draw of the stream, in [0, 2^64).
+        dims: The dimensions that the mask varies over; elements that differ in others only are dropped together.
+            ``None`` means all.
+        box: The whole that ``x`` is a part of, and where it lies in it: the mask is that part of the whole's mask.
+        training: Whether to drop anything; if not, ``x`` itself is returned.
+
+    Returns:
+        A tensor of ``x``'s shape and dtype; ``x`` itself where there is nothing to drop.
+
+    Raises:
+        WellposedError: If p is not in [0, 1], key or call is not one, ``dims`` names a dimension that is not there or
+            twice, or ``x`` is not of such a dtype or does not fit into the box.
+
+    Example:
+        >>> import wellposed as wp
+        >>> dropout(torch.ones(6), 0.5, key=wp.Key(0))
+        tensor([0., 2., 2., 2., 2., 0.])
+        >>> dropout(torch.ones(2, 3), 0.5, key=wp.Key(0), dims=1)
+        tensor([[0., 2., 2.],
+                [0., 2., 2.]])
+
+    Source: Srivastava et al. (2014); scaling while training: Hinton et al. (2012), inverted.
+    """
+    check_probability("dropout", p)
+    if type(key) is not Key:
+        raise WellposedError(f"dropout was given key={key!r} of type {type(key).__name__}; expected a wp.Key")
+    if not 0 <= call < 2**64:
+        raise WellposedError(f"dropout was given call={call}; expected an integer in [0, 2^64)")
+    check_input("dropout", x)
+    if dims is not None:
+        dims = counted_dims(dims, x.dim())
+    if not training or p == 0.0:
+        return x
+    return thin(x, mask_of(p, key.words, call, dims, box))
+
+
+def check_probability(name: str, p: float) -> None:
+    """Refuse a p outside [0, 1]; NaN is."""
+    if not 0.0 <= p <= 1.0:
+        raise WellposedError(f"{name} was given p={p}; expected a probability in [0, 1]")
+
+
+def check_input(name: str, x: Tensor) -> None:
+    """Refuse a tensor of another dtype than the four floating-point ones."""
+    if x.dtype not in _FLOATS:
+        raise WellposedError(f"{name} was given a {x.dtype} tensor; expected float32, float64, bfloat16 or float16")
+
+
+def counted_dims(dims: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """The dimensions, none negative, in order.
+
+    Raises:
+        WellposedError: If one is out of range or named twice.
+    """
+    given = (dims,) if isinstance(dims, int) else tuple(dims)
+    counted = sorted({d % rank if -rank <= d < rank else rank for d in given})
+    if len(counted) < len(given) or rank in counted:
+        raise WellposedError(
+            f"dims was given as {dims} for a tensor of {rank} dimensions; "
+            f"expected different numbers in [{-rank}, {rank})"
+        )
+    return tuple(counted)

@@ -1,0 +1,112 @@
+"""``wellposed::dropout``: the primitive as an operator that compilers, functorch and tensor subclasses see whole.
+
+Key, call and p are tensors here, so that a graph can carry them: a new step or a new p compiles nothing again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.dropouts.thinning import compute, mask_of
+from wellposed.random.box import Box
+
+_library: Any = torch.library.Library("wellposed", "FRAGMENT")
+_library.define(
+    "dropout(Tensor x, Tensor words, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+_NAME = "wellposed::dropout"
+
+
+def thin_any(x: Tensor, words: Tensor, p: Tensor, dims: Sequence[int] | None = None, box: Box | None = None) -> Tensor:
+    """Thin a tensor of any kind.
+
+    Args:
+        x: The tensor.
+        words: The 64 bits of the key and the call number, int64 of shape (2,).
+        p: A scalar tensor.
+        dims: The dimensions that the mask varies over; ``None`` means all.
+        box: The whole that the tensor is a part of.
+
+    Returns:
+        A tensor like ``x``.
+    """
+    shape, offset = ((), ()) if box is None else (box.shape, box.offset)
+    return _apply(x, words, p, dims, shape, offset)
+
+
+def _apply(x: Tensor, *name: Any) -> Tensor:
+    if torch._C._are_functorch_transforms_active():
+        return _Transformed.apply(x, *name)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
+
+
+@torch.library.impl(_library, "dropout", "CompositeExplicitAutograd")
+def _compute(
+    x: Tensor, words: Tensor, p: Tensor, dims: list[int] | None, shape: list[int], offset: list[int]
+) -> Tensor:
+    seed, call = (number % 2**64 for number in words.tolist())
+    box = Box(tuple(shape), tuple(offset)) if shape else None
+    key = (seed & 0xFFFF_FFFF, seed >> 32)
+    return compute(x, mask_of(p.item(), key, call, None if dims is None else tuple(dims), box))
+
+
+def _fake(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, words, p, *ctx.where = inputs
+    ctx.save_for_backward(words, p)
+
+
+def _transpose(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _apply(grad, *ctx.saved_tensors, *ctx.where), None, None, None, None, None
+
+
+def _vmap(
+    info: Any, in_dims: tuple[int | None, ...], x: Tensor, words: Tensor, p: Tensor, *where: Any
+) -> tuple[Tensor, int]:
+    """What a loop over the samples gives: one mask for all where the words are shared, else each its own."""
+    x_dim = in_dims[0]
+    if x_dim is not None and in_dims[1] is None and in_dims[2] is None:
+        dims, shape, offset = where
+        x = x.movedim(x_dim, 0)
+        counted = [d + 1 for d in (range(x.dim() - 1) if dims is None else dims)]
+        whole = ((info.batch_size, *shape), (0, *offset)) if shape else ((), ())
+        return _apply(x, words, p, counted, *whole), 0
+    samples = zip(
+        *(
+            [tensor] * info.batch_size if dim is None else tensor.unbind(dim)
+            for tensor, dim in zip((x, words, p), in_dims[:3], strict=True)
+        ),
+        strict=True,
+    )
+    return torch.stack([_apply(*sample, *where) for sample in samples]), 0
+
+
+class _Transformed(torch.autograd.Function):
+    """The operator under functorch, whose transforms an operator's own derivative formula does not reach."""
+
+    @staticmethod
+    def forward(x: Tensor, *name: Any) -> Tensor:
+        return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _keep(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[1:3])
+
+    backward = staticmethod(_transpose)
+    vmap = staticmethod(_vmap)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return _apply(tangent, *ctx.saved_tensors, *ctx.where)
+
+
+torch.library.register_fake(_NAME, _fake, lib=_library)
+torch.library.register_autograd(_NAME, _transpose, setup_context=_keep, lib=_library)
+torch.library.register_vmap(_NAME, _vmap, lib=_library)

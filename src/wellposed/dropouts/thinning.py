@@ -1,0 +1,119 @@
+"""The primitive under every dropout: drop elements by their words, scale the rest; its transpose is itself.
+
+So a derivative of any order needs only the name of the mask, and nothing is stored for the backward pass.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from wellposed.random.backend import _chosen, backend_for
+from wellposed.random.box import WHOLE, Box, layout
+
+_SMALL = 1 << 16  # elements: fewer are one thread's work, and the way to the kernel is what they cost
+
+# What names a mask: p; the threshold and the scale that it stands for; the key's words, low and high; the call, as a
+# signed number; the dimensions that the mask varies over, none negative, or None for all; the whole that the tensor is
+# a part of, or None. A plain tuple, since making an object of a class would cost as much as thinning a small tensor.
+Mask = tuple[float, int, float, int, int, int, tuple[int, ...] | None, Box | None]
+
+
+def mask_of(
+    p: float, key: tuple[int, int], call: int, dims: tuple[int, ...] | None = None, box: Box | None = None
+) -> Mask:
+    """Name a mask: words below p * 2^32 drop their elements, and 1 / (1 - p) scales the others."""
+    signed = call if call < 2**63 else call - 2**64
+    return p, round(p * 4294967296.0), 1.0 / (1.0 - p) if p < 1.0 else 0.0, *key, signed, dims, box
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether nothing but autograd watches what happens to ``x``, so that a kernel may work on its memory.
+
+    Compilers, tracers, functorch, modes, subclasses and lazily negated tensors do.
+    """
+    return (
+        not is_compiling()
+        and type(x) in _PLAIN_TYPES
+        and not x.is_neg()
+        and not _functorch_is_active()
+        and not _dispatch_modes()
+        and not _function_modes()
+        and _tracer() is None
+    )
+
+
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+_functorch_is_active = torch._C._are_functorch_transforms_active
+_dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_tracer, _is_batched = torch._C._get_tracing_state, torch._C._functorch.is_legacy_batchedtensor
+
+
+def thin(x: Tensor, mask: Mask) -> Tensor:
+    """Thin any tensor; autograd, functorch, compilers and subclasses see it done."""
+    return thin_plain(x, mask) if is_plain(x) else thin_by_operator(x, mask)
+
+
+def thin_plain(x: Tensor, mask: Mask) -> Tensor:
+    """Thin a plain tensor, recording what autograd needs."""
+    if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
+        return _differentiable(x, mask)  # type: ignore[no-any-return, no-untyped-call]
+    return compute(x, mask)
+
+
+def compute(x: Tensor, mask: Mask) -> Tensor:
+    """Thin the memory of a tensor: 0 where the word is below the threshold, elsewhere x * scale; strides are kept."""
+    _, threshold, scale, low, high, call, dims, box = mask
+    whole = dims is None and box is None
+    contiguous = x.is_contiguous()
+    if whole and contiguous and x.numel() < _SMALL and x.is_cpu and threshold < 4294967296 and _chosen.get() == "auto":
+        return _thin_small(x, threshold, scale, low, high, call)
+    if x.is_meta:
+        return torch.empty_like(x)
+    where = WHOLE if whole else layout(x.shape, box, dims)
+    if contiguous:
+        return backend_for(x).thin(x, threshold, scale, (low, high), call % 2**64, where)
+    kept = torch.empty_like(x)
+    thinned = backend_for(x).thin(x.contiguous(), threshold, scale, (low, high), call % 2**64, where)
+    return thinned if kept.is_contiguous() else kept.copy_(thinned)
+
+
+def _thin_small(*arguments: Any) -> Tensor:
+    """Stands in for the kernel until its first use, since Numba takes long to import."""
+    global _thin_small
+    from wellposed.random.cpu import thin_small as _thin_small
+
+    return _thin_small(*arguments)
+
+
+class _Thin(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
+        ctx.mask = mask
+        return compute(x, mask)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if _is_batched(grad):  # by autograd.grad(..., is_grads_batched=True)
+            return thin_by_operator(grad, ctx.mask), None
+        return thin(grad, ctx.mask), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return thin(tangent if not tangent._is_zerotensor() else tangent.clone(), ctx.mask)
+
+
+# ``_Thin.apply`` without its look for functorch, which ``is_plain`` has done; that look costs more than a small tensor.
+_differentiable = super(torch.autograd.Function, _Thin).apply
+
+
+def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:
+    """Thin a tensor that is not plain, by way of torch's dispatcher."""
+    from wellposed.dropouts.operator import thin_any
+
+    p, _, _, low, high, call, dims, box = mask
+    seed = (high << 32 | low) - (high >> 31 << 64)
+    words = torch.tensor([seed, call], dtype=torch.int64, device="cpu")
+    return thin_any(x, words, torch.tensor(p, dtype=torch.float64, device="cpu"), dims, box)

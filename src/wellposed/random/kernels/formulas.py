@@ -191,8 +191,8 @@ def straddling(words, count, out, constants):
         x0, t0 = centred(words[i])
         x = middle + half * x0
         below = x < zero
-        t = t0 if below == (x0 < zero) else two - t0
-        t = (lower_tail if below else upper_tail) + half * t
+        t = select(below == (x0 < zero), t0, two - t0)
+        t = select(below, lower_tail, upper_tail) + half * t
         out[i] = clamp(mean + std * quantile(x, t), bottom, top)
 
 
@@ -205,22 +205,28 @@ def one_sided(words, count, out, constants):
     bend, scale, shift, bottom, top = constants[4], constants[5], constants[6], constants[7], constants[8]
     series = constants[9:]
     forward = amplitude > zero
+    z = np.empty(count, out.dtype)
+    upper, lowered = np.zeros(count, out.dtype), np.zeros(count, out.dtype)
     for i in range(count):
         x, t = centred(words[i])
         near = (x < zero) == forward
-        left = mass * (half * (t if near else two - t))
-        right = rest + mass * (half * (two - t if near else t))
+        left = mass * (half * select(near, t, two - t))
+        right = rest + mass * (half * select(near, two - t, t))
         y = -log(right)
         gone = one - right
-        if left < half:
-            y = left if gone == zero else y * (left / gone)
+        y = select(left < half, select(gone == zero, left, y * (left / gone)), y)
         s = np.sqrt(one + bend * y)
-        z = clamp(scale * s + shift, -one, one)
-        upper = lowered = zero
-        for k in range(len(series) - 1, 0, -1):
-            upper, lowered = series[k] + ((z + z) * upper - lowered), upper
-        total = series[0] + (z * upper - lowered)
-        out[i] = clamp(anchor + amplitude * (y / (one + s) * total), bottom, top)
+        z[i] = clamp(scale * s + shift, -one, one)
+        out[i] = y / (one + s)
+    # The Chebyshev sum by Clenshaw's rule, coefficient by coefficient: the loop over elements is the one to vectorise.
+    for k in range(len(series) - 1, 0, -1):
+        coefficient = series[k]
+        for i in range(count):
+            total = coefficient + ((z[i] + z[i]) * upper[i] - lowered[i])
+            lowered[i], upper[i] = upper[i], total
+    for i in range(count):
+        total = series[0] + (z[i] * upper[i] - lowered[i])
+        out[i] = clamp(anchor + amplitude * (out[i] * total), bottom, top)
 
 
 @kernel

@@ -1,15 +1,17 @@
 """The command line: exit codes, one sentence an error, and data alone on standard output."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.study_tools import write_table
 
+from study_tools import write_table
 from wellposed.cli import main
 
 SMALL = ("--hidden", "6,6", "--seeds", "1", "--steps", "4", "--jobs", "1")
@@ -34,7 +36,7 @@ def table(text: str | bytes, name: str = "t.csv") -> tuple[str, ...]:
 
 
 ROWS = "".join(f"{i},{i % 2},x\n" for i in range(40))
-BAD = {
+BAD: dict[str, tuple[Callable[[], tuple[str, ...]], str]] = {
     "no such command": (lambda: ("learn",), "learn"),
     "no such option": (lambda: ("study", "--nope"), "--nope"),
     "option without a value": (lambda: ("study", "--data"), "--data"),
@@ -48,7 +50,7 @@ BAD = {
     "hidden with a hole": (lambda: ("study", "--hidden", "8,,8"), "--hidden"),
     "no such file": (lambda: ("study", "--data", "none.csv", "--target", "y"), "no such file"),
     "no such data": (lambda: ("study", "--data", "mnist"), "expected digits, or a file"),
-    "a folder": (lambda: (os.mkdir("d.csv"), ("study", "--data", "d.csv"))[1], "is a folder"),
+    "a folder": (lambda: (*folder("d.csv"), "--data", "d.csv"), "is a folder"),
     "an empty file": (lambda: table(""), "is empty"),
     "blank lines": (lambda: table("\n\n \n"), "is empty"),
     "names alone": (lambda: (*table("a,b\n"), "--target", "b"), "no rows"),
@@ -74,20 +76,23 @@ BAD = {
     "nothing to learn from": (lambda: (*table("x,y\n" + "1,0\n1,1\n" * 20), "--target", "y"), "no column to learn"),
     "one column": (lambda: (*table("y\n" + "0\n1\n" * 20), "--target", "y"), "no column to learn"),
     "digits with a target": (lambda: ("study", "--target", "y"), "leave --target out"),
-    "out is a file": (lambda: (Path("f").touch(), ("study", "--out", "f"))[1], "--out was given 'f'"),
-    "out under a file": (lambda: (Path("f").touch(), ("study", "--out", "f/g"))[1], "--out was given 'f/g'"),
+    "out is a file": (lambda: (*table("", "f")[:1], "--out", "f"), "--out was given 'f'"),
+    "out under a file": (lambda: (*table("", "f")[:1], "--out", "f/g"), "--out was given 'f/g'"),
 }
 
 
+def folder(name: str) -> tuple[str, ...]:
+    Path(name).mkdir()
+    return ("study",)
+
+
 def cut_parquet() -> tuple[str, ...]:
-    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-    parquet.write_table(arrow.table({"x": list(range(40)), "y": [0, 1] * 20}), "t.parquet")
+    pq.write_table(pa.table({"x": list(range(40)), "y": [0, 1] * 20}), "t.parquet")
     return table(Path("t.parquet").read_bytes()[:-30], "t.parquet")
 
 
 def list_parquet() -> tuple[str, ...]:
-    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-    parquet.write_table(arrow.table({"x": [[1], [2]] * 20, "y": [0, 1] * 20}), "t.parquet")
+    pq.write_table(pa.table({"x": [[1], [2]] * 20, "y": [0, 1] * 20}), "t.parquet")
     return ("study", "--data", "t.parquet")
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.study_tools import write_table
 
 import wellposed as wp
+from study_tools import write_table
 from wellposed.study.data import PARTS, Dataset, from_columns, load, permutation, split
 from wellposed.study.tables import Column, read
 

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from tests.study_tools import HOSTILE, SETTINGS, write_table
 
+from study_tools import HOSTILE, SETTINGS, write_table
 from wellposed.study import Study, study
 from wellposed.study.findings import findings
 from wellposed.study.report import report

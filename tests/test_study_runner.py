@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.study_tools import SETTINGS, write_table
 
+from study_tools import SETTINGS, write_table
 from wellposed import WellposedError
 from wellposed.study import Settings, study
 from wellposed.study.data import load
@@ -118,7 +118,7 @@ def test_training_that_diverges_is_told_as_such(table: Path) -> None:
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-from tests.study_tools import SETTINGS
+from study_tools import SETTINGS
 from wellposed.study import study
 from wellposed.cli import _guarded
 if __name__ == "__main__":
@@ -129,7 +129,7 @@ if __name__ == "__main__":
 def begin(table: Path, out: Path, jobs: int, least: int) -> subprocess.Popen[str]:
     """Start a study in a process of its own, and wait until it has finished a few runs."""
     script = out.parent / "go.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1]), table=str(table), out=str(out), jobs=jobs))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), table=str(table), out=str(out), jobs=jobs))
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(list((out / "runs").glob("*.json"))) >= least or process.poll() is not None)
     assert process.poll() is None, process.stderr.read() if process.stderr else ""

@@ -83,7 +83,7 @@ class Network(nn.Module):
             signals.append(layer(x))
             x = activate(signals[-1])
             if thinning is not None:
-                x = dropouts.dropout(x, thinning.p, key=thinning.key.fold(number), call=thinning.call)
+                x = dropouts.dropout(x, thinning.p, key=_units(thinning.key, number), call=thinning.call)
         signals.append(last(x))
         return signals
 
@@ -173,6 +173,11 @@ def second_moment(activation: str, scale: float, *, derivative: bool = False) ->
         return float(derivative)
     moment = init.gain(lambda z: phi(scale * z), moment="backward" if derivative else "forward") ** -2
     return moment / scale**2 if derivative else moment
+
+
+@functools.lru_cache(maxsize=4096)
+def _units(key: Key, layer: int) -> Key:
+    return key.fold(layer)
 
 
 def _rms(values: Tensor) -> float:

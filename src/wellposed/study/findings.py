@@ -115,13 +115,15 @@ def _zeros(rows: list[Summary], words: Words) -> Sentence:
         return None
     chosen = next(row for row in rows if row["penalty"] == "l1_proximal" and row["chosen"])
     left = step["zero"]["mean"]
-    return (
+    text = (
         f"L1 by the chapter's gradient update leaves {'no weight' if not left else f'at most {left:,.0f} weights'} of "
         f"{step['weights']:,} exactly zero at any lambda tried. Proximal steps set "
         f"{share(chosen['zero']['mean'] / chosen['weights'])} of them to exactly zero at the lambda that validation "
-        f"chooses ({number(chosen['strength'])}), and {share(proximal['zero']['mean'] / proximal['weights'])} at "
-        f"{number(proximal['strength'])}."
+        f"chooses ({number(chosen['strength'])})"
     )
+    if proximal is not chosen:
+        text += f", and {share(proximal['zero']['mean'] / proximal['weights'])} at {number(proximal['strength'])}"
+    return f"{text}."
 
 
 def _best_penalty(rows: list[Summary], words: Words) -> Sentence:

@@ -56,9 +56,7 @@ class Progress:
             self.kept = kept
             self.bar.reset(self.task, total=total, completed=kept)
             if kept:
-                self.console.print(
-                    f"going on from {kept} finished runs in {self.folder}", markup=False, highlight=False
-                )
+                self.console.print(f"going on from the finished runs in {self.folder}", markup=False, highlight=False)
         else:
             self.bar.update(self.task, total=total, completed=kept)
 
@@ -80,9 +78,13 @@ def show(study: Study, console: Console) -> None:
     """
     words = Words(study.results["data"]["task"])
     for table in tables(study.results["experiments"], words):
-        grid = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        grid = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
+        grid.pad_edge, grid.padding = False, (0, 1, 0, 0)
         for place, name in enumerate(table.head):
-            grid.add_column(Text(name), justify="left" if place < table.words else "right")
+            # Where room is short words wrap, and numbers stay whole.
+            number = place >= table.words
+            heading = Text(_narrow(name) if number else name)
+            grid.add_column(heading, justify="right" if number else "left", no_wrap=number or not place)
         for place, row in enumerate(table.rows):
             grid.add_row(*map(Text, row), style="bold" if place in table.chosen else None)
         console.print(grid)
@@ -91,3 +93,9 @@ def show(study: Study, console: Console) -> None:
         console.print(Text(f"• {finding}"), highlight=False)
     console.print()
     console.print(Text(f"Bold rows are what validation chose. Report: {study.report}"), highlight=False, soft_wrap=True)
+
+
+def _narrow(heading: str) -> str:
+    if ", " not in heading:
+        return "\n".join(heading.rsplit(" ", 1))
+    return heading.replace(", ", ",\n").replace(" / ", " /\n")

@@ -90,7 +90,7 @@ def test_the_mask_is_the_bernoulli_draw_of_the_number_drawn() -> None:
     torch.manual_seed(3)
     mask = layer(torch.ones(50)) == 0
     torch.manual_seed(3)
-    number = torch.empty((), dtype=torch.int64).random_(-(2**63), None).item()
+    number = torch.empty((), dtype=torch.int64).random_().item()
     assert torch.equal(mask, wp.random.bernoulli(50, wp.Key(int(number)), 0.3))
 
 

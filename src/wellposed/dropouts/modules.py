@@ -12,7 +12,7 @@ from wellposed.dropouts.thinning import is_plain, mask_of, thin_plain
 class Dropout(nn.Module):
     """Set elements to zero with probability p while training and scale the others by 1 / (1 - p); else the identity.
 
-    Each call draws a new mask, named by one 64-bit number from torch's default CPU generator, so ``torch.manual_seed``
+    Each call draws a new mask, named by one int64 number from torch's default CPU generator, so ``torch.manual_seed``
     governs it and activation checkpointing repeats it. Nothing is stored for the backward pass but that number and p.
 
     Args:

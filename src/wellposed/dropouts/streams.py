@@ -1,10 +1,11 @@
-"""Where a module's mask comes from: by default, one 64-bit number a call from torch's default CPU generator.
+"""Where a module's mask comes from: by default, one int64 a call from torch's default CPU generator.
 
 ``torch.manual_seed`` governs that generator, and activation checkpointing, which restores it, repeats the mask. The
 number is the key, and the call number is 0. A graph draws it by an operator: it takes the input that the mask is for,
 or two draws would be merged into one, and carries the tag that tells compilers never to draw again when they recompute.
 """
 
+import ctypes
 import threading
 from typing import Any
 
@@ -17,8 +18,9 @@ _library.define("draw(Tensor x) -> Tensor", tags=(torch.Tag.nondeterministic_see
 
 def draw_key() -> tuple[int, int]:
     """Draw a key's two words from torch's default CPU generator."""
-    number = int(_local.number.random_(-(2**63), None).item())
-    return number & 0xFFFF_FFFF, number >> 32 & 0xFFFF_FFFF
+    _local.tensor.random_()
+    number = _local.number.value
+    return number & 0xFFFF_FFFF, number >> 32
 
 
 def draw_words(x: Tensor) -> Tensor:
@@ -28,11 +30,12 @@ def draw_words(x: Tensor) -> Tensor:
 
 
 class _Local(threading.local):
-    """A number of each thread's own, filled anew by each draw: making a tensor would take longer than the draw."""
+    """A number of each thread's own, filled anew by each draw: making a tensor would take longer than drawing."""
 
     def __init__(self) -> None:
         with torch.inference_mode(mode=False):
-            self.number = torch.empty((), dtype=torch.int64, device="cpu")
+            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        self.number = ctypes.c_int64.from_address(self.tensor.data_ptr())
 
 
 _local = _Local()
@@ -41,7 +44,7 @@ _local = _Local()
 @torch.library.impl(_library, "draw", "CompositeExplicitAutograd")
 def _draw(x: Tensor) -> Tensor:
     low, high = draw_key()
-    return torch.tensor([low | (high - (high >> 31 << 32)) << 32, 0], dtype=torch.int64, device="cpu")
+    return torch.tensor([low | high << 32, 0], dtype=torch.int64, device="cpu")
 
 
 @torch.library.register_fake("wellposed::draw", lib=_library)  # type: ignore[untyped-decorator]

@@ -15,18 +15,20 @@ from wellposed.random.box import WHOLE, Box, layout
 
 _SMALL = 1 << 16  # elements: fewer are one thread's work, and the way to the kernel is what they cost
 
-# What names a mask: p; the threshold and the scale that it stands for; the key's words, low and high; the call, as a
-# signed number; the dimensions that the mask varies over, none negative, or None for all; the whole that the tensor is
-# a part of, or None. A plain tuple, since making an object of a class would cost as much as thinning a small tensor.
-Mask = tuple[float, int, float, int, int, int, tuple[int, ...] | None, Box | None]
+# What names a mask. Plain tuples, since making an object of a class would cost as much as thinning a small tensor.
+# The key's words, low and high; the call, as a signed number; the threshold and the scale that p stands for.
+Words = tuple[int, int, int, int, float]
+# p; the dimensions that the mask varies over, none negative, or None for all; the whole that the tensor is a part of,
+# or None; and the words above.
+Mask = tuple[float, tuple[int, ...] | None, Box | None, Words]
 
 
 def mask_of(
     p: float, key: tuple[int, int], call: int, dims: tuple[int, ...] | None = None, box: Box | None = None
 ) -> Mask:
     """Name a mask: words below p * 2^32 drop their elements, and 1 / (1 - p) scales the others."""
-    signed = call if call < 2**63 else call - 2**64
-    return p, round(p * 4294967296.0), 1.0 / (1.0 - p) if p < 1.0 else 0.0, *key, signed, dims, box
+    signed = call if call < 9223372036854775808 else call - 18446744073709551616
+    return p, dims, box, (*key, signed, round(p * 4294967296.0), 1.0 / (1.0 - p) if p < 1.0 else 0.0)
 
 
 def is_plain(x: Tensor) -> bool:
@@ -48,7 +50,7 @@ def is_plain(x: Tensor) -> bool:
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _functorch_is_active = torch._C._are_functorch_transforms_active
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
-_tracer, _is_batched = torch._C._get_tracing_state, torch._C._functorch.is_legacy_batchedtensor
+_tracer = torch._C._get_tracing_state
 
 
 def thin(x: Tensor, mask: Mask) -> Tensor:
@@ -58,25 +60,31 @@ def thin(x: Tensor, mask: Mask) -> Tensor:
 
 def thin_plain(x: Tensor, mask: Mask) -> Tensor:
     """Thin a plain tensor, recording what autograd needs."""
+    _, dims, box, words = mask
+    is_small = (
+        dims is None
+        and box is None
+        and x.numel() < _SMALL
+        and x.is_contiguous()
+        and x.is_cpu
+        and words[3] < 4294967296
+        and _chosen.get() == "auto"
+    )
     if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        return _differentiable(x, mask)  # type: ignore[no-any-return, no-untyped-call]
-    return compute(x, mask)
+        return _apply_small(x, mask) if is_small else _apply(x, mask)  # type: ignore[no-any-return, no-untyped-call]
+    return _thin_small(x, *words) if is_small else compute(x, mask)
 
 
 def compute(x: Tensor, mask: Mask) -> Tensor:
     """Thin the memory of a tensor: 0 where the word is below the threshold, elsewhere x * scale; strides are kept."""
-    _, threshold, scale, low, high, call, dims, box = mask
-    whole = dims is None and box is None
-    contiguous = x.is_contiguous()
-    if whole and contiguous and x.numel() < _SMALL and x.is_cpu and threshold < 4294967296 and _chosen.get() == "auto":
-        return _thin_small(x, threshold, scale, low, high, call)
+    _, dims, box, (low, high, call, threshold, scale) = mask
     if x.is_meta:
         return torch.empty_like(x)
-    where = WHOLE if whole else layout(x.shape, box, dims)
-    if contiguous:
-        return backend_for(x).thin(x, threshold, scale, (low, high), call % 2**64, where)
-    kept = torch.empty_like(x)
+    where = WHOLE if dims is None and box is None else layout(x.shape, box, dims)
     thinned = backend_for(x).thin(x.contiguous(), threshold, scale, (low, high), call % 2**64, where)
+    if x.is_contiguous():
+        return thinned
+    kept = torch.empty_like(x)
     return thinned if kept.is_contiguous() else kept.copy_(thinned)
 
 
@@ -96,24 +104,57 @@ class _Thin(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        if _is_batched(grad):  # by autograd.grad(..., is_grads_batched=True)
-            return thin_by_operator(grad, ctx.mask), None
-        return thin(grad, ctx.mask), None
+        return _thin_gradient(grad, ctx.mask), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return thin(tangent if not tangent._is_zerotensor() else tangent.clone(), ctx.mask)
+        return thin(tangent.clone() if tangent._is_zerotensor() else tangent, ctx.mask)
 
 
-# ``_Thin.apply`` without its look for functorch, which ``is_plain`` has done; that look costs more than a small tensor.
-_differentiable = super(torch.autograd.Function, _Thin).apply
+class _ThinSmall(_Thin):
+    """The same for a small tensor, as short as it can be."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
+        ctx.mask = mask
+        return _thin_small(x, *mask[3])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if (
+            not is_compiling()
+            and type(grad) is Tensor
+            and not grad.requires_grad
+            and grad.is_contiguous()
+            and not grad.is_neg()
+            and not _dispatch_modes()
+            and not _function_modes()
+        ):
+            try:
+                return _thin_small(grad, *ctx.mask[3]), None
+            except RuntimeError:  # a batch of gradients looks like one gradient, but has no memory of its own
+                pass
+        return _thin_gradient(grad, ctx.mask), None
+
+
+def _thin_gradient(grad: Tensor, mask: Mask) -> Tensor:
+    if _is_batched(grad):  # by autograd.grad(..., is_grads_batched=True)
+        return thin_by_operator(grad, mask)
+    return thin(grad, mask)
+
+
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+# ``apply`` without its look for functorch, which ``is_plain`` has done; that look costs more than a small tensor.
+_apply = super(torch.autograd.Function, _Thin).apply
+_apply_small = super(torch.autograd.Function, _ThinSmall).apply
+_ThinSmall._backward_cls.apply = _ThinSmall.backward  # type: ignore[attr-defined]  # the same with one call fewer
 
 
 def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:
     """Thin a tensor that is not plain, by way of torch's dispatcher."""
     from wellposed.dropouts.operator import thin_any
 
-    p, _, _, low, high, call, dims, box = mask
+    p, dims, box, (low, high, call, _, _) = mask
     seed = (high << 32 | low) - (high >> 31 << 64)
     words = torch.tensor([seed, call], dtype=torch.int64, device="cpu")
     return thin_any(x, words, torch.tensor(p, dtype=torch.float64, device="cpu"), dims, box)

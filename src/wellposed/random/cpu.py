@@ -52,7 +52,7 @@ def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: in
     return result
 
 
-def thin_small(x: Tensor, threshold: int, scale: float, low: int, high: int, call: int) -> Tensor:
+def thin_small(x: Tensor, low: int, high: int, call: int, threshold: int, scale: float) -> Tensor:
     """``thin`` of a contiguous tensor that is the whole, on this thread, for a threshold below 2^32 and a signed call.
 
     It leaves out every step that a small tensor would feel.

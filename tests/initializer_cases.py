@@ -7,7 +7,7 @@ from typing import Any
 from scipy import stats
 
 import wellposed as wp
-from wellposed.init import Axes
+from wellposed.init import Axes, known
 
 LINEAR = Axes()
 
@@ -19,7 +19,7 @@ class Case:
     """An initializer, where it is used, and the distribution that scipy says its entries have."""
 
     initializer: wp.init.Initializer
-    truth: Any  # a frozen scipy distribution, or the value of a constant
+    truth: Any = None  # a frozen scipy distribution, the value of a constant, or nothing that scipy knows
     shape: tuple[int, ...] = SHAPE
     axes: Axes = LINEAR
 
@@ -73,4 +73,21 @@ CASES = [
     Case(wp.init.Glorot(), uniform(sqrt(6 / (64 + 32))), axes=Axes(groups=3)),
     Case(wp.init.LeCun(distribution="normal"), stats.norm(0, sqrt(1 / 36)), (32, 4, 3, 3), Axes(groups=2)),
     Case(wp.init.He(distribution="normal"), stats.norm(0, sqrt(2 / 24)), (8, 16, 24), Axes(out=1, in_=2, batch=0)),
+    Case(wp.init.Orthogonal()),
+    Case(wp.init.Orthogonal(0.5), None, (64, 96)),
+    Case(wp.init.Orthogonal(2.0), None, (32, 16, 3, 3)),
+    Case(wp.init.Orthogonal(), None, (6, 24, 32), Axes(out=1, in_=2, batch=0)),
+    Case(wp.init.Orthogonal(), None, (96, 32), Axes(groups=3)),
+    Case(wp.init.Orthogonal(), None, (12, 20, 3), Axes(out=1, in_=0, groups=4, grouped=0)),
+    Case(wp.init.DeltaOrthogonal(1.5), None, (24, 16, 3, 3)),
+    Case(wp.init.DeltaOrthogonal(), None, (24, 8, 5), Axes(groups=2)),
+    Case(wp.init.Identity(), None, (48, 48)),
+    Case(wp.init.Identity(-2.0), None, (16, 24)),
+    Case(wp.init.Identity(), None, (4, 8, 8), Axes(out=2, in_=1, batch=0)),
+    Case(wp.init.Dirac(), None, (16, 12, 3, 3)),
+    Case(wp.init.Dirac(groups=2), None, (16, 8, 4)),
+    Case(wp.init.Sparse(0.3), None, (50, 40)),
+    Case(wp.init.Sparse(0.9, std=1.0), None, (40, 50)),
+    Case(known.DecayRates(), None, (24, 16)),
+    Case(known.StepSizes(), None, (64, 64)),
 ]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,28 +17,14 @@ class Initializer(ABC):
     """What a weight starts as: a value that can be compared, printed, pickled, and used for any number of tensors.
 
     The values depend on the key and on each element's place alone, so an initializer has no state. To write another
-    one, make a frozen dataclass that has ``at``.
+    one, make a frozen dataclass under ``Distributed`` that has ``at``, or one under ``Initializer`` that has ``fill_``
+    and ``std_for``.
+
+    Attributes:
+        keyed: Whether the values depend on the key.
     """
 
-    @abstractmethod
-    def at(self, shape: Sequence[int], axes: Axes = LINEAR) -> "Entrywise":
-        """The one distribution that each entry of a tensor of this shape has.
-
-        Args:
-            shape: The tensor's shape; of a part, that of the whole.
-            axes: What its dimensions are for.
-
-        Returns:
-            An initializer that does not depend on the shape.
-
-        Raises:
-            WellposedError: If the fans are needed and the axes do not fit the shape.
-
-        Example:
-            >>> import wellposed as wp
-            >>> wp.init.Glorot().at((256, 128))
-            Uniform(low=-0.125, high=0.125)
-        """
+    keyed: ClassVar[bool] = True
 
     def __call__(
         self,
@@ -70,6 +57,7 @@ class Initializer(ABC):
         """
         return self.fill_(torch.empty(tuple(shape), dtype=dtype, device=device), key, axes=axes)
 
+    @abstractmethod
     def fill_(self, tensor: Tensor, key: Key, *, axes: Axes = LINEAR, box: Box | None = None) -> Tensor:
         """Fill a tensor in place, leaving no trace in autograd.
 
@@ -93,8 +81,8 @@ class Initializer(ABC):
             >>> wp.init.LeCun().fill_(layer.weight, wp.Key(0)).requires_grad
             True
         """
-        return self.at(tensor.shape if box is None else box.shape, axes).fill_(tensor, key, axes=axes, box=box)
 
+    @abstractmethod
     def std_for(self, shape: Sequence[int], axes: Axes = LINEAR) -> float:
         """The standard deviation that the entries of a tensor of this shape are meant to have.
 
@@ -113,10 +101,41 @@ class Initializer(ABC):
             >>> wp.init.He().std_for((256, 128)), wp.init.Glorot(bound="chapter").std_for((256, 12))
             (0.125, 0.16666666666666666)
         """
+
+
+class Distributed(Initializer):
+    """An initializer that draws every entry from one distribution, which may depend on the shape."""
+
+    @abstractmethod
+    def at(self, shape: Sequence[int], axes: Axes = LINEAR) -> "Entrywise":
+        """The one distribution that each entry of a tensor of this shape has.
+
+        Args:
+            shape: The tensor's shape; of a part, that of the whole.
+            axes: What its dimensions are for.
+
+        Returns:
+            An initializer that does not depend on the shape.
+
+        Raises:
+            WellposedError: If the fans are needed and the axes do not fit the shape.
+
+        Example:
+            >>> import wellposed as wp
+            >>> wp.init.Glorot().at((256, 128))
+            Uniform(low=-0.125, high=0.125)
+        """
+
+    def fill_(self, tensor: Tensor, key: Key, *, axes: Axes = LINEAR, box: Box | None = None) -> Tensor:
+        """Fill a tensor in place from the distribution at its shape."""
+        return self.at(tensor.shape if box is None else box.shape, axes).fill_(tensor, key, axes=axes, box=box)
+
+    def std_for(self, shape: Sequence[int], axes: Axes = LINEAR) -> float:
+        """The standard deviation of the distribution at this shape."""
         return self.at(shape, axes).std_for(shape, axes)
 
 
-class Entrywise(Initializer):
+class Entrywise(Distributed):
     """An initializer whose entries all have the same distribution, whatever the shape."""
 
     def at(self, shape: Sequence[int], axes: Axes = LINEAR) -> "Entrywise":

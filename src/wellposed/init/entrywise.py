@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from wellposed import random
 from wellposed.errors import WellposedError
-from wellposed.init.base import Entrywise, Initializer
+from wellposed.init.base import Distributed, Entrywise, Initializer
 from wellposed.init.fans import LINEAR, Axes
 from wellposed.random.box import Box, layout
 from wellposed.random.key import Key
@@ -34,6 +35,7 @@ class Constant(Entrywise):
         tensor([0.5000, 0.5000])
     """
 
+    keyed: ClassVar[bool] = False
     value: float
 
     def __post_init__(self) -> None:
@@ -184,7 +186,7 @@ class TruncatedNormal(Entrywise):
 
 
 @dataclass(frozen=True)
-class Random(Initializer):
+class Random(Distributed):
     """Entries uniform on [-bound, bound), whatever the fans.
 
     Args:

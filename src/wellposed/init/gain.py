@@ -22,10 +22,10 @@ _NARROWEST = 1e-13  # of a panel: a jump is then known to rounding
 _MOST_PANELS = 20_000
 
 
-def gain(fn: Callable[[Tensor], Tensor], *, moment: Moment = "forward") -> float:
+def gain(fn: Callable[[Tensor], Tensor], *, moment: Moment = "forward", std: float = 1.0) -> float:
     """The factor that makes up for what an activation function does to a signal's size.
 
-    With z ~ N(0, 1),
+    With z ~ N(0, std^2),
 
     - forward: 1 / sqrt(E[fn(z)^2]), which keeps the second moment of the signal from layer to layer;
     - backward: 1 / sqrt(E[fn'(z)^2]), which keeps that of the gradient;
@@ -39,6 +39,7 @@ def gain(fn: Callable[[Tensor], Tensor], *, moment: Moment = "forward") -> float
         fn: Any elementwise function of a tensor, or a module. Of a module a copy is used, in float64 and evaluation
             mode.
         moment: Which moment to keep.
+        std: The standard deviation of what the function takes.
 
     Returns:
         The gain: of no unit, accurate to about 1e-10.
@@ -55,6 +56,8 @@ def gain(fn: Callable[[Tensor], Tensor], *, moment: Moment = "forward") -> float
     """
     if moment not in ("forward", "backward", "compromise"):
         raise WellposedError(f"gain was given moment={moment!r}; expected 'forward', 'backward' or 'compromise'")
+    if not 0 < std < math.inf:
+        raise WellposedError(f"gain was given std={std!r}; expected a positive finite number")
     if not callable(fn):
         raise WellposedError(
             f"gain was given {fn!r} of type {type(fn).__name__}; expected a callable on tensors, such as torch.relu or "
@@ -66,22 +69,24 @@ def gain(fn: Callable[[Tensor], Tensor], *, moment: Moment = "forward") -> float
     needed = ("forward", "backward") if moment == "compromise" else (moment,)
     with torch.inference_mode(False), torch.device("cpu"):
         _check_elementwise(fn, name)
-        mean_square = sum(_expected_square(_VALUES[which](fn), f"E[{_SYMBOL[which]}(z)^2]", name) for which in needed)
+        mean_square = sum(
+            _expected_square(_VALUES[which](fn, std), f"E[{_SYMBOL[which]}(z)^2]", name) for which in needed
+        )
     return math.sqrt(len(needed) / mean_square)
 
 
-def _forward(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _forward(fn: Callable[[Tensor], Tensor], std: float) -> Callable[[Tensor], Tensor]:
     def values(z: Tensor) -> Tensor:
         with torch.no_grad():
-            return fn(z.clone()).to(torch.float64)
+            return fn(z * std).to(torch.float64)
 
     return values
 
 
-def _backward(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _backward(fn: Callable[[Tensor], Tensor], std: float) -> Callable[[Tensor], Tensor]:
     def slopes(z: Tensor) -> Tensor:
         with torch.enable_grad():
-            leaf = z.clone().requires_grad_()
+            leaf = (z * std).requires_grad_()
             out = fn(leaf.clone())
             if not out.requires_grad:
                 return torch.zeros_like(z)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from wellposed.errors import WellposedError
-from wellposed.init.base import Entrywise, Initializer
+from wellposed.init.base import Distributed, Entrywise, Initializer
 from wellposed.init.entrywise import Normal, TruncatedNormal, Uniform, std_between
 from wellposed.init.fans import LINEAR, Axes, fans
 
@@ -19,7 +19,7 @@ _CUT = 2.0  # of the truncated normal, in standard deviations before the truncat
 
 
 @dataclass(frozen=True)
-class VarianceScaling(Initializer):
+class VarianceScaling(Distributed):
     """Entries of mean 0 and variance scale / n, where n is one of the fans or a mean of them.
 
     The variance is the one that the entries have: a truncated normal, cut at two standard deviations, is made wider
@@ -74,7 +74,7 @@ class VarianceScaling(Initializer):
                 return TruncatedNormal(0.0, std, -_CUT * std, _CUT * std)
 
 
-class _Named(Initializer):
+class _Named(Distributed):
     """A variance scaling that has a name of its own."""
 
     @property

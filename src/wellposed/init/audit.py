@@ -1,0 +1,148 @@
+"""Auditing: whether a model's weights are what a plan says they are."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import WellposedError
+from wellposed.init.apply import region
+from wellposed.init.plan import Plan, Row
+from wellposed.init.targets import find, reach
+
+_CHUNK = 1 << 18  # entries looked at a time
+_MOST = 1 << 22  # entries of a weight that its standard deviation is taken from
+_SIGMAS = 6.0
+
+
+def audit(plan: Plan, model: nn.Module) -> Plan:
+    """Look at every weight of a model that a plan was applied to.
+
+    A weight fails when it is still on the meta device, has no entries, holds NaN or infinity, is bit for bit another
+    one's equal, or has a standard deviation off the one planned by more than six standard errors of a sample of its
+    size.
+
+    Args:
+        plan: The plan.
+        model: The model.
+
+    Returns:
+        The plan with the standard deviations that were got.
+
+    Raises:
+        WellposedError: If any weight fails: all of them are named.
+
+    Example:
+        >>> import wellposed as wp
+        >>> model = nn.Linear(4, 3)
+        >>> audit(wp.init.initialize(model), model)["bias"].std_got
+        0.0
+    """
+    problems: list[str] = []
+    got: dict[str, dict[str, float]] = {}
+    siblings: dict[tuple[object, ...], list[tuple[Row, Tensor]]] = defaultdict(list)
+    with torch.no_grad():
+        for row in plan:
+            weight = _read(model, row)
+            if weight.is_meta:
+                problems.append(f"{row.label} is still on the meta device")
+                continue
+            if weight.numel() == 0 and row.initializer is not None:
+                problems.append(f"{row.label} is zero-sized")
+                continue
+            pieces = _pieces(plan, row, weight)
+            mean, variance, count = _moments(pieces)
+            if not math.isfinite(variance):
+                problems.append(f"{row.label} holds NaN or infinity")
+                continue
+            got[row.label] = {"std_got": math.sqrt(variance)}
+            if row.initializer is None or row.std_wanted is None:
+                continue
+            if not _within(row.std_wanted, math.sqrt(variance), count, abs(mean) * torch.finfo(weight.dtype).eps):
+                problems.append(
+                    f"{row.label} has a standard deviation of {math.sqrt(variance):.6g} where {row.std_wanted:.6g} is "
+                    f"planned, over {count} entries"
+                )
+            if variance > 0 and row.initializer.keyed:
+                part = region(weight, row)
+                ends = tuple(part.flatten()[:8].tolist()) if part.numel() < _CHUNK else _ends(part)
+                siblings[(tuple(part.shape), part.dtype, ends)].append((row, part))
+    for alike in siblings.values():
+        for i, (row, part) in enumerate(alike):
+            twin = next((other for other, seen in alike[:i] if torch.equal(part, seen)), None)
+            if twin is not None:
+                problems.append(f"{row.label} is bit for bit equal to {twin.label}")
+    if problems:
+        raise WellposedError("the weights are not what was planned: " + "; ".join(problems))
+    return plan.with_rows(got)
+
+
+def _read(model: nn.Module, row: Row) -> Tensor:
+    module, attribute, stored = find(model, row.name)
+    if stored is None:
+        return reach(module, attribute)
+    return stored.read() if stored.linear else reach(module, stored.under[0])
+
+
+def _ends(part: Tensor) -> tuple[float, ...]:
+    while part.ndim > 1:
+        part = part[0]
+    return tuple(part[:8].tolist())
+
+
+def _pieces(plan: Plan, row: Row, weight: Tensor) -> list[Tensor]:
+    """What of the weight a row is about, less what later rows of the same weight have filled anew."""
+    part = region(weight, row)
+    if row.where is not None:
+        return [part]
+    pieces, position = [], 0
+    inner = sorted(r.where for r in plan.rows if r.name == row.name and r.where is not None)
+    if not inner:
+        return [part]
+    dim = inner[0][0]
+    for _, first, end in inner:
+        pieces.append(part.narrow(dim, position, first - position))
+        position = end
+    pieces.append(part.narrow(dim, position, part.shape[dim] - position))
+    return [piece for piece in pieces if piece.numel()] or [part]
+
+
+def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:
+    """The mean and the variance of entries, and how many were looked at; not finite where any entry is not."""
+    pivot = float(pieces[0][(0,) * pieces[0].ndim])
+    count, total, squares = 0, 0.0, 0.0
+    for piece in pieces:
+        if not math.isfinite(float(piece.sum(dtype=torch.promote_types(piece.dtype, torch.float32)))):
+            return math.nan, math.nan, 0
+        for block in _blocks(piece):
+            wide = block.to(torch.promote_types(block.dtype, torch.float32)).flatten() - pivot
+            count += wide.numel()
+            total += float(wide.sum())
+            squares += float(torch.dot(wide, wide))
+    mean = total / count
+    return pivot + mean, max(squares / count - mean * mean, 0.0), count
+
+
+def _blocks(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor in parts along its first dimension; of a very large one, some of them, evenly spread."""
+    if tensor.ndim == 0:
+        yield tensor
+        return
+    rows = tensor.view(-1) if tensor.is_contiguous() else tensor
+    inner = rows[0].numel()
+    size = max(1, _CHUNK // inner)
+    starts = range(0, rows.shape[0], size)
+    step = max(1, len(starts) * min(size * inner, _CHUNK) // _MOST)
+    for start in starts[::step]:
+        yield rows[start : start + size]
+
+
+def _within(wanted: float, got: float, count: int, rounding: float) -> bool:
+    """Whether a sample's standard deviation is within sampling and rounding of the one wanted."""
+    if wanted == 0 or count < 2:
+        return got <= rounding or count < 2
+    # The second term carries the tail of small samples, which is heavier than a normal one's.
+    slack = _SIGMAS * math.sqrt(2 / count) + 40 / count + 0.01
+    return 1 - slack <= (got / wanted) ** 2 <= 1 + slack

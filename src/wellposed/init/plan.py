@@ -1,0 +1,199 @@
+"""Plans: a row for each part of a model, saying what it starts as and why."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from wellposed.errors import WellposedError
+from wellposed.init.base import Initializer
+from wellposed.init.fans import Axes
+from wellposed.random.key import Key
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one part of a weight starts as, and why.
+
+    Attributes:
+        name: The weight's path in the model; of a tied weight the first one.
+        shape: The part's shape.
+        role: What the part is for.
+        fans: Its (fan_in, fan_out); ``None`` where it has none.
+        gain: The factor by which it is larger than fans alone would have it.
+        initializer: What it starts as; ``None`` leaves it as it is.
+        std_wanted: The standard deviation that its entries are meant to have; ``None`` where it is left as it is.
+        std_got: The one that they have, once the plan has been applied.
+        follows: What follows the weight in the model.
+        note: Why, where it is not plain from the rest.
+        axes: What the part's dimensions are for.
+        block: The part's name within the weight; ``None`` for a weight of one part.
+        where: The part, as (dimension, first, end); ``None`` for the whole weight.
+        stream: What its key is folded from.
+        others: The other paths of a tied weight.
+        lr: By what the optimizer's learning rate for it is to be multiplied.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    fans: tuple[float, float] | None
+    gain: float
+    initializer: Initializer | None
+    std_wanted: float | None
+    std_got: float | None = None
+    follows: str = ""
+    note: str = ""
+    axes: Axes = Axes()  # noqa: RUF009
+    block: str | None = None
+    where: tuple[int, int, int] | None = None
+    stream: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    lr: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """The weight's path, with the block's name."""
+        return self.name if self.block is None else f"{self.name}[{self.block}]"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every weight of a model starts as: rows to go through, to print or to keep.
+
+    A plan is a value and holds no model. Printed it is a table.
+
+    Attributes:
+        scheme: The scheme's name.
+        source: Where the scheme is from.
+        key: The key from which every weight's is folded.
+        rows: One for each part of a weight, in the model's order.
+        notes: What else the user has to know or do.
+        buffers: Buffers without memory that nobody knows the values of; they are left as they are.
+
+    Example:
+        >>> import torch, wellposed as wp
+        >>> plan = wp.init.plan(torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)))
+        >>> [(row.name, row.role, round(row.gain, 3), row.follows) for row in plan if row.role == "weight"]
+        [('0.weight', 'weight', 1.414, 'ReLU'), ('2.weight', 'weight', 1.0, 'the output')]
+    """
+
+    scheme: str
+    source: str
+    key: Key
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> Row:
+        """The row of a weight, or of a block of one as ``"path[block]"``."""
+        for row in self.rows:
+            if name in (row.label, row.name):
+                return row
+        raise KeyError(name)
+
+    def __str__(self) -> str:
+        header = ("name", "shape", "role", "fans", "gain", "initializer", "std wanted", "std got", "follows", "note")
+        table = [header, *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[i]) for line in table) for i in range(len(header))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
+        ]
+        title = f"scheme {self.scheme} ({self.source}), {self.key!r}, {len(self.rows)} parts"
+        ends = [f"note: {note}" for note in self.notes]
+        if self.buffers:
+            ends.append(f"left without values: buffers {', '.join(self.buffers)}")
+        return "\n".join([title, *lines, *ends])
+
+    def to_json(self) -> str:
+        """The plan as JSON text.
+
+        Returns:
+            An object with ``schema``, ``scheme``, ``source``, ``seed``, ``notes``, ``buffers`` and ``rows``;
+            initializers and axes as they print.
+        """
+        rows = [
+            dataclasses.asdict(row) | {"initializer": _shown(row.initializer), "axes": repr(row.axes)} for row in self
+        ]
+        head: dict[str, Any] = {
+            "schema": 1,
+            "scheme": self.scheme,
+            "source": self.source,
+            "seed": self.key.seed,
+            "notes": self.notes,
+            "buffers": self.buffers,
+        }
+        return json.dumps(head | {"rows": rows}, indent=2)
+
+    def groups(self, model: nn.Module, lr: float, **options: Any) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer, one for each learning rate that the plan asks for.
+
+        Args:
+            model: The model that the plan is for.
+            lr: The learning rate that the rows' multipliers are of.
+            options: What else each group is to hold, such as ``weight_decay``.
+
+        Returns:
+            Dictionaries with ``params``, ``lr`` and the options; every trainable parameter is in exactly one.
+
+        Example:
+            >>> import torch, wellposed as wp
+            >>> model = torch.nn.Linear(3, 2)
+            >>> [group["lr"] for group in wp.init.plan(model).groups(model, 0.1)]
+            [0.1]
+        """
+        from wellposed.init.targets import find, reach
+
+        factor: dict[int, float] = {}
+        for row in self.rows:
+            module, attribute, stored = find(model, row.name)
+            for name in stored.under if stored else (attribute,):
+                factor[id(reach(module, name))] = row.lr
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in factor:
+                raise WellposedError(f"the plan has no row for {name}; make a new plan for this model")
+            if parameter.requires_grad:
+                groups.setdefault(factor[id(parameter)], []).append(parameter)
+        return [{"params": group, "lr": lr * times, **options} for times, group in groups.items()]
+
+    def with_rows(self, changes: Mapping[str, Mapping[str, Any]]) -> "Plan":
+        """The same plan with some fields of some rows changed, under the rows' labels."""
+        rows = tuple(
+            dataclasses.replace(row, **changes[row.label]) if row.label in changes else row for row in self.rows
+        )
+        return dataclasses.replace(self, rows=rows)
+
+
+def _shown(initializer: Initializer | None) -> str:
+    return "as it is" if initializer is None else repr(initializer)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
+    note = "; ".join([row.note] * bool(row.note) + [f"tied to {other}" for other in row.others])
+    if row.lr != 1:
+        note = "; ".join([*[note] * bool(note), f"lr times {row.lr:.4g}"])
+    return (
+        row.label,
+        "x".join(map(str, row.shape)) or "scalar",
+        row.role,
+        "" if row.fans is None else "/".join(map(number, row.fans)),
+        number(row.gain) if row.fans is not None else "",
+        _shown(row.initializer),
+        number(row.std_wanted),
+        number(row.std_got),
+        row.follows,
+        note,
+    )

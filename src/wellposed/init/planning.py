@@ -1,0 +1,294 @@
+"""Planning: from a model and a scheme to a plan, without touching a weight."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from wellposed.errors import WellposedError
+from wellposed.init.base import Initializer
+from wellposed.init.chains import Following, followings
+from wellposed.init.entrywise import Zeros
+from wellposed.init.fans import Axes, fans
+from wellposed.init.flow import Branch
+from wellposed.init.plan import Plan, Row
+from wellposed.init.roles import Part, buffers_of
+from wellposed.init.scheme import Choice, Scheme, Site
+from wellposed.init.schemes import scheme_of
+from wellposed.init.targets import Target, listed, targets
+from wellposed.init.trace import trace
+from wellposed.random.key import Key
+
+Rules = Mapping[str, Initializer | tuple[Initializer, Axes] | None]
+Ruled = dict[tuple[str, str | None], tuple[Initializer | None, Axes | None]]
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_WITH_FANS = ("weight", "recurrent", "embedding")
+_NOT_SEEN = Following("not seen", note="tracing did not reach it, so the gain is 1")
+# The last weight of a residual branch, as transformers name it; asked where tracing found no branch at all.
+_LAST = [
+    "*.c_proj.weight",
+    "*.attn.proj.weight",
+    "*.mlp.fc2.weight",
+    "*.o_proj.weight",
+    "*.down_proj.weight",
+    "*.down_proj",
+    "*.attention.output.dense.weight",
+    "*.output.dense.weight",
+    "*.self_attn.out_proj.weight",
+    "*.mixer.out_proj.weight",
+    "*.linear2.weight",
+    "*.wo.weight",
+    "*.SelfAttention.o.weight",
+    "*.EncDecAttention.o.weight",
+]
+
+
+def plan(
+    model: nn.Module,
+    scheme: str | Scheme = "auto",
+    *,
+    seed: int | Key = 0,
+    rules: Rules | None = None,
+    example: Any = None,
+) -> Plan:
+    """Work out what every weight of a model is to start as, without touching one.
+
+    What follows each weight is found by running the model on the example, a copy without memory, or without an example
+    by symbolic tracing of the model or, where that fails, of its parts.
+
+    Args:
+        model: Any model, on any device, the meta device included.
+        scheme: The name of a scheme, or a scheme.
+        seed: Where all keys come from.
+        rules: From globs on parameters' paths to an initializer, to an initializer and the axes to use it with, or to
+            ``None`` for a weight that is to be left as it is. Of several that match the last one counts.
+        example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
+
+    Returns:
+        The plan.
+
+    Raises:
+        WellposedError: If there is no such scheme, a rule matches nothing, no row or rule claims a parameter, a
+            parameter has no entries, holds no floats or shares memory with another, the example does not fit the
+            model, or the scheme needs residual branches or an example that are not there.
+
+    Example:
+        >>> import wellposed as wp
+        >>> model = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2))
+        >>> print(wp.init.plan(model, rules={"2.*": wp.init.Zeros()})["2.weight"].initializer)
+        Zeros()
+    """
+    chosen = scheme_of(scheme)
+    found = targets(model)
+    ruled = _ruled(found, rules or {})
+    _check(found, ruled)
+    if "example" in chosen.needs and example is None:
+        raise WellposedError(f"the scheme {chosen.name!r} fits the weights to data; give some: example=batch")
+    flow = trace(model, example)
+    branches = tuple(flow.branches) or _named_branches(found)
+    if "branches" in chosen.needs and not branches:
+        raise WellposedError(
+            f"the scheme {chosen.name!r} is for models with residual branches, and none was found; "
+            "give an example of an input, so that the model can be followed: example=batch"
+        )
+    follows = followings(flow)
+    outputs = {name for name, uses in flow.uses.items() if any(use.end == "output" for use in uses)}
+    shared = {_width(t) for t in found if any(part.kind == "weight" for part in t.also)}
+    rows: list[Row] = []
+    for target in found:
+        for part in _parts(target):
+            site = _site(target, part, follows, branches, outputs, shared)
+            rows.append(_row(target, site, chosen, ruled))
+    key = seed if isinstance(seed, Key) else Key(seed)
+    notes = [chosen.note(branches)] if chosen.note else []
+    return Plan(chosen.name, chosen.source, key, tuple(rows), tuple(notes), _unknown_buffers(model))
+
+
+def _ruled(found: Sequence[Target], rules: Rules) -> Ruled:
+    """The rule for each weight that has one."""
+    ruled: Ruled = {}
+    for glob, value in rules.items():
+        initializer, axes = value if isinstance(value, tuple) else (value, None)
+        if not isinstance(initializer, Initializer | None):
+            raise WellposedError(
+                f"the rule {glob!r} was given {value!r}; expected an initializer, (initializer, axes), or None to "
+                "leave the weight as it is"
+            )
+        matched = [(t.name, part.block) for t in found for part in _parts(t) if _is_meant(t, part, glob)]
+        if not matched:
+            names = [t.name for t in found]
+            close = get_close_matches(glob, names, 3, 0.3) or names[:3]
+            raise WellposedError(f"the rule {glob!r} matches no parameter; there are, for example, {listed(close)}")
+        ruled |= dict.fromkeys(matched, (initializer, axes))
+    return ruled
+
+
+def _parts(target: Target) -> tuple[Part, ...]:
+    return target.parts or (Part("weight"),)
+
+
+def _is_meant(target: Target, part: Part, glob: str) -> bool:
+    """Whether a glob is for a part: it matches a path of the weight, or one followed by the block's name."""
+    paths = [target.name, target.stream, *target.others]
+    if part.block is not None:
+        paths += [f"{path}.{part.block}" for path in paths]
+    return any(_matches(path, glob) for path in paths)
+
+
+def _matches(name: str, glob: str) -> bool:
+    return fnmatchcase(name, glob) or fnmatchcase(f".{name}", glob)
+
+
+def _check(found: Sequence[Target], ruled: Ruled) -> None:
+    unclaimed = [t for t in found if not t.parts and (t.name, None) not in ruled]
+    if unclaimed:
+        lines = "".join(f"\n  {t.name} {tuple(t.tensor.shape)} of {type(t.module).__name__}" for t in unclaimed)
+        raise WellposedError(
+            f"no role and no rule claims {len(unclaimed)} parameters:{lines}\n"
+            f"say what each starts as, for example rules={{{unclaimed[0].name!r}: wp.init.Normal(0, 0.02)}}, or "
+            f"register what {type(unclaimed[0].module).__name__}'s parameters are for with @wp.init.role"
+        )
+    left = {key for key, (initializer, _) in ruled.items() if initializer is None}
+    planned = [t for t in found if not all((t.name, part.block) in left for part in _parts(t))]
+    fixed = [t.name for t in planned if t.stored is not None and not t.stored.writable]
+    if fixed:
+        raise WellposedError(
+            f"{listed(fixed)}: a parametrization without right_inverse cannot be given a weight; write one, or "
+            "leave the weight as it is with a rule of None"
+        )
+    bad = [f"{t.name} ({t.tensor.dtype})" for t in planned if t.tensor.dtype not in _DTYPES]
+    if bad:
+        raise WellposedError(
+            f"{listed(bad)}: these dtypes cannot hold the values; initialize in float32, float64, bfloat16 or "
+            "float16 and convert then, or leave them as they are with a rule of None"
+        )
+    empty = [t.name for t in planned if t.tensor.numel() == 0]
+    if empty:
+        raise WellposedError(
+            f"{listed(empty)}: zero-sized, which is seldom meant; leave them as they are with a rule of None"
+        )
+    shared = _overlaps(planned)
+    if shared:
+        raise WellposedError(
+            f"{listed(shared)}: different parameters that share memory would be filled twice; make them one parameter, "
+            "or leave all but one as they are with a rule of None"
+        )
+
+
+def _overlaps(planned: Sequence[Target]) -> list[str]:
+    """Pairs of weights that lie in the same memory."""
+    spans = []
+    for target in planned:
+        tensor = target.tensor
+        if type(tensor) in (nn.Parameter, torch.Tensor) and not tensor.is_meta:
+            first = tensor.data_ptr()
+            last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+            spans.append((str(tensor.device), first, first + last * tensor.element_size(), target.name))
+    spans.sort()
+    return [
+        f"{one[3]} and {other[3]}"
+        for one, other in itertools.pairwise(spans)
+        if one[0] == other[0] and other[1] <= one[2]
+    ]
+
+
+def _site(
+    target: Target,
+    part: Part,
+    follows: Mapping[str, Following],
+    branches: Sequence[Branch],
+    outputs: set[str],
+    shared: set[int],
+) -> Site:
+    names = (target.name, *target.others)
+    whole = tuple(target.tensor.shape)
+    branch = next((b for b in branches if any(n in (*b.weights, *b.norms, *b.gates) for n in names)), None)
+    last = branch is not None and any(n in (*branch.last, *branch.norms, *branch.gates) for n in names)
+    shape = list(whole)
+    if part.where is not None:
+        dim, first, end = part.where
+        shape[dim] = end - first
+    following = Following("")
+    if part.kind in ("weight", "recurrent"):
+        following = next((follows[n] for n in names if n in follows), _NOT_SEEN)
+    if part.block == "up":
+        following = Following("a product")
+    return Site(
+        name=target.name,
+        part=part,
+        shape=tuple(shape),
+        fans=fans(shape, part.axes) if part.kind in _WITH_FANS and target.parts else (0, 0),
+        following=following,
+        branch=branch,
+        last=last,
+        branches=tuple(branches),
+        output=any(n in outputs for n in names),
+        shared=next((p.axes for p in target.also if p.kind == "weight"), None),
+        beside_shared=_width(target) in shared,
+        module=target.module,
+        whole=whole,
+    )
+
+
+def _width(target: Target) -> int:
+    return target.tensor.shape[-1] if target.tensor.ndim else 0
+
+
+def _row(target: Target, site: Site, scheme: Scheme, ruled: Ruled) -> Row:
+    part = site.part
+    initializer: Initializer | None
+    rule = ruled.get((target.name, part.block))
+    if rule is not None and (part.kind != "fixed" or rule[0] is None):
+        initializer, given = rule
+        choice = Choice(initializer or Zeros(), note="by rule", axes=given)
+    elif target.stored is not None and target.stored.only is not None:
+        initializer = target.stored.only
+        choice = Choice(initializer, note="its parametrization allows nothing else")
+    else:
+        choice = scheme.choose(site)
+        initializer = choice.initializer
+    axes = choice.axes or part.axes
+    return Row(
+        name=target.name,
+        shape=site.shape,
+        role=part.kind,
+        fans=fans(site.shape, axes) if part.kind in _WITH_FANS and target.parts else None,
+        gain=choice.gain,
+        initializer=initializer,
+        std_wanted=None if initializer is None else initializer.std_for(site.shape, axes),
+        follows=site.following.text,
+        note=choice.note,
+        axes=axes,
+        block=part.block,
+        where=part.where,
+        stream=_stream(target, part),
+        others=target.others,
+        lr=choice.lr,
+    )
+
+
+def _stream(target: Target, part: Part) -> tuple[str, ...]:
+    """What the key of a part is folded from: the path it would have by itself, or the weight's and the block's name."""
+    if part.alias is not None:
+        path, dot, _ = target.stream.rpartition(".")
+        return (path + dot + part.alias,)
+    return (target.stream,) if part.block is None else (target.stream, part.block)
+
+
+def _named_branches(found: Sequence[Target]) -> tuple[Branch, ...]:
+    last = [t.name for t in found if any(_matches(t.name, glob) for glob in _LAST)]
+    return tuple(Branch((name,), (name,), (), ()) for name in last)
+
+
+def _unknown_buffers(model: nn.Module) -> tuple[str, ...]:
+    return tuple(
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_meta and name not in buffers_of(module)
+    )

@@ -1,0 +1,108 @@
+"""Where a weight is stored: in a parameter of its own, or behind a parametrization that computes it from others."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from wellposed import random
+from wellposed.init.base import Initializer
+from wellposed.init.orthogonal import Orthogonal
+from wellposed.random.key import Key
+
+_POWER_ITERATIONS = 15  # as many as torch takes when it sets spectral norm up
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight that is computed from other parameters of its module.
+
+    Attributes:
+        under: The names, in the module, of the parameters that it is computed from.
+        read: Gives the weight.
+        write: Changes those parameters so that the weight is the tensor given, as far as the parametrization allows.
+        settle: Brings up to date what was estimated from the weight, from a key.
+        linear: Whether the weight that is read is the one that was written.
+        only: What the weight starts as, where the parametrization allows nothing else.
+        writable: Whether every parametrization can be undone.
+    """
+
+    under: tuple[str, ...]
+    read: Callable[[], Tensor]
+    write: Callable[[Tensor], None]
+    settle: Callable[[Key], None] = lambda key: None
+    linear: bool = True
+    only: Initializer | None = None
+    writable: bool = True
+
+
+def stored_in(module: nn.Module) -> Iterator[tuple[str, Stored]]:
+    """The weights of a module that are computed, each under its name in the module."""
+    if parametrize.is_parametrized(module):
+        lists = module.parametrizations
+        assert isinstance(lists, nn.ModuleDict)
+        for name, parametrizations in lists.items():
+            assert isinstance(parametrizations, parametrize.ParametrizationList)
+            yield name, _parametrized(module, name, parametrizations)
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            yield hook.name, _weight_norm(module, hook)
+        elif isinstance(hook, SpectralNorm):
+            yield hook.name, _spectral_norm(module, hook)
+
+
+def _parametrized(module: nn.Module, name: str, parametrizations: parametrize.ParametrizationList) -> Stored:
+    under = tuple(f"parametrizations.{name}.{p}" for p, _ in parametrizations.named_parameters(recurse=False))
+    writable = all(hasattr(p, "right_inverse") for p in parametrizations)
+    only = Orthogonal() if any(isinstance(p, _Orthogonal) for p in parametrizations) else None
+    norms = [p for p in parametrizations if isinstance(p, _SpectralNorm)]
+
+    def write(weight: Tensor) -> None:
+        setattr(module, name, weight)
+
+    def settle(key: Key) -> None:
+        for norm in norms:
+            if hasattr(norm, "_u"):
+                matrix = norm._reshape_weight_to_matrix(parametrizations.original)
+                _estimate(matrix, norm._u, norm._v, norm.eps, key)
+
+    return Stored(under, lambda: getattr(module, name), write, settle, not norms, only, writable)
+
+
+def _weight_norm(module: nn.Module, hook: WeightNorm) -> Stored:
+    def write(weight: Tensor) -> None:
+        getattr(module, f"{hook.name}_v").copy_(weight)
+        getattr(module, f"{hook.name}_g").copy_(torch.norm_except_dim(weight, 2, hook.dim))
+        setattr(module, hook.name, hook.compute_weight(module))
+
+    return Stored((f"{hook.name}_v", f"{hook.name}_g"), lambda: hook.compute_weight(module), write)
+
+
+def _spectral_norm(module: nn.Module, hook: SpectralNorm) -> Stored:
+    original = f"{hook.name}_orig"
+
+    def write(weight: Tensor) -> None:
+        getattr(module, original).copy_(weight)
+
+    def settle(key: Key) -> None:
+        matrix = hook.reshape_weight_to_matrix(getattr(module, original))
+        u, v = getattr(module, f"{hook.name}_u"), getattr(module, f"{hook.name}_v")
+        _estimate(matrix, u, v, hook.eps, key)
+        setattr(module, hook.name, hook.compute_weight(module, do_power_iteration=False))
+
+    return Stored((original,), lambda: getattr(module, original), write, settle, False)
+
+
+def _estimate(matrix: Tensor, u: Tensor, v: Tensor, eps: float, key: Key) -> None:
+    """Bring the estimates of a matrix's first singular vectors up to date, from a start that the key gives."""
+    if u.is_meta or v.is_meta:
+        return
+    random.normal_(u, key)
+    for _ in range(_POWER_ITERATIONS):
+        v.copy_(nn.functional.normalize(matrix.T @ u, dim=0, eps=eps))
+        u.copy_(nn.functional.normalize(matrix @ v, dim=0, eps=eps))

@@ -72,6 +72,6 @@ def test_pytorchs_default_is_pytorchs() -> None:
 def test_thinned_networks_average_to_the_whole_where_nothing_bends() -> None:
     network = Network((200, 300, 10), "relu").start_(STARTS["he"], wp.Key(5))
     with torch.no_grad():
-        thinned = torch.stack([network(X, Thinning(0.3, wp.Key(6), call)) for call in range(400)])
-        error = (thinned.mean(0) - network(X)) / (thinned.std(0) / 20)
+        thinned = torch.stack([network(X, Thinning(0.3, wp.Key(6), call)) for call in range(144)])
+        error = (thinned.mean(0) - network(X)) / (thinned.std(0) / 12)
     assert float(error.square().mean()) == pytest.approx(1, abs=0.1)

@@ -131,12 +131,17 @@ def begin(table: Path, out: Path, jobs: int, least: int) -> subprocess.Popen[str
     script = out.parent / "go.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), table=str(table), out=str(out), jobs=jobs))
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(list((out / "runs").glob("*.json"))) >= least or process.poll() is not None)
+    try:
+        wait_for(lambda: len(list((out / "runs").glob("*.json"))) >= least or process.poll() is not None)
+    except AssertionError:
+        process.kill()
+        process.communicate()
+        raise
     assert process.poll() is None, process.stderr.read() if process.stderr else ""
     return process
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -176,6 +181,7 @@ def test_a_stopped_study_goes_on(jobs: int, how: signal.Signals, alone: Path, ta
     assert figures(out) == figures(alone)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_one_clear_sentence(table: Path, tmp_path: Path) -> None:
     import multiprocessing
 

@@ -61,7 +61,12 @@ PEERS: dict[str, tuple[Penalty, Any]] = {
 }
 
 
-def fit(penalty: Penalty, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], steps: int) -> Tensor:
+def fit(
+    penalty: Penalty,
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+    steps: int,
+    decay: float = 1.0,
+) -> Tensor:
     """The weights of a linear model trained on all the data at once, without a bias, in float64."""
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
     torch.set_num_threads(1)  # the problem is too small to share
@@ -72,4 +77,6 @@ def fit(penalty: Penalty, make: Callable[[list[nn.Parameter]], torch.optim.Optim
     for _ in range(steps):
         w.grad = gram @ w.detach() - moment
         optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] *= decay
     return w.detach()

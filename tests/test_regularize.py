@@ -224,7 +224,7 @@ def test_lbfgs_in_gradient_mode_reaches_ridge() -> None:
         torch.autograd.backward(loss)
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     wanted = Ridge(alpha=0.05 * 2 * N, fit_intercept=False).fit(X, Y).coef_
     np.testing.assert_allclose(w.detach().numpy(), wanted, rtol=1e-5)
 
@@ -269,7 +269,7 @@ def test_state_round_trip_continues_bit_for_bit() -> None:
 
     whole = train(network(), 0, 9)
     halves = train(network(), 4, 9, train(network(), 0, 4))
-    assert whole[2] == halves[2] == {"step": 9}
+    assert whole[2]["step"] == halves[2]["step"] == 9
     assert all(whole[0][k].equal(halves[0][k]) for k in whole[0])
 
 
@@ -350,6 +350,8 @@ def test_a_bad_schedule_or_state_is_refused() -> None:
         step(model, optimizer)
     with pytest.raises(wp.WellposedError, match="load_state_dict"):
         handle.load_state_dict({"steps": 3})
+    with pytest.raises(wp.WellposedError, match="starting weights of"):
+        handle.load_state_dict({"step": 3, "references": {"0.weight": torch.ones(5, 4)}})
 
 
 def test_an_optimizer_is_not_kept_alive() -> None:

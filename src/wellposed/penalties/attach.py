@@ -5,10 +5,13 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from wellposed.errors import WellposedError
+from wellposed.penalties.base import Penalty
 from wellposed.penalties.checks import Number, strength
-from wellposed.penalties.metrics import Metric, StepSize, metric_for
+from wellposed.penalties.complexes import as_real
+from wellposed.penalties.metrics import GivenMetric, Metric, metric_for
 from wellposed.penalties.modes import MODES, Mode, Update
 from wellposed.penalties.plan import Entry, Model, Penalties, PenaltyPlan, Where, plan_entries
 
@@ -27,7 +30,7 @@ def regularize(
     where: Where | Iterable[Where] = "weights",
     mode: Literal["gradient", "decoupled", "proximal"] = "proximal",
     schedule: Schedule = 1.0,
-    metric: type[Optimizer] | StepSize | None = None,
+    metric: GivenMetric = None,
 ) -> "Handle":
     """Put a penalty on a model's parameters, so that each step of the optimizer minimises loss + penalty.
 
@@ -51,7 +54,8 @@ def regularize(
         mode: How the penalty acts.
         schedule: What multiplies the penalty: a number, a scalar tensor, or a callable of the number of steps taken.
         metric: For "proximal" on an optimizer of unknown kind: the optimizer type whose step sizes it shares, or a
-            callable (group, state, parameter) -> step sizes.
+            callable (group, state, parameter) -> step sizes. "euclidean" takes the learning rate for all elements
+            whatever the optimizer does, which for a constraint is the plain projection after the step.
 
     Returns:
         A handle; print ``handle.plan`` to see what is in and why.
@@ -113,7 +117,12 @@ class Handle:
     ) -> None:
         self.plan = plan
         self.step = 0
+        # Penalties that refer to weights and have none take the parameter's present ones.
+        self._references = {
+            row.name: p.detach().clone() for row, p in entries if row.penalty is not None and row.penalty.unbound
+        }
         self._entries = {id(entry.parameter): entry for entry in entries}
+        self._penalties = {id(entry.parameter): self._bound(entry) for entry in entries}
         self._mode = mode
         self._metric = metric
         self._schedule = schedule
@@ -126,7 +135,7 @@ class Handle:
     def value(self) -> float:
         """The penalty's present value, over all its parameters, times the schedule's present factor."""
         with torch.no_grad():
-            total = sum(float(row.penalty.value(p)) for row, p in self._entries.values() if row.penalty is not None)
+            total = sum(float(self._penalties[at].value(entry.parameter)) for at, entry in self._entries.items())
             return total * float(self._factor())
 
     def sparsity(self) -> float:
@@ -144,8 +153,8 @@ class Handle:
                 handles.remove(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs to go on where it stopped: the number of steps taken."""
-        return {"step": self.step}
+        """What a run needs to go on where it stopped: the steps taken, and starting weights that penalties refer to."""
+        return {"step": self.step, "references": dict(self._references)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state.
@@ -156,12 +165,26 @@ class Handle:
         Raises:
             WellposedError: If it is something else.
         """
-        if not isinstance(state, dict) or set(state) != {"step"} or not isinstance(state["step"], int):
+        if not isinstance(state, dict) or set(state) != {"step", "references"} or not isinstance(state["step"], int):
             raise WellposedError(f"load_state_dict was given {state!r}; expected what state_dict() returned")
+        saved: dict[str, Tensor] = state["references"]
+        if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in self._references.items()}:
+            raise WellposedError(
+                f"load_state_dict was given starting weights of {sorted(saved)}; expected those of "
+                f"{sorted(self._references)}, in the parameters' shapes"
+            )
         self.step = state["step"]
+        for name, reference in saved.items():
+            self._references[name] = reference.to(self._references[name])
+        self._penalties = {at: self._bound(entry) for at, entry in self._entries.items()}
 
     def __repr__(self) -> str:
         return f"<{len(self._entries)} penalised parameters, mode {self._mode.name}, step {self.step}>"
+
+    def _bound(self, entry: Entry) -> Penalty:
+        assert entry.row.penalty is not None
+        reference = self._references.get(entry.row.name)
+        return entry.row.penalty if reference is None else entry.row.penalty.bind(reference)
 
     def _factor(self) -> Number:
         if not callable(self._schedule):
@@ -201,9 +224,9 @@ class Handle:
                 return
             skipped = None if skipped.is_cpu else skipped
         for entry, group in self._live(optimizer):
-            assert entry.row.penalty is not None
             state = optimizer.state.get(entry.parameter, {})
-            update = Update(entry.parameter, entry.row.penalty, factor, group, state, self._metric, scale, skipped)
+            penalty = self._penalties[id(entry.parameter)]
+            update = Update(entry.parameter, penalty, factor, group, state, self._metric, scale, skipped)
             self._mode.act(update)
 
     def _live(self, optimizer: Optimizer) -> Iterator[tuple[Entry, dict[str, Any]]]:
@@ -225,9 +248,12 @@ def _refuse_strangers(optimizer: Optimizer, entries: list[Entry]) -> None:
 
 
 def _refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> None:
-    for row, _ in entries:
+    diagonal = metric is not None and metric.diagonal
+    for row, parameter in entries:
         assert row.penalty is not None
-        why = mode.fits(row.penalty.traits, metric is not None and metric.diagonal)
+        why = mode.fits(row.penalty.traits, diagonal)
+        if why is None and diagonal and parameter.is_complex() and as_real(row.penalty, parameter.ndim) is None:
+            why = "the weights are complex, and the optimizer has step sizes of their own for real and imaginary parts"
         if why is not None:
             raise WellposedError(f"{row.penalty!r} on {row.name!r} does not fit mode={mode.name!r}: {why}")
 

@@ -84,7 +84,7 @@ class Penalty:
         """
         checks.weight(w, self)
         if not self.traits.gradient:
-            raise WellposedError(f"{self!r} is a constraint and has no gradient; use its prox, the projection")
+            raise WellposedError(f"{self!r} has no gradient; use its prox")
         return self._grad(checks.wide(w.detach())).to(w.dtype)
 
     def prox(self, w: Tensor, step: Number) -> Tensor:
@@ -161,9 +161,18 @@ class Penalty:
         return f"the prox of {self!r} is not known in closed form"
 
     @property
-    def parts(self) -> tuple["Penalty", ...]:
+    def terms(self) -> tuple["Penalty", ...]:
         """The penalties that this one is the sum of."""
         return (self,)
+
+    @property
+    def unbound(self) -> bool:
+        """Whether the penalty refers to weights that it does not have yet."""
+        return False
+
+    def bind(self, reference: Tensor) -> "Penalty":
+        """This penalty with ``reference`` where it refers to weights that it does not have yet."""
+        return self
 
     @property
     def ridge(self) -> Number | None:
@@ -227,6 +236,15 @@ class Scaled(Penalty):
         """Those of the penalty."""
         return self.penalty.traits
 
+    @property
+    def unbound(self) -> bool:
+        """Whether the penalty is."""
+        return self.penalty.unbound
+
+    def bind(self, reference: Tensor) -> Penalty:
+        """The same with the penalty bound."""
+        return replace(self, penalty=self.penalty.bind(reference))
+
     def _value(self, w: Tensor) -> Tensor:
         return self.factor * self.penalty._value(w)
 
@@ -270,6 +288,20 @@ class Sum(Penalty):
             prox=len(self._curved()) <= 1 and all(t.prox for t in traits),
         )
 
+    @property
+    def terms(self) -> tuple[Penalty, ...]:
+        """The parts."""
+        return self.parts
+
+    @property
+    def unbound(self) -> bool:
+        """Whether a part is."""
+        return any(part.unbound for part in self.parts)
+
+    def bind(self, reference: Tensor) -> Penalty:
+        """The sum with its parts bound."""
+        return Sum(tuple(part.bind(reference) for part in self.parts))
+
     def _curved(self) -> list[Penalty]:
         return [part for part in self.parts if part.ridge is None]
 
@@ -301,8 +333,8 @@ class Sum(Penalty):
 
 
 def _add(left: Penalty, right: Penalty) -> Penalty:
-    parts = list(left.parts)
-    for new in right.parts:
+    parts = list(left.terms)
+    for new in right.terms:
         for i, old in enumerate(parts):
             merged = old._plus(new) or new._plus(old)
             if merged is not None:

@@ -8,7 +8,7 @@ Source: Yun, Lozano and Yang (2021) for proximal steps in an adaptive metric.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +30,9 @@ class RootStep(NamedTuple):
         return self._replace(numerator=self.numerator * factor)
 
     def tensor(self) -> Tensor:
-        """The step sizes, one an element."""
-        return self.numerator / (self.second.sqrt() * self.scale + self.eps)
+        """The step sizes, one an element; for complex weights one each for the real and the imaginary part."""
+        second = torch.view_as_real(self.second) if self.second.is_complex() else self.second
+        return self.numerator / (second.sqrt() * self.scale + self.eps)
 
 
 Step = Number | RootStep
@@ -98,7 +99,8 @@ def radam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> St
 
 def adamax(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
     """Adamax: lr / u, u the decayed maximum of the gradient's size, which holds eps already."""
-    step: Tensor = group["lr"] / state["exp_inf"]
+    largest = state["exp_inf"]
+    step: Tensor = group["lr"] / (torch.view_as_real(largest) if largest.is_complex() else largest)
     return step
 
 
@@ -106,7 +108,10 @@ def rmsprop(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> 
     """RMSprop: lr / (1 - momentum) / (sqrt(v) + eps), v less the squared mean gradient when centred."""
     second = state["square_avg"]
     if group["centered"]:
-        second = second.addcmul(state["grad_avg"], state["grad_avg"], value=-1)
+        mean = state["grad_avg"]
+        if second.is_complex():
+            second, mean = torch.view_as_real(second), torch.view_as_real(mean)
+        second = second.addcmul(mean, mean, value=-1)
     return RootStep(group["lr"] / (1 - group["momentum"]), second, 1.0, group["eps"])
 
 
@@ -128,16 +133,24 @@ METRICS: dict[type[torch.optim.Optimizer], Metric] = {
 }
 
 
-def metric_for(optimizer: torch.optim.Optimizer, given: type[torch.optim.Optimizer] | StepSize | None) -> Metric:
+EUCLIDEAN = Metric("euclidean", lambda group, state, parameter: group["lr"], diagonal=False)
+"""One step size, the learning rate, whatever the optimizer: a plain projected step for constraints."""
+
+GivenMetric = type[torch.optim.Optimizer] | StepSize | Literal["euclidean"] | None
+
+
+def metric_for(optimizer: torch.optim.Optimizer, given: GivenMetric) -> Metric:
     """The metric of ``optimizer``: the one that is known for exactly its type, or the one that the user names.
 
     Args:
         optimizer: The optimizer.
-        given: ``None``, a known optimizer type to treat it as, or a callable that returns the step sizes.
+        given: ``None``, a known optimizer type to treat it as, "euclidean", or a callable that returns the step sizes.
 
     Raises:
         WellposedError: If the metric is unknown. It is never guessed, since a wrong one solves another problem.
     """
+    if given == "euclidean":
+        return EUCLIDEAN
     kind = type(optimizer) if given is None else given
     if isinstance(kind, type):
         if kind in METRICS:
@@ -149,7 +162,7 @@ def metric_for(optimizer: torch.optim.Optimizer, given: type[torch.optim.Optimiz
             "mode='gradient'"
         )
     if not callable(kind):
-        raise WellposedError(f"metric was given {kind!r}; expected an optimizer type or a callable")
+        raise WellposedError(f"metric was given {kind!r}; expected an optimizer type, 'euclidean' or a callable")
     return Metric(getattr(kind, "__name__", repr(kind)), kind)
 
 

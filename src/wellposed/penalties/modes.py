@@ -10,6 +10,7 @@ from torch import Tensor
 from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty, Traits
 from wellposed.penalties.checks import Number
+from wellposed.penalties.complexes import as_real
 from wellposed.penalties.metrics import Metric, RootStep
 
 
@@ -69,13 +70,17 @@ def _add_gradient(update: Update) -> None:
 
 def _take_prox(update: Update) -> None:
     assert update.metric is not None
-    w = update.parameter
+    w, penalty = update.parameter, update.penalty
     step = update.metric.step(update.group, update.state, w)
     step = update.factor * (step.tensor() if isinstance(step, RootStep) else step)
+    if w.is_complex() and isinstance(step, Tensor) and step.ndim > w.ndim:
+        real = as_real(penalty, w.ndim)
+        assert real is not None
+        w, penalty = torch.view_as_real(w), real
     if update.skipped is None:
-        update.penalty.prox_(w, step)
+        penalty.prox_(w, step)
     else:
-        w.copy_(torch.where(update.skipped, w, update.penalty.prox(w, step)))
+        w.copy_(torch.where(update.skipped, w, penalty.prox(w, step)))
 
 
 def _decay(update: Update) -> None:
@@ -87,7 +92,7 @@ def _decay(update: Update) -> None:
 
 
 def _gradient_fits(traits: Traits, diagonal: bool) -> str | None:
-    return None if traits.gradient else "it is a constraint and has no gradient; use mode='proximal'"
+    return None if traits.gradient else "it has no gradient; use mode='proximal'"
 
 
 def _decoupled_fits(traits: Traits, diagonal: bool) -> str | None:

@@ -1,10 +1,12 @@
 """Penalties that are a sum over the elements of a weight."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty, Traits
 from wellposed.penalties.checks import Number
 
@@ -155,3 +157,48 @@ class ElasticNet(Penalty):
             case L2(lam):
                 return ElasticNet(self.l1, self.l2 + lam)
         return super()._plus(other)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Huber(Penalty):
+    """Absolute values with the kink rounded off: quadratic up to ``delta``, of slope ``lam`` beyond.
+
+    Omega(w) = lam * sum of w^2 / (2 * delta) up to |w| = delta, and |w| - delta / 2 beyond. It is smooth and makes no
+    exact zeros. The prox is w - s * clamp(w / (delta + s), -1, 1), s = step * lam.
+
+    Args:
+        lam: The strength, >= 0; a tensor gives each element its own.
+        delta: Where the quadratic ends, > 0; L1 in the limit of 0.
+
+    Raises:
+        WellposedError: If an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> Huber(1.0, delta=0.5).grad(torch.tensor([-2.0, 0.25]))
+        tensor([-1.0000,  0.5000])
+
+    Source: Huber (1964).
+    """
+
+    lam: Number
+    delta: float = 1.0
+    strengths: ClassVar[tuple[str, ...]] = ("lam",)
+    traits = Traits(smooth=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.delta, int | float) or not 0 < self.delta < math.inf:
+            raise WellposedError(f"Huber(delta) was given {self.delta!r}; expected a finite number > 0")
+
+    def _value(self, w: Tensor) -> Tensor:
+        modulus = w.abs()
+        inner = modulus.clamp(max=self.delta)
+        return (self.lam * (inner.square() / (2 * self.delta) + modulus - inner)).sum()
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return self.lam * w.sgn() * (w.abs() / self.delta).clamp(max=1)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        strength = step * self.lam
+        return w - w.sgn() * strength * (w.abs() / (self.delta + strength)).clamp(max=1)

@@ -1,0 +1,212 @@
+"""Penalties on the Euclidean norms of groups of weights, which zero whole groups at once."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from wellposed.penalties import checks
+from wellposed.penalties.base import Penalty, Traits
+from wellposed.penalties.checks import Number
+from wellposed.penalties.grouping import Grouping, Groups, grouping
+from wellposed.penalties.nonconvex import MCP, _above
+from wellposed.penalties.separable import L1, soft_threshold
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Grouped(Penalty):
+    """The engine: a separable penalty on each group's norm, which moves along the group's direction.
+
+    Subclasses say which penalty, given what each group's strength is multiplied by.
+    """
+
+    def _radial(self, weights: Number) -> Penalty:
+        raise NotImplementedError
+
+    def _norms(self, w: Tensor) -> tuple[Tensor, Penalty]:
+        cut = grouping(self.groups, w)  # type: ignore[attr-defined]
+        weights = cut.sizes(w).sqrt() if self.root_size else 1.0  # type: ignore[attr-defined]
+        return cut.norms(w), self._radial(weights)
+
+    def _value(self, w: Tensor) -> Tensor:
+        norms, radial = self._norms(w)
+        return radial._value(norms)
+
+    def _grad(self, w: Tensor) -> Tensor:
+        norms, radial = self._norms(w)
+        return self._along(w, norms, radial._grad(norms))
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        norms, radial = self._norms(w)
+        return self._along(w, norms, radial._prox(norms, step))
+
+    def _along(self, w: Tensor, norms: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors of the given lengths along each group's direction; 0 for groups of norm 0."""
+        ratio = lengths / torch.where(norms == 0, 1, norms)
+        return w * grouping(self.groups, w).spread(ratio)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupLasso(_Grouped):
+    """The sum of the groups' Euclidean norms, whose prox makes whole groups exactly 0.
+
+    Omega(w) = lam * sum_g c_g ||w_g||, c_g = sqrt(size of g) if ``root_size``, else 1. The prox shortens each group by
+    step * lam * c_g, to nothing if it is shorter. With a step size for each element the length solves
+    sum_i (w_i / (r + lam * c_g * step_i))^2 = 1, and w_i becomes r * w_i / (r + lam * c_g * step_i).
+
+    Args:
+        lam: The strength, >= 0.
+        groups: "rows" or "filters" (dimension 0: output units), "columns" or "channels" (dimension 1: inputs),
+            "kernels" (dimensions 0 and 1), "all" (one group), a tuple of the dimensions that number the groups,
+            :class:`~wellposed.penalties.grouping.Heads`, or an integer tensor of the weight's shape that labels groups.
+        root_size: Whether a group counts with the square root of its size, so that large groups pay as small ones do.
+
+    Raises:
+        WellposedError: If ``lam`` is negative, NaN or infinite; when it is used, if the groups do not fit the weight.
+
+    Example:
+        >>> GroupLasso(2.5).prox(torch.tensor([[3.0, 4.0], [1.0, -1.0]]), step=1.0)
+        tensor([[1.5000, 2.0000],
+                [0.0000, -0.0000]])
+
+    Source: Yuan and Lin (2006).
+    """
+
+    lam: Number
+    groups: Groups = "rows"
+    root_size: bool = False
+    strengths: ClassVar[tuple[str, ...]] = ("lam",)
+    traits = Traits(separable=False, diagonal=True)
+
+    def _radial(self, weights: Number) -> Penalty:
+        return L1(weights * self.lam)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        if not isinstance(step, Tensor) or step.ndim == 0:
+            return super()._prox(w, step)
+        cut = grouping(self.groups, w)
+        strength = cut.sizes(w).sqrt() * self.lam if self.root_size else self.lam
+        pull = cut.spread(strength * torch.ones_like(cut.norms(w))) * step
+        length = cut.spread(_lengths(w, pull, cut))
+        return torch.where(pull == 0, w, length * w / torch.where(length + pull == 0, 1, length + pull))
+
+    def _plus(self, other: Penalty) -> Penalty | None:
+        if isinstance(other, L1):
+            return SparseGroupLasso(other.lam, self.lam, self.groups, self.root_size)
+        return super()._plus(other)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SparseGroupLasso(Penalty):
+    """L1 and the group lasso together, what ``L1(l1) + GroupLasso(lam)`` gives: zero groups, and zeros in the others.
+
+    Omega(w) = l1 * sum |w| + lam * sum_g c_g ||w_g||. The prox is soft-thresholding by step * l1, then the group
+    lasso's.
+
+    Args:
+        l1: The strength of the absolute values, >= 0.
+        lam: The strength of the groups' norms, >= 0.
+        groups: As for :class:`GroupLasso`.
+        root_size: As for :class:`GroupLasso`.
+
+    Raises:
+        WellposedError: If a strength is negative, NaN or infinite; when it is used, if the groups do not fit the
+            weight.
+
+    Example:
+        >>> from wellposed.penalties import L1
+        >>> L1(0.5) + GroupLasso(1.0) == SparseGroupLasso(0.5, 1.0)
+        True
+
+    Source: Simon, Friedman, Hastie and Tibshirani (2013).
+    """
+
+    l1: Number
+    lam: Number
+    groups: Groups = "rows"
+    root_size: bool = False
+    strengths: ClassVar[tuple[str, ...]] = ("l1", "lam")
+    traits = Traits(separable=False, diagonal=True)
+
+    @property
+    def _group(self) -> GroupLasso:
+        return GroupLasso(self.lam, self.groups, self.root_size)
+
+    def _value(self, w: Tensor) -> Tensor:
+        return L1(self.l1)._value(w) + self._group._value(w)
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return L1(self.l1)._grad(w) + self._group._grad(w)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        return self._group._prox(soft_threshold(w, step * self.l1), step)
+
+    def _plus(self, other: Penalty) -> Penalty | None:
+        total: Penalty | None = super()._plus(other)
+        if isinstance(other, L1):
+            total = SparseGroupLasso(self.l1 + other.lam, self.lam, self.groups, self.root_size)
+        elif isinstance(other, GroupLasso) and 0.0 * other == 0.0 * self._group:
+            total = SparseGroupLasso(self.l1, self.lam + other.lam, self.groups, self.root_size)
+        return total
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupMCP(_Grouped):
+    """The minimax concave penalty on the groups' norms: zero groups, and no pull on large ones.
+
+    Omega(w) = sum_g MCP(lam * c_g, gamma)(||w_g||), c_g = sqrt(size of g) if ``root_size``, else 1.
+
+    Args:
+        lam: The strength at 0, >= 0.
+        gamma: How slowly it fades, > 0.
+        groups: As for :class:`GroupLasso`.
+        root_size: As for :class:`GroupLasso`.
+
+    Raises:
+        WellposedError: If an argument is out of range; when it is used, if the groups do not fit the weight.
+
+    Example:
+        >>> GroupMCP(1.0, gamma=3.0).prox(torch.tensor([[3.0, 4.0], [0.5, -0.5]]), step=1.0)
+        tensor([[3., 4.],
+                [0., -0.]])
+
+    Source: Huang, Breheny and Ma (2012).
+    """
+
+    lam: Number
+    gamma: float = 3.0
+    groups: Groups = "rows"
+    root_size: bool = False
+    traits = Traits(convex=False, separable=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lam", checks.strength(self.lam, "GroupMCP(lam)"))
+        object.__setattr__(self, "gamma", _above(self.gamma, 0.0, "GroupMCP(gamma)"))
+
+    def _radial(self, weights: Number) -> Penalty:
+        return MCP(weights * self.lam, self.gamma)
+
+
+_NEWTON_STEPS = 40
+
+
+def _lengths(w: Tensor, pull: Tensor, cut: Grouping) -> Tensor:
+    """For each group the r > 0 with sum_i (w_i / (r + pull_i))^2 = 1, or 0 where there is none.
+
+    1 / sqrt(that sum) is a power mean of functions that are linear in r, so it is concave and increasing, and Newton's
+    method started below the root climbs to it without ever passing it.
+    """
+    square = w.abs().square()
+    alive = cut.sums(torch.where(square == 0, 0, square / pull.square())) > 1
+    r = (cut.norms(w) - cut.largest(pull)).clamp(min=0)
+    for _ in range(_NEWTON_STEPS):
+        below = cut.spread(r) + pull
+        below = torch.where(below == 0, torch.finfo(below.dtype).tiny ** 0.25, below)
+        total = cut.sums(square / below.square())
+        slope = cut.sums(square / below**3)
+        climb = torch.where(alive, (total**1.5 - total) / slope, 0).clamp(min=0)
+        r = r + climb
+        if r.is_cpu and bool((climb <= torch.finfo(r.dtype).eps * r).all()):
+            break
+    return torch.where(alive, r, 0)

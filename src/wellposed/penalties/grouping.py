@@ -1,0 +1,155 @@
+"""How a weight is cut into groups: by dimensions, by attention heads, or by labels."""
+
+import operator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import WellposedError
+
+
+@dataclass(frozen=True)
+class Heads:
+    """One group for each attention head: dimension ``dim`` is ``packed`` stacks of ``count`` blocks of equal size.
+
+    Args:
+        count: The number of heads, >= 1.
+        dim: The dimension that the heads lie along: 0 for query, key and value weights, 1 for the output weight.
+        packed: How many projections are stacked in the dimension: 3 for ``in_proj_weight`` of
+            ``torch.nn.MultiheadAttention``, 1 for a projection of its own.
+
+    Raises:
+        WellposedError: If a number is out of range.
+    """
+
+    count: int
+    dim: int = 0
+    packed: int = 1
+
+    def __post_init__(self) -> None:
+        if operator.index(self.count) < 1 or operator.index(self.dim) < 0 or operator.index(self.packed) < 1:
+            raise WellposedError(f"{self!r} was given; expected count >= 1, dim >= 0 and packed >= 1")
+
+
+Groups = str | tuple[int, ...] | Heads | Tensor
+"""What a user may give: a name, the dimensions that number the groups, heads, or labels."""
+
+_NAMED: dict[str, tuple[int, ...]] = {
+    "rows": (0,),
+    "filters": (0,),
+    "columns": (1,),
+    "channels": (1,),
+    "kernels": (0, 1),
+    "all": (),
+}
+
+
+class Grouping(Protocol):
+    """A cut of a weight: from elements to one number a group, and back."""
+
+    def sums(self, x: Tensor) -> Tensor:
+        """The sum of ``x`` over each group."""
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The largest of ``x`` in each group."""
+
+    def norms(self, w: Tensor) -> Tensor:
+        """The Euclidean norm of each group, with gradient 0 at 0."""
+
+    def sizes(self, w: Tensor) -> Tensor:
+        """The number of elements in each group."""
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One number a group, given to each of the group's elements (by broadcasting)."""
+
+
+def grouping(groups: Groups, w: Tensor) -> Grouping:
+    """The cut of ``w`` that ``groups`` describes.
+
+    Raises:
+        WellposedError: If it does not fit the weight's shape.
+    """
+    shape = tuple(w.shape)
+    if isinstance(groups, Tensor):
+        if groups.shape != w.shape or groups.is_floating_point() or groups.is_complex():
+            raise WellposedError(
+                f"groups was given a tensor of shape {tuple(groups.shape)} and dtype {groups.dtype} for a weight of "
+                f"shape {shape}; expected integer labels of the weight's shape"
+            )
+        return _ByLabel(groups.to(w.device))
+    if isinstance(groups, Heads):
+        if groups.dim >= w.ndim or shape[groups.dim] % (groups.count * groups.packed):
+            raise WellposedError(
+                f"groups={groups!r} does not fit a weight of shape {shape}; dimension {groups.dim} has to be a "
+                f"multiple of {groups.count * groups.packed}"
+            )
+        return _ByLabel(_head_labels(groups, w))
+    dims = _NAMED.get(groups) if isinstance(groups, str) else groups
+    if not isinstance(dims, tuple) or not all(isinstance(d, int) for d in dims):
+        raise WellposedError(
+            f"groups was given {groups!r}; expected one of {', '.join(map(repr, _NAMED))}, a tuple of dimensions, "
+            "Heads, or a tensor of labels"
+        )
+    if any(not 0 <= d < w.ndim for d in dims):
+        raise WellposedError(f"groups={groups!r} does not fit a weight of shape {shape}, which has {w.ndim} dimensions")
+    return _ByDimension(tuple(d for d in range(w.ndim) if d not in dims))
+
+
+@dataclass(frozen=True)
+class _ByDimension:
+    over: tuple[int, ...]
+
+    def sums(self, x: Tensor) -> Tensor:
+        return x.sum(self.over, keepdim=True) if self.over else x
+
+    def largest(self, x: Tensor) -> Tensor:
+        return x.amax(self.over, keepdim=True) if self.over else x
+
+    def norms(self, w: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(w, dim=self.over, keepdim=True) if self.over else w.abs()
+
+    def sizes(self, w: Tensor) -> Tensor:
+        count = 1
+        for d in self.over:
+            count *= w.shape[d]
+        return torch.full((), float(count), dtype=w.abs().dtype, device=w.device)
+
+    def spread(self, values: Tensor) -> Tensor:
+        return values
+
+
+@dataclass(frozen=True)
+class _ByLabel:
+    labels: Tensor
+
+    def _index(self) -> tuple[Tensor, int]:
+        _, index = self.labels.flatten().unique(return_inverse=True)
+        return index, int(index.max()) + 1 if index.numel() else 0
+
+    def sums(self, x: Tensor) -> Tensor:
+        index, count = self._index()
+        return x.new_zeros(count).index_add(0, index, x.flatten())
+
+    def largest(self, x: Tensor) -> Tensor:
+        index, count = self._index()
+        return x.new_zeros(count).scatter_reduce(0, index, x.flatten(), "amax", include_self=False)
+
+    def norms(self, w: Tensor) -> Tensor:
+        square = self.sums(w.abs().square())
+        return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
+
+    def sizes(self, w: Tensor) -> Tensor:
+        return self.sums(torch.ones_like(w.abs()))
+
+    def spread(self, values: Tensor) -> Tensor:
+        index, _ = self._index()
+        return values[index].view(self.labels.shape)
+
+
+def _head_labels(heads: Heads, w: Tensor) -> Tensor:
+    size = w.shape[heads.dim] // (heads.count * heads.packed)
+    labels = torch.arange(heads.count, device=w.device).repeat_interleave(size).repeat(heads.packed)
+    along = [-1 if d == heads.dim else 1 for d in range(w.ndim)]
+    return labels.view(along).expand(w.shape)

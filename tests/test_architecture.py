@@ -51,7 +51,7 @@ def test_each_floor_stands_on_those_below(path: Path) -> None:
 
 def test_an_import_is_light() -> None:
     """Neither the import nor the use of every public name pulls in what is heavy."""
-    code = "import sys, {0}; [getattr({0}, name) for name in dir({0})]; print(*[name for name in {1} if name in sys.modules])"
+    code = "import sys, {0}; [getattr({0}, n) for n in dir({0})]; print(*[n for n in {1} if n in sys.modules])"
     heavy, torchs = (
         subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
         for line in (

@@ -25,7 +25,8 @@ def test_fold_is_blake2b_of_tagged_parts(seed: int, parts: list[str | int]) -> N
 
 def test_folds_that_look_alike_differ() -> None:
     key = wp.Key(0)
-    names: list[tuple[str | int, ...]] = [("ab", "c"), ("a", "bc"), ("abc",), (1,), ("1",), (1, 1), (11,), (-1,), ("",), ("", "")]
+    texts: list[tuple[str | int, ...]] = [("ab", "c"), ("a", "bc"), ("abc",), ("1",), ("",), ("", "")]
+    names = [*texts, (1,), (1, 1), (11,), (-1,), ("1", 1)]
     assert len({key.fold(*name) for name in names}) == len(names)
 
 

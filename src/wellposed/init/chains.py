@@ -13,7 +13,9 @@ from wellposed.init.flow import Flow, Fn, Use
 from wellposed.init.gain import gain
 
 _PROBE = (-3.0, -1.75, -1.0, -0.4, -0.1, 0.15, 0.5, 1.1, 2.0, 3.5)
-_GROWTH = 2.0  # how much a relative deviation of the signal may grow on its way through a chain
+# A deviation of the signal's size may double on its way through a chain of five weights. What chance adds on the way
+# grows with the square root of the length, so the logarithm that is allowed falls with it.
+_GROWTH, _LENGTH = 2.0, 5
 _WIDEST = 32.0  # standard deviations before an activation that are tried
 
 
@@ -40,7 +42,7 @@ def followings(flow: Flow) -> dict[str, Following]:
 
     The gain is that of the activation that follows. A long chain of weights without normalisation is looked at as a
     whole: where its activations make deviations of the signal's size grow at unit scale, as GELU and SiLU do, the chain
-    works at the least scale at which they grow no more than twofold from its first weight to its last.
+    works at the least scale at which they grow no more than twofold on the way, and by less the longer it is.
 
     Args:
         flow: What tracing found.
@@ -131,7 +133,7 @@ def _scale(use: Use | None, length: int) -> float:
 
 @functools.cache
 def _working_scale(known: "_Known", length: int) -> float:
-    allowed = math.log(_GROWTH) / length
+    allowed = math.log(_GROWTH) * min(1.0, math.sqrt(_LENGTH / length)) / length
 
     def growth(std: float) -> float:
         step = 1e-3

@@ -213,18 +213,25 @@ class Flow:
         through = {stream.source, *stream.source.before}
         ends = list(stream.source.tail)
         for signal in rest:
-            inner = {signal.source, *signal.source.before} - through
-            outer = through - {signal.source, *signal.source.before}
-            weights, shortcut = self._weights(inner), self._weights(outer)
-            # A shortcut may be projected by one weight; sides that are alike are no residual branch.
-            residual = len(outer) < len(through) and len(shortcut) <= 1 and len(weights) > len(shortcut)
+            reached = {signal.source, *signal.source.before}
+            common = through & reached
+            # What the branch takes from elsewhere, as cross-attention does, is not part of it.
+            weights = self._weights({s for s in reached - through if s.before & common})
+            shortcut = self._weights(through - reached)
+            # A shortcut may be projected by one weight; sides that are alike, or no weight at the end, make no branch.
+            residual = bool(common and signal.source.tail) and len(shortcut) <= 1 and len(weights) > len(shortcut)
             if residual:
-                self.branches.append(Branch(weights, signal.source.tail, signal.norms, signal.gates))
+                self._branch(Branch(weights, signal.source.tail, signal.norms, signal.gates))
                 ends.clear()
             ends.extend(signal.source.tail)
             self.use(signal, "residual" if residual else "merge")
         self.use(stream, "merge")
         return self.source((), signals, ends)
+
+    def _branch(self, branch: Branch) -> None:
+        """Note a residual branch, in place of those that turn out to lie inside it."""
+        inside = set(branch.weights)
+        self.branches = [b for b in self.branches if not set(b.weights) < inside] + [branch]
 
     def _weights(self, sources: set[Source]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for source in self.sources if source in sources for name in source.names))

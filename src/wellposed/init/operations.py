@@ -40,9 +40,13 @@ MOVES = STILL | _words("""
     pixel_unshuffle channel_shuffle interpolate upsample grid_sample max_pool1d max_pool2d max_pool3d
     max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
     adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d getattr get view_as reshape_as
-    ravel as_strided zeros_like empty_like ones_like full_like new_zeros new_empty new_full real
+    ravel as_strided real
 """)
-NOT_TENSORS = _words("size shape dim ndim len numel nelement stride item tolist ndimension is_floating_point")
+# What these give is no longer the signal.
+NOT_TENSORS = _words("""
+    size shape dim ndim len numel nelement stride item tolist ndimension is_floating_point zeros_like empty_like
+    ones_like full_like rand_like randn_like new_zeros new_ones new_empty new_full new_tensor
+""")
 VIEWS = _words("T mT H data")
 
 

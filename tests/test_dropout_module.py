@@ -7,11 +7,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch._functorch.config
+import torch._inductor.config
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import wellposed as wp
 from dropout_cases import gradient, kept_for_backward
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler, of itself
 
 
 class Block(nn.Module):
@@ -53,6 +57,12 @@ def outcome(model: Callable[[Tensor], Tensor], weight: Tensor) -> tuple[Tensor, 
     return y.detach(), gradient(x), of_weight
 
 
+def agree(got: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
+    for a, b in zip(got, wanted, strict=True):
+        assert torch.equal(a == 0, b == 0)
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_every_way_to_run_a_model_gives_the_same_masks() -> None:
     torch.compiler.reset()
     plain, kept, again = Block(), Block(reentrant), Block(not_reentrant)
@@ -64,25 +74,35 @@ def test_every_way_to_run_a_model_gives_the_same_masks() -> None:
         "compile": (torch.compile(plain, backend="aot_eager", fullgraph=True), plain),
         "compile around checkpoint": (torch.compile(again, backend="aot_eager", fullgraph=True), again),
     }
-    for name, (model, block) in ways.items():
-        for got, want in zip(outcome(model, block.one.weight), wanted, strict=True):
-            assert torch.equal(got == 0, want == 0), name
-            assert torch.allclose(got, want, rtol=1e-5, atol=1e-6), name
+    for model, block in ways.values():
+        agree(outcome(model, block.one.weight), wanted)
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.3, 0.6])
+def test_a_compiler_that_recomputes_gives_the_same_masks(budget: float) -> None:
+    torch.compiler.reset()
+    plain = Block()
+    with torch._functorch.config.patch(activation_memory_budget=budget):
+        compiled = torch.compile(plain, fullgraph=True, backend="aot_eager_decomp_partition")
+        agree(outcome(compiled, plain.one.weight), outcome(plain, plain.one.weight))
+
+
+def test_a_compiler_that_keeps_nothing_is_refused() -> None:
+    torch.compiler.reset()
+    plain = Block()
+    with torch._functorch.config.patch(activation_memory_budget=0.0):
+        compiled = torch.compile(plain, fullgraph=True, backend="aot_eager_decomp_partition")
+        with pytest.raises(wp.WellposedError, match="again in its backward pass"):
+            outcome(compiled, plain.one.weight)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, by itself
 def test_the_default_compiler_gives_the_same_masks() -> None:
     torch.compiler.reset()
     plain = Block()
-    wanted = outcome(plain, plain.one.weight)
-    for budget in (1.0, 0.3):
-        with torch._functorch.config.patch(activation_memory_budget=budget):
-            torch.compiler.reset()
-            got = outcome(torch.compile(plain, fullgraph=True), plain.one.weight)
-        for a, b in zip(got, wanted, strict=True):
-            assert torch.equal(a == 0, b == 0)
-            assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+    options = torch._functorch.config.patch(activation_memory_budget=0.3, enable_autograd_cache=False)
+    with options, torch._inductor.config.patch(fx_graph_cache=False):
+        agree(outcome(torch.compile(plain, fullgraph=True), plain.one.weight), outcome(plain, plain.one.weight))
 
 
 def test_the_mask_is_the_bernoulli_draw_of_the_number_drawn() -> None:

@@ -2,7 +2,9 @@ from wellposed import init as init
 from wellposed import random as random
 from wellposed import textbook as textbook
 from wellposed.dropouts import Dropout as Dropout
+from wellposed.dropouts import checkpoint_context as checkpoint_context
 from wellposed.dropouts import dropout as dropout
+from wellposed.dropouts import keyed as keyed
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.penalties import L1 as L1
 from wellposed.penalties import L2 as L2

@@ -2,3 +2,5 @@
 
 from wellposed.dropouts.functional import dropout as dropout
 from wellposed.dropouts.modules import Dropout as Dropout
+from wellposed.dropouts.scope import checkpoint_context as checkpoint_context
+from wellposed.dropouts.scope import keyed as keyed

@@ -1,19 +1,20 @@
 """Dropout as modules: thin shells over the one primitive."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.dropouts.functional import check_input, check_probability
-from wellposed.dropouts.operator import thin_any
-from wellposed.dropouts.streams import draw_key, draw_words
+from wellposed.dropouts.operator import part_of_batch, thin_any
+from wellposed.dropouts.streams import Stochastic
 from wellposed.dropouts.thinning import is_plain, mask_of, thin_plain
 
 
-class Dropout(nn.Module):
+class Dropout(Stochastic):
     """Set elements to zero with probability p while training and scale the others by 1 / (1 - p); else the identity.
 
     Each call draws a new mask, named by one int64 number from torch's default CPU generator, so ``torch.manual_seed``
-    governs it and activation checkpointing repeats it. Nothing is stored for the backward pass but that number and p.
+    governs it and activation checkpointing repeats it; inside ``wellposed.keyed`` nothing global is read. Nothing is
+    stored for the backward pass but the mask's name.
 
     Args:
         p: The probability that an element is dropped, in [0, 1].
@@ -50,8 +51,9 @@ class Dropout(nn.Module):
             return x
         check_input("Dropout", x)
         if is_plain(x):
-            return thin_plain(x, mask_of(p, draw_key(), 0))
-        return thin_any(x, draw_words(x), torch.tensor(p, dtype=torch.float64, device="cpu"))
+            key, call, row = self.next_name()
+            return thin_plain(x, mask_of(p, key, call, None, part_of_batch(x, row) if row else None))
+        return thin_any(x, self.next_words(x), torch.tensor(p, dtype=torch.float64, device="cpu"))
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

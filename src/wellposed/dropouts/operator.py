@@ -14,7 +14,7 @@ from wellposed.random.box import Box
 
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
-    "dropout(Tensor x, Tensor words, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset) -> Tensor",
+    "dropout(Tensor x, Tensor words, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset, int rows) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _NAME = "wellposed::dropout"
@@ -25,7 +25,8 @@ def thin_any(x: Tensor, words: Tensor, p: Tensor, dims: Sequence[int] | None = N
 
     Args:
         x: The tensor.
-        words: The 64 bits of the key and the call number, int64 of shape (2,).
+        words: int64 of shape (3,): the 64 bits of the key, the call number, and the row at which the tensor stands in
+            a larger batch.
         p: A scalar tensor.
         dims: The dimensions that the mask varies over; ``None`` means all.
         box: The whole that the tensor is a part of.
@@ -34,7 +35,7 @@ def thin_any(x: Tensor, words: Tensor, p: Tensor, dims: Sequence[int] | None = N
         A tensor like ``x``.
     """
     shape, offset = ((), ()) if box is None else (box.shape, box.offset)
-    return _apply(x, words, p, dims, shape, offset)
+    return _apply(x, words, p, dims, shape, offset, 0)
 
 
 def _apply(x: Tensor, *name: Any) -> Tensor:
@@ -45,12 +46,20 @@ def _apply(x: Tensor, *name: Any) -> Tensor:
 
 @torch.library.impl(_library, "dropout", "CompositeExplicitAutograd")
 def _compute(
-    x: Tensor, words: Tensor, p: Tensor, dims: list[int] | None, shape: list[int], offset: list[int]
+    x: Tensor, words: Tensor, p: Tensor, dims: list[int] | None, shape: list[int], offset: list[int], rows: int
 ) -> Tensor:
-    seed, call = (number % 2**64 for number in words.tolist())
-    box = Box(tuple(shape), tuple(offset)) if shape else None
+    seed, call, row = (number % 2**64 for number in words.tolist())
+    box = Box(tuple(shape), tuple(offset)) if shape else part_of_batch(x, row, rows)
     key = (seed & 0xFFFF_FFFF, seed >> 32)
     return compute(x, mask_of(p.item(), key, call, None if dims is None else tuple(dims), box))
+
+
+def part_of_batch(x: Tensor, row: int, dim: int = 0) -> Box | None:
+    """The whole that ``x`` is a part of, where ``x`` holds the rows from ``row`` on; dimension ``dim`` counts rows."""
+    if row == 0 or x.dim() == 0:
+        return None
+    before, after = x.shape[:dim], x.shape[dim + 1 :]
+    return Box((*before, row + x.shape[dim], *after), (*(0 for _ in before), row, *(0 for _ in after)))
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:
@@ -63,7 +72,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _transpose(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _apply(grad, *ctx.saved_tensors, *ctx.where), None, None, None, None, None
+    return _apply(grad, *ctx.saved_tensors, *ctx.where), None, None, None, None, None, None
 
 
 def _vmap(
@@ -72,11 +81,11 @@ def _vmap(
     """What a loop over the samples gives: one mask for all where the words are shared, else each its own."""
     x_dim = in_dims[0]
     if x_dim is not None and in_dims[1] is None and in_dims[2] is None:
-        dims, shape, offset = where
+        dims, shape, offset, rows = where
         x = x.movedim(x_dim, 0)
         counted = [d + 1 for d in (range(x.dim() - 1) if dims is None else dims)]
         whole = ((info.batch_size, *shape), (0, *offset)) if shape else ((), ())
-        return _apply(x, words, p, counted, *whole), 0
+        return _apply(x, words, p, counted, *whole, rows + 1), 0
     samples = zip(
         *(
             [tensor] * info.batch_size if dim is None else tensor.unbind(dim)

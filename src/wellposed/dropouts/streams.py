@@ -1,19 +1,85 @@
-"""Where a module's mask comes from: by default, one int64 a call from torch's default CPU generator.
+"""Where a module's mask comes from: a ``keyed`` block, or else one int64 a call from torch's default CPU generator.
 
 ``torch.manual_seed`` governs that generator, and activation checkpointing, which restores it, repeats the mask. The
-number is the key, and the call number is 0. A graph draws it by an operator: it takes the input that the mask is for,
-or two draws would be merged into one, and carries the tag that tells compilers never to draw again when they recompute.
+number drawn is the key, and the call number is 0.
+
+A graph names its masks by an operator when it runs, so neither a new step nor a new seed compiles anything again. It
+takes the input that the mask is for, or two draws would be merged into one, and carries the tag that tells compilers
+never to draw again when they recompute. The module is a number in a tensor, since graphs are not specialised on those.
 """
 
 import ctypes
+import functools
+import itertools
+import os
+import sys
 import threading
+from types import FrameType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-_library: Any = torch.library.Library("wellposed", "FRAGMENT")
-_library.define("draw(Tensor x) -> Tensor", tags=(torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag))
+from wellposed.dropouts.scope import current_scope
+from wellposed.errors import WellposedError
+
+
+class Stochastic(nn.Module):
+    """A module that names a mask each time it is called.
+
+    Attributes:
+        stream: What ``keyed`` names the masks by; ``None`` stands for the module's path in the model that is called.
+    """
+
+    stream: str | None = None
+    _was_keyed: bool
+    _number: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enlist()
+
+    def next_name(self) -> tuple[tuple[int, int], int, int]:
+        """The key's words, the call number, and the row at which the input stands in the whole batch."""
+        scope = current_scope()
+        if scope is None:
+            if self._was_keyed:
+                self._refuse_to_guess()
+            return draw_key(), 0, 0
+        self._was_keyed = True
+        return *scope.next_stream(self, self.stream), scope.row
+
+    def next_words(self, x: Tensor) -> Tensor:
+        """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that ``wellposed::dropout`` takes."""
+        words: Tensor = torch.ops.wellposed.stream(x, self._number)
+        return words
+
+    def _refuse_to_guess(self) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            raise WellposedError(
+                f"{self} ran forward in a wp.keyed block and runs again in a backward pass outside of it (activation "
+                "checkpointing); call backward inside the block, or pass context_fn=wp.checkpoint_context to "
+                "torch.utils.checkpoint.checkpoint"
+            )
+        self._was_keyed = False
+
+    def _enlist(self) -> None:
+        number = next(_numbers)
+        _modules[number] = self
+        self._number = torch.tensor(number, device="cpu")
+        self._was_keyed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_number", "_was_keyed")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._enlist()
+
+
+_numbers = itertools.count()
+_modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
 
 
 def draw_key() -> tuple[int, int]:
@@ -21,12 +87,6 @@ def draw_key() -> tuple[int, int]:
     _local.tensor.random_()
     number = _local.number.value
     return number & 0xFFFF_FFFF, number >> 32
-
-
-def draw_words(x: Tensor) -> Tensor:
-    """Draw key and call as the operator ``wellposed::dropout`` takes them."""
-    words: Tensor = torch.ops.wellposed.draw(x)
-    return words
 
 
 class _Local(threading.local):
@@ -39,26 +99,70 @@ class _Local(threading.local):
 
 
 _local = _Local()
+_library: Any = torch.library.Library("wellposed", "FRAGMENT")
+_library.define(
+    "stream(Tensor x, Tensor module) -> Tensor",
+    tags=(torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag),
+)
 
 
-@torch.library.impl(_library, "draw", "CompositeExplicitAutograd")
-def _draw(x: Tensor) -> Tensor:
-    low, high = draw_key()
-    return torch.tensor([low | high << 32, 0], dtype=torch.int64, device="cpu")
+@torch.library.impl(_library, "stream", "CompositeExplicitAutograd")
+def _stream(x: Tensor, module: Tensor) -> Tensor:
+    owner = _modules[int(module.item())]
+    if torch._C._current_graph_task_id() != -1 and current_scope() is None and not _generator_is_restored():
+        raise WellposedError(
+            f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
+            "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
+        )
+    (low, high), call, row = owner.next_name()
+    numbers = [low | high << 32, call, row]
+    return torch.tensor([n - (n >> 63 << 64) for n in numbers], dtype=torch.int64, device="cpu")
 
 
-@torch.library.register_fake("wellposed::draw", lib=_library)  # type: ignore[untyped-decorator]
-def _fake(x: Tensor) -> Tensor:
-    return torch.empty(2, dtype=torch.int64, device="cpu")
+def _generator_is_restored() -> bool:
+    """Whether what runs now is run by activation checkpointing, eager or compiled, which restores torch's generator."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not frame.f_code.co_filename.endswith(_RESTORERS):
+        frame = frame.f_back
+    return frame is not None
 
 
-@torch.library.register_vmap("wellposed::draw", lib=_library)  # type: ignore[untyped-decorator]
-def _vmap(info: Any, in_dims: tuple[int | None], x: Tensor) -> tuple[Tensor, int | None]:
+_RESTORERS = tuple(os.path.join("torch", *path) for path in (("utils", "checkpoint.py"), ("_prims", "rng_prims.py")))
+
+
+@torch.library.register_fake("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]
+def _fake(x: Tensor, module: Tensor) -> Tensor:
+    _save_always()
+    return torch.empty(3, dtype=torch.int64, device="cpu")
+
+
+@functools.cache
+def _save_always() -> None:
+    """Have compilers keep the names for the backward pass; to save memory some would draw them again, tag or no tag.
+
+    Done when something is first traced, since the tracer takes long to import.
+    """
+    from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    def trace(mode: Any, operator: Any, types: Any, arguments: Any, options: Any) -> Any:
+        words = mode.__torch_dispatch__(operator, types, arguments, options or {})
+        for node in reversed(mode.tracer.graph.nodes):
+            if node.target is operator:
+                node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
+                break
+        return words
+
+    torch.library.register_torch_dispatch("wellposed::stream", ProxyTorchDispatchMode, trace, lib=_library)
+
+
+@torch.library.register_vmap("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]
+def _vmap(info: Any, in_dims: tuple[int | None, int | None], x: Tensor, module: Tensor) -> tuple[Tensor, int | None]:
     if info.randomness == "error":
         raise RuntimeError(
             "vmap: dropout draws a random number, which vmap's randomness='error' forbids; "
             "pass randomness='different' or 'same' to vmap, or use wellposed.dropout with a key"
         )
     if info.randomness == "same":
-        return draw_words(x), None
-    return torch.stack([draw_words(x) for _ in range(info.batch_size)]), 0
+        return torch.ops.wellposed.stream(x, module), None
+    return torch.stack([torch.ops.wellposed.stream(x, module) for _ in range(info.batch_size)]), 0

@@ -156,5 +156,5 @@ def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:
 
     p, dims, box, (low, high, call, _, _) = mask
     seed = (high << 32 | low) - (high >> 31 << 64)
-    words = torch.tensor([seed, call], dtype=torch.int64, device="cpu")
+    words = torch.tensor([seed, call, 0], dtype=torch.int64, device="cpu")
     return thin_any(x, words, torch.tensor(p, dtype=torch.float64, device="cpu"), dims, box)

@@ -88,6 +88,9 @@ CASES = [
     Case(wp.init.Dirac(groups=2), None, (16, 8, 4)),
     Case(wp.init.Sparse(0.3), None, (50, 40)),
     Case(wp.init.Sparse(0.9, std=1.0), None, (40, 50)),
+    Case(wp.init.Hadamard(), None, (24, 40)),
+    Case(wp.init.Hadamard(), None, (40, 24)),
+    Case(wp.init.Hadamard(), None, (20, 8, 3, 3)),
     Case(known.DecayRates(), None, (24, 16)),
     Case(known.StepSizes(), None, (64, 64)),
 ]

@@ -23,6 +23,7 @@ from wellposed.init.initializers import Kaiming as Kaiming
 from wellposed.init.initializers import LeCun as LeCun
 from wellposed.init.initializers import VarianceScaling as VarianceScaling
 from wellposed.init.initializers import Xavier as Xavier
+from wellposed.init.mup import mup as mup
 from wellposed.init.orthogonal import DeltaOrthogonal as DeltaOrthogonal
 from wellposed.init.orthogonal import Dirac as Dirac
 from wellposed.init.orthogonal import Identity as Identity
@@ -37,3 +38,4 @@ from wellposed.init.scheme import Choice as Choice
 from wellposed.init.scheme import Scheme as Scheme
 from wellposed.init.scheme import Site as Site
 from wellposed.init.schemes import SCHEMES as SCHEMES
+from wellposed.init.zero import Hadamard as Hadamard

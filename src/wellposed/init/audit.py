@@ -43,6 +43,10 @@ def audit(plan: Plan, model: nn.Module) -> Plan:
     problems: list[str] = []
     got: dict[str, dict[str, float]] = {}
     siblings: dict[tuple[object, ...], list[tuple[Row, Tensor]]] = defaultdict(list)
+    blocks: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for row in plan:
+        if row.where is not None:
+            blocks[row.name].append(row.where)
     with torch.no_grad():
         for row in plan:
             weight = _read(model, row)
@@ -52,7 +56,7 @@ def audit(plan: Plan, model: nn.Module) -> Plan:
             if weight.numel() == 0 and row.initializer is not None:
                 problems.append(f"{row.label} is zero-sized")
                 continue
-            pieces = _pieces(plan, row, weight)
+            pieces = _pieces(row, weight, sorted(blocks.get(row.name, [])))
             mean, variance, count = _moments(pieces)
             if not math.isfinite(variance):
                 problems.append(f"{row.label} holds NaN or infinity")
@@ -92,13 +96,12 @@ def _ends(part: Tensor) -> tuple[float, ...]:
     return tuple(part[:8].tolist())
 
 
-def _pieces(plan: Plan, row: Row, weight: Tensor) -> list[Tensor]:
+def _pieces(row: Row, weight: Tensor, inner: list[tuple[int, int, int]]) -> list[Tensor]:
     """What of the weight a row is about, less what later rows of the same weight have filled anew."""
     part = region(weight, row)
     if row.where is not None:
         return [part]
     pieces, position = [], 0
-    inner = sorted(r.where for r in plan.rows if r.name == row.name and r.where is not None)
     if not inner:
         return [part]
     dim = inner[0][0]

@@ -10,6 +10,7 @@ from wellposed.init.audit import audit
 from wellposed.init.plan import Plan
 from wellposed.init.planning import Rules, plan
 from wellposed.init.scheme import Scheme
+from wellposed.init.schemes import scheme_of
 from wellposed.random.key import Key
 
 
@@ -50,6 +51,9 @@ def initialize(
         >>> made["0.weight"].initializer, round(made["0.weight"].gain, 4)
         (VarianceScaling(scale=2.35171561407, mode='fan_in', distribution='truncated_normal'), 1.5335)
     """
-    made = plan(model, scheme, seed=seed, rules=rules, example=example)
+    chosen = scheme_of(scheme)
+    made = plan(model, chosen, seed=seed, rules=rules, example=example)
     apply(made, model, device)
+    if chosen.fit is not None:
+        made = chosen.fit(made, model, example)
     return audit(made, model)

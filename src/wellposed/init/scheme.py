@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -16,6 +16,9 @@ from wellposed.init.flow import Branch
 from wellposed.init.initializers import LeCun, VarianceScaling
 from wellposed.init.orthogonal import Orthogonal
 from wellposed.init.roles import Kind, Part
+
+if TYPE_CHECKING:
+    from wellposed.init.plan import Plan
 
 Need = Literal["branches", "example"]
 
@@ -93,6 +96,8 @@ class Scheme:
             are left out start as under ``auto``.
         needs: ``"branches"`` where residual branches must be found, ``"example"`` where the weights are fitted to one.
         note: From the residual branches to what the model has to do for the scheme to hold.
+        fit: From the plan, the model that it was applied to and the example to the plan as it came out, for schemes
+            that are fitted to data.
 
     Example:
         >>> import wellposed as wp
@@ -106,6 +111,7 @@ class Scheme:
     rules: Mapping[Kind, Rule] = field(default_factory=dict, hash=False)
     needs: tuple[Need, ...] = ()
     note: Callable[[tuple[Branch, ...]], str] | None = None
+    fit: "Callable[[Plan, nn.Module, Any], Plan] | None" = None
 
     def choose(self, site: Site) -> Choice:
         """What a part starts as."""

@@ -5,13 +5,14 @@ import math
 from torch import nn
 
 from wellposed.errors import WellposedError
-from wellposed.init import depth
+from wellposed.init import depth, lsuv
 from wellposed.init.base import Initializer
 from wellposed.init.entrywise import Normal, Uniform, Zeros
 from wellposed.init.initializers import Glorot, He, LeCun
 from wellposed.init.orthogonal import Orthogonal
 from wellposed.init.roles import Kind
 from wellposed.init.scheme import Choice, Rule, Scheme, Site, token
+from wellposed.init.zero import zero
 
 
 def _each(initializer: Initializer) -> dict[Kind, Rule]:
@@ -104,6 +105,8 @@ SCHEMES: dict[str, Scheme] = {
             {"gate": lambda site: Zeros(), "weight": depth.rezero, "scale": depth.rezero_scale},
             ("branches",),
         ),
+        Scheme("zero", "Zhao et al. (2022)", {"weight": zero, "recurrent": zero}),
+        Scheme("lsuv", "Mishkin & Matas (2016)", {"weight": lambda site: Orthogonal()}, ("example",), fit=lsuv.fit),
     )
 }
 
@@ -116,6 +119,8 @@ def scheme_of(scheme: "str | Scheme") -> Scheme:
     """
     if isinstance(scheme, Scheme):
         return scheme
+    if scheme == "mup":
+        raise WellposedError("the scheme 'mup' compares a model with a narrower one; give it: scheme=wp.init.mup(base)")
     if scheme not in SCHEMES:
         raise WellposedError(
             f"there is no scheme {scheme!r}; expected one of {', '.join(map(repr, SCHEMES))}, or a Scheme"

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor
 
 import wellposed as wp
 from penalty_cases import CASES, Case, rows
-from wellposed.penalties import L1, L2, ElasticNet, Penalty, constraints
+from wellposed.penalties import L1, L2, ElasticNet, Penalty, constraints, cpu
+from wellposed.penalties.passes import step_
+from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal, uniform
 
 STEPS = (0.05, 0.4, 1.7)
@@ -300,3 +303,53 @@ def test_kkt_is_zero_at_the_optimum_and_only_there(case: Case) -> None:
     w = case.penalty.prox(a, 1.0)
     assert float(case.penalty.kkt(w, w - a)) < 1e-9
     assert float(case.penalty.kkt(w + 0.1, w + 0.1 - a)) > 1e-3
+
+
+KERNELS = {"l1": L1(0.3), "l2": L2(0.2), "elastic-net": ElasticNet(0.3, 0.2), "none": L1(0.0)}
+
+
+@pytest.mark.parametrize("penalty", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0, 1, 7, 4097, 300_001])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_kernels_do_what_the_formulas_do(penalty: Penalty, dtype: torch.dtype, size: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    w, g = normal(size, Key(1), dtype=dtype), normal(size, Key(2), dtype=dtype)
+    second = normal(size, Key(3), dtype=dtype).square()
+    close: Any = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps}
+    assert cpu.serves(w, g, second)
+    for step in (0.7, RootStep(0.05, second, 1.3, 1e-8)):
+        wanted = penalty.prox(w, step.tensor() if isinstance(step, RootStep) else step)
+        moved = w.clone()
+        version = moved._version
+        assert step_(penalty, moved, step) is False
+        assert moved._version > version
+        torch.testing.assert_close(moved, wanted, **close)
+        if size:
+            moved = w.clone()
+            moved[-1] = torch.nan
+            assert step_(penalty, moved, step) is True
+            assert moved[-1].isnan()
+            torch.testing.assert_close(moved[:-1], wanted[:-1], **close)
+    total = g.clone()
+    value = penalty.accumulate_(w, total, -0.5)
+    torch.testing.assert_close(value, penalty.value(w.double()).to(dtype), rtol=1e-6, atol=0)
+    torch.testing.assert_close(total, g - 0.5 * penalty.grad(w), **close)
+
+
+@rows(gradient=True)
+def test_accumulating_adds_the_gradient_and_returns_the_value(case: Case) -> None:
+    w, g = case.weight(), case.weight(1)
+    total = g.clone()
+    value = case.penalty.accumulate_(w, total, 3.0)
+    torch.testing.assert_close(value, case.penalty.value(w))
+    torch.testing.assert_close(total, g + 3 * case.penalty.grad(w))
+
+
+def test_kernels_take_channels_last_and_leave_other_layouts_to_the_formulas() -> None:
+    w = normal((2, 3, 4, 5), Key(1))
+    last = w.to(memory_format=torch.channels_last)
+    assert cpu.serves(last)
+    assert not cpu.serves(last, w)
+    assert not cpu.serves(w[..., ::2])
+    assert L1(0.3).prox_(last.clone(memory_format=torch.preserve_format), 1.0).equal(L1(0.3).prox(w, 1.0))

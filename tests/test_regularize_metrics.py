@@ -12,7 +12,8 @@ from torch import nn
 import wellposed as wp
 from penalty_tools import PEERS, N, X, Y, fit, linear, network, state, step
 from wellposed.penalties import L1, L2, regularize
-from wellposed.penalties.metrics import METRICS, RootStep, metric_for
+from wellposed.penalties.metrics import METRICS, metric_for
+from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal
 
 SGD = torch.optim.SGD
@@ -227,3 +228,30 @@ def test_a_schedule_in_a_tensor_is_read_at_each_step() -> None:
     strength.fill_(1.0)
     step(model, optimizer)
     assert handle.sparsity() == 1
+
+
+def test_nan_gradients_are_counted_and_reported() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    handle = regularize(optimizer, model, L1(100.0))
+    step(model, optimizer)
+    assert handle.nan_steps() == {}
+    grad = linear(model, 0).weight.grad
+    assert grad is not None
+    grad[0, 0] = torch.nan
+    with pytest.warns(RuntimeWarning, match=r"'0\.weight' holds NaN after the optimizer's step 2"):
+        optimizer.step()
+    optimizer.step()
+    assert handle.nan_steps() == {"0.weight": 2}
+    assert int(linear(model, 0).weight.isnan().sum()) == 1
+    report = handle.report()
+    assert [(row.name, row.nan_steps) for row in report] == [("0.weight", 2), ("3.weight", 0)]
+    assert "19 of 20" in str(report)
+    assert report.to_dict()["step"] == 3
+
+
+def test_the_report_adds_up_to_the_value() -> None:
+    model = network()
+    handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.3), schedule=0.5)
+    assert sum(row.value for row in handle.report()) == pytest.approx(handle.value())
+    assert all(str(row.elements) in str(handle.report()) for row in handle.report())

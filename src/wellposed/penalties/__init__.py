@@ -17,6 +17,7 @@ from wellposed.penalties.plan import PenaltyPlan as PenaltyPlan
 from wellposed.penalties.plan import PlanRow as PlanRow
 from wellposed.penalties.reference import AdaptiveL1 as AdaptiveL1
 from wellposed.penalties.reference import Towards as Towards
+from wellposed.penalties.report import PenaltyReport as PenaltyReport
 from wellposed.penalties.separable import L1 as L1
 from wellposed.penalties.separable import L2 as L2
 from wellposed.penalties.separable import ElasticNet as ElasticNet

@@ -1,5 +1,6 @@
 """A penalty on an optimizer: `regularize` and the handle that it returns."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ from wellposed.penalties.complexes import as_real
 from wellposed.penalties.metrics import GivenMetric, Metric, metric_for
 from wellposed.penalties.modes import MODES, Mode, Update
 from wellposed.penalties.plan import Entry, Model, Penalties, PenaltyPlan, Where, plan_entries
+from wellposed.penalties.report import PenaltyReport, ReportRow
 
 Optimizer = torch.optim.Optimizer
 Schedule = Number | Callable[[int], Number]
@@ -127,6 +129,7 @@ class Handle:
         self._metric = metric
         self._schedule = schedule
         _attached.setdefault(optimizer, []).append(self)
+        self._nan_steps: dict[str, int | Tensor] = {}
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -143,6 +146,35 @@ class Handle:
         parameters = [entry.parameter for entry in self._entries.values()]
         zeros = sum(int((p.detach() == 0).sum()) for p in parameters)
         return zeros / max(1, sum(p.numel() for p in parameters))
+
+    def nan_steps(self) -> dict[str, int]:
+        """For each penalised parameter that ever held NaN after a proximal step, after how many steps it did.
+
+        A NaN gradient makes NaN of weights that were zero; the prox leaves NaN as it is, and this counts it. On a CPU
+        the first one is a warning too; on an accelerator nothing is read until this method or :meth:`report` asks.
+        """
+        return {name: int(count) for name, count in self._nan_steps.items() if int(count)}
+
+    def report(self) -> PenaltyReport:
+        """What the penalty has come to, parameter by parameter; prints as a table."""
+        seen = self.nan_steps()
+        with torch.no_grad():
+            factor = float(self._factor())
+            return PenaltyReport(
+                tuple(
+                    ReportRow(
+                        entry.row.name,
+                        tuple(entry.parameter.shape),
+                        repr(entry.row.penalty),
+                        factor * float(self._penalties[at].value(entry.parameter)),
+                        int((entry.parameter == 0).sum()),
+                        entry.parameter.numel(),
+                        seen.get(entry.row.name, 0),
+                    )
+                    for at, entry in self._entries.items()
+                ),
+                self.step,
+            )
 
     def remove(self) -> None:
         """Take the penalty off the optimizer. Doing it twice is harmless."""
@@ -227,7 +259,19 @@ class Handle:
             state = optimizer.state.get(entry.parameter, {})
             penalty = self._penalties[id(entry.parameter)]
             update = Update(entry.parameter, penalty, factor, group, state, self._metric, scale, skipped)
-            self._mode.act(update)
+            self._saw_nan(entry.row.name, self._mode.act(update))
+
+    def _saw_nan(self, name: str, bad: bool | Tensor) -> None:
+        if isinstance(bad, Tensor):
+            self._nan_steps[name] = self._nan_steps.get(name, 0) + bad.int()
+        elif bad:
+            if name not in self._nan_steps:
+                warnings.warn(
+                    f"{name!r} holds NaN after the optimizer's step {self.step + 1}; was its gradient finite?",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._nan_steps[name] = self._nan_steps.get(name, 0) + 1
 
     def _live(self, optimizer: Optimizer) -> Iterator[tuple[Entry, dict[str, Any]]]:
         for group in optimizer.param_groups:

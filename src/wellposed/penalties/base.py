@@ -1,4 +1,4 @@
-"""What a penalty is: a value object with a value, a gradient and a prox, that can be added and scaled."""
+"""What a penalty is: a value object with a value, a gradient and a prox."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
@@ -121,8 +121,28 @@ class Penalty:
         Raises:
             WellposedError: As for :meth:`prox`.
         """
-        with torch.no_grad():
-            return w.copy_(self.prox(w, step))
+        from wellposed.penalties.passes import step_
+
+        step_(self, w, step)
+        return w
+
+    def accumulate_(self, w: Tensor, gradient: Tensor, factor: Number = 1.0) -> Tensor:
+        """Add ``factor`` times the gradient at ``w`` to ``gradient`` in place, in one pass over both where possible.
+
+        Args:
+            w: A weight of any shape.
+            gradient: A tensor of its shape, overwritten.
+            factor: What the gradient is multiplied by.
+
+        Returns:
+            The value, as :meth:`value` without an autograd graph and times nothing.
+
+        Raises:
+            WellposedError: As for :meth:`grad`.
+        """
+        from wellposed.penalties.passes import accumulate_
+
+        return accumulate_(self, w, gradient, factor)
 
     def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The pair (value, gradient), without an autograd graph."""
@@ -175,12 +195,19 @@ class Penalty:
         return self
 
     @property
+    def elastic(self) -> tuple[float, float] | None:
+        """The numbers l1 and l2 for which this penalty is l1 * sum |w| + l2 * sum |w|^2, if it is: that has kernels."""
+        return None
+
+    @property
     def ridge(self) -> Number | None:
         """The number lam for which this penalty is lam * ||w||^2, if it is."""
         return None
 
     def __add__(self, other: object) -> "Penalty":
-        return _add(self, other) if isinstance(other, Penalty) else NotImplemented
+        from wellposed.penalties.sums import add
+
+        return add(self, other) if isinstance(other, Penalty) else NotImplemented
 
     def __radd__(self, other: object) -> "Penalty":
         # The built-in sum() starts from 0.
@@ -195,6 +222,8 @@ class Penalty:
 
     def _scaled(self, factor: Number) -> "Penalty":
         if not self.strengths:
+            from wellposed.penalties.sums import Scaled
+
             return Scaled(self, factor)
         return replace(self, **{name: getattr(self, name) * factor for name in self.strengths})
 
@@ -217,135 +246,8 @@ class Penalty:
         return hash((type(self), *((tuple(v.shape) if isinstance(v, Tensor) else v) for v in self._values())))
 
     def __repr__(self) -> str:
-        shown = (f"{f.name}={_brief(getattr(self, f.name))}" for f in fields(self) if f.repr)
+        shown = (f"{f.name}={brief(getattr(self, f.name))}" for f in fields(self) if f.repr)
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Scaled(Penalty):
-    """A penalty times a number, for penalties that have no strength of their own to multiply."""
-
-    penalty: Penalty
-    factor: Number
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", checks.strength(self.factor, "Scaled(factor)"))
-
-    @property
-    def traits(self) -> Traits:
-        """Those of the penalty."""
-        return self.penalty.traits
-
-    @property
-    def unbound(self) -> bool:
-        """Whether the penalty is."""
-        return self.penalty.unbound
-
-    def bind(self, reference: Tensor) -> Penalty:
-        """The same with the penalty bound."""
-        return replace(self, penalty=self.penalty.bind(reference))
-
-    def _value(self, w: Tensor) -> Tensor:
-        return self.factor * self.penalty._value(w)
-
-    def _grad(self, w: Tensor) -> Tensor:
-        return self.factor * self.penalty._grad(w)
-
-    def _prox(self, w: Tensor, step: Number) -> Tensor:
-        return self.penalty._prox(w, self.factor * step)
-
-    def _scaled(self, factor: Number) -> Penalty:
-        return replace(self, factor=self.factor * factor)
-
-    def __repr__(self) -> str:
-        return f"{_brief(self.factor)} * {self.penalty!r}"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Sum(Penalty):
-    """The sum of penalties. Its prox is known when all but one of them are squared norms.
-
-    Completing the square: the prox of f + l2 * ||.||^2 at ``step`` is the prox of f at step / s of w / s, with
-    s = 1 + 2 * step * l2.
-    """
-
-    parts: tuple[Penalty, ...]
-
-    def __post_init__(self) -> None:
-        if not self.parts:
-            raise WellposedError("Sum was given no penalties; expected at least one")
-
-    @property
-    def traits(self) -> Traits:
-        """What the parts have in common."""
-        traits = [part.traits for part in self.parts]
-        return Traits(
-            convex=all(t.convex for t in traits),
-            smooth=all(t.smooth for t in traits),
-            separable=all(t.separable for t in traits),
-            diagonal=all(t.separable or t.diagonal for t in traits),
-            gradient=all(t.gradient for t in traits),
-            prox=len(self._curved()) <= 1 and all(t.prox for t in traits),
-        )
-
-    @property
-    def terms(self) -> tuple[Penalty, ...]:
-        """The parts."""
-        return self.parts
-
-    @property
-    def unbound(self) -> bool:
-        """Whether a part is."""
-        return any(part.unbound for part in self.parts)
-
-    def bind(self, reference: Tensor) -> Penalty:
-        """The sum with its parts bound."""
-        return Sum(tuple(part.bind(reference) for part in self.parts))
-
-    def _curved(self) -> list[Penalty]:
-        return [part for part in self.parts if part.ridge is None]
-
-    def _value(self, w: Tensor) -> Tensor:
-        return torch.stack([part._value(w) for part in self.parts]).sum()
-
-    def _grad(self, w: Tensor) -> Tensor:
-        return torch.stack([part._grad(w) for part in self.parts]).sum(0)
-
-    def _prox(self, w: Tensor, step: Number) -> Tensor:
-        ridge = sum((part.ridge for part in self.parts if part.ridge is not None), start=0.0)
-        shrink = 1 + 2 * step * ridge
-        for part in self._curved():
-            return part._prox(w / shrink, step / shrink)
-        return w / shrink
-
-    def _scaled(self, factor: Number) -> Penalty:
-        return Sum(tuple(part._scaled(factor) for part in self.parts))
-
-    def _without_prox(self) -> str:
-        names = " + ".join(type(part).__name__ for part in self._curved())
-        return (
-            f"the prox of the sum {self!r} is not known in closed form, because of {names}; "
-            "use mode='gradient', or put the smooth part on with mode='gradient' and the rest with mode='proximal'"
-        )
-
-    def __repr__(self) -> str:
-        return " + ".join(map(repr, self.parts))
-
-
-def _add(left: Penalty, right: Penalty) -> Penalty:
-    parts = list(left.terms)
-    for new in right.terms:
-        for i, old in enumerate(parts):
-            merged = old._plus(new) or new._plus(old)
-            if merged is not None:
-                parts[i] = merged
-                break
-        else:
-            parts.append(new)
-    if len(parts) == 1:
-        return parts[0]
-    # One order, so that a + b == b + a.
-    return Sum(tuple(sorted(parts, key=repr)))
 
 
 def _same(a: object, b: object) -> bool:
@@ -354,7 +256,8 @@ def _same(a: object, b: object) -> bool:
     return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
+    """``value`` in few words: of a tensor its shape, or its number if it is one."""
     if isinstance(value, Tensor):
         return f"{value.item():g}" if value.ndim == 0 else f"tensor{tuple(value.shape)}"
     return repr(value)

@@ -8,32 +8,14 @@ Source: Yun, Lozano and Yang (2021) for proximal steps in an adaptive metric.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.penalties.checks import Number
-
-
-class RootStep(NamedTuple):
-    """Step sizes numerator / (scale * sqrt(second) + eps), kept apart so that one pass can compute and use them."""
-
-    numerator: Number
-    second: Tensor
-    scale: Number
-    eps: float
-
-    def times(self, factor: Number) -> "RootStep":
-        """The step sizes times a number."""
-        return self._replace(numerator=self.numerator * factor)
-
-    def tensor(self) -> Tensor:
-        """The step sizes, one an element; for complex weights one each for the real and the imaginary part."""
-        second = torch.view_as_real(self.second) if self.second.is_complex() else self.second
-        return self.numerator / (second.sqrt() * self.scale + self.eps)
-
+from wellposed.penalties.steps import RootStep
 
 Step = Number | RootStep
 StepSize = Callable[[dict[str, Any], dict[str, Any], Tensor], Step]

@@ -11,7 +11,9 @@ from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty, Traits
 from wellposed.penalties.checks import Number
 from wellposed.penalties.complexes import as_real
-from wellposed.penalties.metrics import Metric, RootStep
+from wellposed.penalties.metrics import Metric
+from wellposed.penalties.passes import step_
+from wellposed.penalties.steps import RootStep
 
 
 class Update(NamedTuple):
@@ -47,48 +49,50 @@ class Mode:
         objective: What is minimised.
         after: Whether it acts after the optimizer's step; otherwise when the gradients are known, before it.
         fits: Why it cannot take a penalty of these traits, or ``None``; told whether step sizes differ by element.
-        act: The action, in place, on one parameter.
+        act: The action, in place, on one parameter; whether NaN was seen among the weights, if they were looked at.
     """
 
     name: str
     objective: str
     after: bool
     fits: Callable[[Traits, bool], str | None]
-    act: Callable[[Update], None]
+    act: Callable[[Update], bool | Tensor]
 
 
-def _add_gradient(update: Update) -> None:
+def _add_gradient(update: Update) -> bool:
     gradient = update.parameter.grad
     assert gradient is not None
     if gradient.is_sparse:
         raise WellposedError("mode='gradient' was given a sparse gradient; use mode='proximal' or dense gradients")
-    push = update.factor * update.penalty.grad(update.parameter)
-    if update.scale is not None:
-        push = push * update.scale
-    gradient.add_(push.to(gradient.dtype), alpha=-1 if update.group.get("maximize") else 1)
+    factor = -update.factor if update.group.get("maximize") else update.factor
+    update.penalty.accumulate_(update.parameter, gradient, factor if update.scale is None else factor * update.scale)
+    return False
 
 
-def _take_prox(update: Update) -> None:
+def _take_prox(update: Update) -> bool | Tensor:
     assert update.metric is not None
     w, penalty = update.parameter, update.penalty
     step = update.metric.step(update.group, update.state, w)
-    step = update.factor * (step.tensor() if isinstance(step, RootStep) else step)
-    if w.is_complex() and isinstance(step, Tensor) and step.ndim > w.ndim:
+    step = step.times(update.factor) if isinstance(step, RootStep) else update.factor * step
+    if w.is_complex() and update.metric.diagonal:
         real = as_real(penalty, w.ndim)
         assert real is not None
         w, penalty = torch.view_as_real(w), real
     if update.skipped is None:
-        penalty.prox_(w, step)
-    else:
-        w.copy_(torch.where(update.skipped, w, penalty.prox(w, step)))
+        return step_(penalty, w, step)
+    kept = w.clone()
+    bad = step_(penalty, w, step)
+    w.copy_(torch.where(update.skipped, kept, w))
+    return bad
 
 
-def _decay(update: Update) -> None:
+def _decay(update: Update) -> bool:
     w = update.parameter
     step = update.factor * update.group["lr"]
     if update.skipped is not None:
         step = step * ~update.skipped
     w.sub_(step * update.penalty.grad(w))
+    return False
 
 
 def _gradient_fits(traits: Traits, diagonal: bool) -> str | None:

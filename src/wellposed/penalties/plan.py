@@ -79,11 +79,13 @@ class PenaltyPlan:
     def __str__(self) -> str:
         head = ("parameter", "shape", "role", "penalty", "why")
         body = [(r.name, str(r.shape), r.role, "-" if r.penalty is None else repr(r.penalty), r.reason) for r in self]
-        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body)
-        ]
-        return "\n".join([f"mode {self.mode}: minimises {self.objective}", *lines])
+        return "\n".join([f"mode {self.mode}: minimises {self.objective}", *columns(head, *body)])
+
+
+def columns(*rows: tuple[str, ...]) -> list[str]:
+    """Rows of text as lines, the cells of a column below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 class Entry(NamedTuple):

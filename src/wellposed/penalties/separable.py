@@ -57,6 +57,11 @@ class L1(Penalty):
     lam: Number
     strengths: ClassVar[tuple[str, ...]] = ("lam",)
 
+    @property
+    def elastic(self) -> tuple[float, float] | None:
+        """``lam`` and 0."""
+        return None if isinstance(self.lam, Tensor) else (self.lam, 0.0)
+
     def _value(self, w: Tensor) -> Tensor:
         return (self.lam * w.abs()).sum()
 
@@ -95,6 +100,11 @@ class L2(Penalty):
     lam: Number
     strengths: ClassVar[tuple[str, ...]] = ("lam",)
     traits = Traits(smooth=True)
+
+    @property
+    def elastic(self) -> tuple[float, float] | None:
+        """0 and ``lam``."""
+        return None if isinstance(self.lam, Tensor) else (0.0, self.lam)
 
     @property
     def ridge(self) -> Number:
@@ -140,6 +150,11 @@ class ElasticNet(Penalty):
     l1: Number
     l2: Number
     strengths: ClassVar[tuple[str, ...]] = ("l1", "l2")
+
+    @property
+    def elastic(self) -> tuple[float, float] | None:
+        """``l1`` and ``l2``."""
+        return None if isinstance(self.l1, Tensor) or isinstance(self.l2, Tensor) else (self.l1, self.l2)
 
     def _value(self, w: Tensor) -> Tensor:
         return L1(self.l1)._value(w) + L2(self.l2)._value(w)

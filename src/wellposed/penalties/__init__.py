@@ -1,6 +1,8 @@
 """What a weight is pulled towards: penalties, and how they are put on an optimizer."""
 
 from wellposed.penalties import constraints as constraints
+from wellposed.penalties import conventions as conventions
+from wellposed.penalties import schedules as schedules
 from wellposed.penalties.attach import Handle as Handle
 from wellposed.penalties.attach import regularize as regularize
 from wellposed.penalties.base import Penalty as Penalty

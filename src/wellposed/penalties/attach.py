@@ -1,7 +1,7 @@
 """A penalty on an optimizer: `regularize` and the handle that it returns."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -33,6 +33,7 @@ def regularize(
     mode: Literal["gradient", "decoupled", "proximal"] = "proximal",
     schedule: Schedule = 1.0,
     metric: GivenMetric = None,
+    masters: Mapping[str, Tensor] | None = None,
 ) -> "Handle":
     """Put a penalty on a model's parameters, so that each step of the optimizer minimises loss + penalty.
 
@@ -58,6 +59,8 @@ def regularize(
         metric: For "proximal" on an optimizer of unknown kind: the optimizer type whose step sizes it shares, or a
             callable (group, state, parameter) -> step sizes. "euclidean" takes the learning rate for all elements
             whatever the optimizer does, which for a constraint is the plain projection after the step.
+        masters: For models whose weights are narrow and whose optimizer holds wide copies of them: the copies, by the
+            parameters' names. The penalty acts on the copies; what brings them into the model is left as it is.
 
     Returns:
         A handle; print ``handle.plan`` to see what is in and why.
@@ -84,7 +87,7 @@ def regularize(
         raise WellposedError(f"regularize was given an optimizer {optimizer!r}; expected a torch.optim.Optimizer")
     if mode not in MODES:
         raise WellposedError(f"mode was given {mode!r}; expected one of {', '.join(map(repr, MODES))}")
-    entries = plan_entries(model, penalty, where)
+    entries = _with_masters(plan_entries(model, penalty, where), masters or {})
     chosen = MODES[mode]
     needed = metric_for(optimizer, metric) if chosen.after else None
     if not callable(schedule):
@@ -279,6 +282,17 @@ class Handle:
                 entry = self._entries.get(id(parameter))
                 if entry is not None and parameter.grad is not None:
                     yield entry, group
+
+
+def _with_masters(entries: list[Entry], masters: Mapping[str, Tensor]) -> list[Entry]:
+    shapes = {entry.row.name: entry.row.shape for entry in entries}
+    for name, master in masters.items():
+        if name not in shapes or tuple(master.shape) != shapes[name]:
+            raise WellposedError(
+                f"masters was given {name!r} of shape {tuple(master.shape)}; expected a parameter's name and shape, of "
+                f"{', '.join(f'{n} {s}' for n, s in shapes.items())}"
+            )
+    return [Entry(entry.row, masters.get(entry.row.name, entry.parameter)) for entry in entries]
 
 
 def _refuse_strangers(optimizer: Optimizer, entries: list[Entry]) -> None:

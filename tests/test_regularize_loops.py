@@ -1,0 +1,169 @@
+"""Penalties in the ways that people train: schedules, compiled models and steps, wide copies of narrow weights."""
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import ElasticNet as SklearnElasticNet
+from sklearn.linear_model import Lasso, LogisticRegression, Ridge
+from torch import nn
+
+import wellposed as wp
+from penalty_tools import N, X, Y, linear, network, state, step
+from wellposed.penalties import L1, L2, ElasticNet, Penalty, conventions, regularize, schedules
+
+SGD, Adam = torch.optim.SGD, torch.optim.Adam
+
+
+@pytest.mark.parametrize(
+    "schedule", [schedules.Linear(0.2, 1.0, 3), schedules.Cosine(1.0, 0.0, 4), schedules.WarmUp(2, wait=1)]
+)
+def test_schedules_are_values_that_training_follows(schedule: Any) -> None:
+    assert pickle.loads(pickle.dumps(schedule)) == schedule
+    model, twin = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, twin))
+    regularize(ours, model, L1(0.3), schedule=schedule)
+    for t in range(6):
+        step(model, ours)
+        step(twin, theirs)
+        for k in (0, 3):
+            L1(0.3).prox_(linear(twin, k).weight, 0.1 * schedule(t))
+    torch.testing.assert_close(state(model), state(twin))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: schedules.Linear(-1.0, 1.0, 3),
+        lambda: schedules.Cosine(0.0, float("nan"), 3),
+        lambda: schedules.Linear(0.0, 1.0, 0),
+        lambda: schedules.WarmUp(2, wait=-1),
+        lambda: schedules.WarmUp(0),
+    ],
+)
+def test_schedules_out_of_range_are_refused(wrong: Callable[[], object]) -> None:
+    with pytest.raises(wp.WellposedError, match="was given"):
+        wrong()
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam])
+@pytest.mark.parametrize("mode", ["gradient", "proximal"])
+def test_narrow_weights_with_wide_masters(kind: Any, mode: Any) -> None:
+    model, wide = network().to(torch.bfloat16), network()
+    wide.load_state_dict(model.state_dict())
+    masters = {name: p.detach().float() for name, p in model.named_parameters()}
+    ours, theirs = kind(masters.values(), lr=0.05), kind(wide.parameters(), lr=0.05)
+    handle = regularize(ours, model, L1(0.2), mode=mode, masters=masters)
+    regularize(theirs, wide, L1(0.2), mode=mode)
+    for t in range(8):
+        for master, w in zip(masters.values(), wide.parameters(), strict=True):
+            w.grad = torch.full_like(w, 0.1 * (-1) ** t)
+            master.grad = w.grad.clone()
+        ours.step()
+        theirs.step()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.copy_(masters[name])
+    torch.testing.assert_close(masters, state(wide))
+    zeros = masters["0.weight"] == 0
+    assert zeros.any() == (mode == "proximal")
+    assert (linear(model, 0).weight[zeros] == 0).all()
+    assert (handle.sparsity() > 0) == (mode == "proximal")
+
+
+def test_masters_that_fit_no_parameter_are_refused() -> None:
+    model = network()
+    with pytest.raises(wp.WellposedError, match="masters was given"):
+        regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1), masters={"0.weight": torch.ones(3)})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_compiled_models_and_compiled_steps() -> None:
+    model, twin = network(), network()
+    compiled = torch.compile(model, backend="eager")
+    ours, theirs = (Adam(m.parameters(), lr=0.05) for m in (model, twin))
+    handle = regularize(ours, compiled, L1(0.2))  # type: ignore[arg-type]
+    assert {row.name for row in handle.plan} == {name for name, _ in model.named_parameters()}
+    regularize(theirs, twin, L1(0.2))
+    x = torch.linspace(-1, 1, 24).view(6, 4)
+
+    def update() -> None:
+        ours.step()
+
+    compiled_update = torch.compile(update, backend="eager")
+    for _ in range(4):
+        ours.zero_grad()
+        torch.autograd.backward(compiled(x).square().mean())
+        compiled_update()
+        step(twin, theirs)
+    torch.testing.assert_close(state(model), state(twin), rtol=1e-4, atol=1e-5)
+    assert handle.step == 4
+    assert handle.sparsity() > 0
+
+
+SAMPLES = torch.from_numpy(X), torch.from_numpy(Y)
+
+
+def minimum(penalty: Penalty) -> np.ndarray:
+    """The minimiser of half the mean squared error and the penalty, by proximal gradient descent."""
+    x, y = SAMPLES
+    w = nn.Parameter(torch.zeros(10, dtype=torch.float64))
+    optimizer = SGD([w], lr=0.2, momentum=0.9)
+    regularize(optimizer, [("w", w)], penalty, where="all")
+    for _ in range(3000):
+        w.grad = x.T @ (x @ w.detach() - y) / N
+        optimizer.step()
+    found: np.ndarray = w.detach().numpy()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (conventions.from_lasso(3.0), Lasso(alpha=3.0, tol=1e-14)),
+        (conventions.from_elastic_net(0.8, l1_ratio=0.3), SklearnElasticNet(alpha=0.8, l1_ratio=0.3, tol=1e-14)),
+        (conventions.from_ridge(25.0, samples=N), Ridge(alpha=25.0)),
+    ],
+)
+def test_scikit_learns_strengths_in_our_convention(ours: Penalty, theirs: Any) -> None:
+    np.testing.assert_allclose(minimum(ours), theirs.set_params(fit_intercept=False).fit(X, Y).coef_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+def test_the_logistic_c_in_our_convention(ratio: float) -> None:
+    y = 2.0 * (Y > 0) - 1
+    peer = LogisticRegression(
+        C=0.02,
+        l1_ratio=ratio,
+        fit_intercept=False,
+        solver="liblinear" if ratio else "lbfgs",
+        tol=1e-12,
+        max_iter=10_000,
+    )
+    wanted = peer.fit(X, y).coef_[0]
+    x, sign = torch.from_numpy(X), torch.from_numpy(y)
+    gradient = -x.T @ (sign * torch.sigmoid(-sign * (x @ torch.from_numpy(wanted)))) / N
+    penalty = conventions.from_logistic_c(0.02, N, l1_ratio=ratio)
+    assert float(penalty.kkt(torch.from_numpy(wanted), gradient)) < 1e-6
+
+
+def test_torchs_weight_decay_and_kerass_regularizer_in_our_convention() -> None:
+    assert conventions.from_weight_decay(0.02) == L2(0.01)
+    assert conventions.to_weight_decay(conventions.from_weight_decay(0.3)) == 0.3
+    assert conventions.from_keras(l1=0.1, l2=0.2) == ElasticNet(0.1, 0.2)
+    with pytest.raises(wp.WellposedError, match="L2 with a number"):
+        conventions.to_weight_decay(L1(0.1))
+    with pytest.raises(wp.WellposedError, match="samples"):
+        conventions.from_ridge(1.0, samples=0)
+    with pytest.raises(wp.WellposedError, match="l1_ratio"):
+        conventions.from_elastic_net(1.0, l1_ratio=1.5)
+
+
+def test_data_parallel_names_are_the_models() -> None:
+    model = network()
+    handle = regularize(SGD(model.parameters(), lr=0.1), nn.DataParallel(model), L1(0.1))
+    assert {row.name for row in handle.plan} == {name for name, _ in model.named_parameters()}

@@ -169,9 +169,9 @@ def test_p_may_be_changed_and_is_checked() -> None:
     layer = wp.Dropout(0.5)
     layer.p = 1.0
     assert torch.equal(layer(torch.ones(4)), torch.zeros(4))
-    layer.p = 1.5
     with pytest.raises(wp.WellposedError, match="expected a probability"):
-        layer(torch.ones(4))
+        layer.p = 1.5
+    assert layer.p == 1.0
     with pytest.raises(wp.WellposedError, match="expected float32"):
         wp.Dropout(0.5)(torch.ones(4, dtype=torch.int64))
 

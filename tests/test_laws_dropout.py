@@ -11,6 +11,7 @@ from torch import Tensor
 import wellposed as wp
 from dropout_cases import CASES, DTYPES, Case, gradient, kept_for_backward
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's forward mode, of itself
 KEY = wp.Key(2014).fold("laws")
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
 EVERY_DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -97,7 +98,6 @@ def test_no_global_generator_is_touched(case: Case) -> None:
 
 
 @SMALL
-@pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated:DeprecationWarning")  # by torch's own forward mode
 def test_derivatives_of_first_and_second_order(case: Case) -> None:
     x = values(case, requires_grad=True)
     assert torch.autograd.gradcheck(

@@ -11,7 +11,7 @@ from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 from wellposed.random.key import Key
 
-_FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
+_DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128))
 
 
 def dropout(
@@ -31,7 +31,8 @@ def dropout(
     in float32 (float64 for float64) and rounded once. The backward pass makes the mask again: nothing is stored for it.
 
     Args:
-        x: A tensor of any shape and strides: float32, float64, bfloat16 or float16.
+        x: A tensor of any shape and strides: float32, float64, bfloat16, float16, complex64 or complex128. A complex
+            element is dropped or kept whole.
         p: The probability that an element is dropped; 0 and 1 are exact.
         key: The stream.
         call: Which draw of the stream, in [0, 2^64).
@@ -67,6 +68,12 @@ def dropout(
         dims = counted_dims(dims, x.dim())
     if not training or p == 0.0:
         return x
+    if x.is_complex():
+        counted = tuple(range(x.dim())) if dims is None else dims
+        box = None if box is None else Box((*box.shape, 2), (*box.offset, 0))
+        return torch.view_as_complex(
+            thin(torch.view_as_real(x.resolve_conj()), mask_of(p, key.words, call, counted, box))
+        )
     return thin(x, mask_of(p, key.words, call, dims, box))
 
 
@@ -77,9 +84,12 @@ def check_probability(name: str, p: float) -> None:
 
 
 def check_input(name: str, x: Tensor) -> None:
-    """Refuse a tensor of another dtype than the four floating-point ones."""
-    if x.dtype not in _FLOATS:
-        raise WellposedError(f"{name} was given a {x.dtype} tensor; expected float32, float64, bfloat16 or float16")
+    """Refuse a tensor of a dtype that cannot be scaled."""
+    if x.dtype not in _DTYPES:
+        raise WellposedError(
+            f"{name} was given a {x.dtype} tensor; "
+            "expected float32, float64, bfloat16, float16, complex64 or complex128"
+        )
 
 
 def counted_dims(dims: int | Sequence[int], rank: int) -> tuple[int, ...]:

@@ -1,15 +1,17 @@
-"""Dropout as modules: thin shells over the one primitive."""
+"""Dropout of elements and of channels, and its self-normalising kin: thin shells over the one primitive."""
+
+import math
 
 import torch
 from torch import Tensor
 
-from wellposed.dropouts.functional import check_input, check_probability
-from wellposed.dropouts.operator import part_of_batch, thin_any
-from wellposed.dropouts.streams import Stochastic
-from wellposed.dropouts.thinning import is_plain, mask_of, thin_plain
+from wellposed.dropouts.base import Thinning
+from wellposed.errors import WellposedError
+
+_SELU_FLOOR = -1.7580993408473766  # what SELU saturates at: -scale * alpha (Klambauer et al., 2017)
 
 
-class Dropout(Stochastic):
+class Dropout(Thinning):
     """Set elements to zero with probability p while training and scale the others by 1 / (1 - p); else the identity.
 
     Each call draws a new mask, named by one int64 number from torch's default CPU generator, so ``torch.manual_seed``
@@ -20,10 +22,10 @@ class Dropout(Stochastic):
         p: The probability that an element is dropped, in [0, 1].
 
     Shape:
-        Any, and the output is like the input: float32, float64, bfloat16 or float16.
+        Any, and the output is like the input: floating-point or complex.
 
     Raises:
-        WellposedError: If p is not in [0, 1], when the module is made or called.
+        WellposedError: If p is not in [0, 1].
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -36,25 +38,161 @@ class Dropout(Stochastic):
     Source: Srivastava et al. (2014).
     """
 
-    p: float
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements of ``x``; outside training, return ``x`` itself."""
+        return self.thin(x) if self.training else x
 
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__()
-        check_probability("Dropout", p)
-        self.p = p
+
+class _Channels(Thinning):
+    """Dropout of whole channels."""
+
+    ranks: tuple[int, ...]  # numbers of dimensions of an input with a batch dimension
+    lone_ranks: tuple[int, ...]  # and without
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop channels of ``x``; outside training, return ``x`` itself."""
+        dims = self.mask_dims(x)
+        return self.thin(x, dims) if self.training else x
+
+    def mask_dims(self, x: Tensor) -> tuple[int, ...]:
+        """The dimensions that a mask varies over: sample and channel."""
+        if x.dim() in self.ranks:
+            return (0, 1)
+        if x.dim() in self.lone_ranks:
+            return (0,)
+        expected = sorted({*self.ranks, *self.lone_ranks})
+        raise WellposedError(
+            f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
+            f"expected {' or '.join(map(str, expected))} dimensions"
+        )
+
+
+class Dropout1d(_Channels):
+    """Drop whole channels of sequences with probability p while training.
+
+    Args:
+        p: The probability that a channel is dropped.
+
+    Shape:
+        (N, C, L) or (C, L), and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+
+    Example:
+        >>> Dropout1d(0.5)(torch.ones(4, 8, 5)).std(dim=-1).max()
+        tensor(0.)
+
+    Source: Tompson et al. (2015).
+    """
+
+    ranks, lone_ranks = (3,), (2,)
+
+
+class Dropout2d(_Channels):
+    """Drop whole channels of images with probability p while training.
+
+    Args:
+        p: The probability that a channel is dropped.
+
+    Shape:
+        (N, C, H, W) or, as in torch, (N, C, L); the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+
+    Example:
+        >>> Dropout2d(0.5)(torch.ones(4, 8, 5, 5)).std(dim=(-2, -1)).max()
+        tensor(0.)
+
+    Source: Tompson et al. (2015).
+    """
+
+    ranks, lone_ranks = (3, 4), ()
+
+
+class Dropout3d(_Channels):
+    """Drop whole channels of volumes with probability p while training.
+
+    Args:
+        p: The probability that a channel is dropped.
+
+    Shape:
+        (N, C, D, H, W) or (C, D, H, W), and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+
+    Example:
+        >>> Dropout3d(0.5)(torch.ones(4, 8, 2, 3, 3)).std(dim=(-3, -2, -1)).max()
+        tensor(0.)
+
+    Source: Tompson et al. (2015).
+    """
+
+    ranks, lone_ranks = (5,), (4,)
+
+
+class AlphaDropout(Thinning):
+    """Set elements to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+
+    With floor f, the output is a * (kept ? x : f) + b, where a = ((1 - p) (1 + p f^2))^(-1/2) and b = -a p f.
+
+    Args:
+        p: The probability that an element is dropped; at 1 all is 0.
+
+    Shape:
+        Any, and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1].
+
+    Example:
+        >>> import wellposed as wp
+        >>> y = AlphaDropout(0.2)(wp.random.normal(100_000, wp.Key(0)))
+        >>> bool(y.mean().abs() < 0.02), bool((y.std() - 1).abs() < 0.02)
+        (True, True)
+
+    Source: Klambauer et al. (2017).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of ``x``; outside training, return ``x`` itself."""
-        p = self.p
-        check_probability("Dropout", p)
-        if not self.training or p == 0.0:
-            return x
-        check_input("Dropout", x)
-        if is_plain(x):
-            key, call, row = self.next_name()
-            return thin_plain(x, mask_of(p, key, call, None, part_of_batch(x, row) if row else None))
-        return thin_any(x, self.next_words(x), torch.tensor(p, dtype=torch.float64, device="cpu"))
+        return self._thin_to_floor(x, None) if self.training else x
 
-    def extra_repr(self) -> str:
-        """The arguments, as they are printed."""
-        return f"p={self.p}"
+    def _thin_to_floor(self, x: Tensor, dims: tuple[int, ...] | None) -> Tensor:
+        p = self._p
+        if p in (0.0, 1.0):
+            return self.thin(x, dims)
+        gain = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
+        exact = torch.promote_types(x.dtype, torch.float32)
+        thinned = self.thin(x.to(exact) - _SELU_FLOOR, dims)
+        return (thinned * (gain * (1 - p)) + gain * (1 - p) * _SELU_FLOOR).to(x.dtype)
+
+
+class FeatureAlphaDropout(AlphaDropout):
+    """Set whole channels to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+
+    Args:
+        p: The probability that a channel is dropped; at 1 all is 0.
+
+    Shape:
+        (N, C, ...), and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has fewer than two dimensions.
+
+    Example:
+        >>> FeatureAlphaDropout(0.5)(torch.ones(4, 8, 5)).std(dim=-1).max()
+        tensor(0.)
+
+    Source: Klambauer et al. (2017).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop channels of ``x``; outside training, return ``x`` itself."""
+        if x.dim() < 2:
+            raise WellposedError(
+                f"FeatureAlphaDropout was given an input of shape {tuple(x.shape)}; expected (N, C, ...)"
+            )
+        return self._thin_to_floor(x, (0, 1)) if self.training else x

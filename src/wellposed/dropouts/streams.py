@@ -51,7 +51,7 @@ class Stochastic(nn.Module):
         return *scope.next_stream(self, self.stream), scope.row
 
     def next_words(self, x: Tensor) -> Tensor:
-        """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that ``wellposed::dropout`` takes."""
+        """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
         words: Tensor = torch.ops.wellposed.stream(x, self._number)
         return words
 

@@ -1,0 +1,61 @@
+"""The module that every dropout of a fixed probability stands on."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.dropouts.functional import check_input, check_probability
+from wellposed.dropouts.operator import part_of_batch, thin_any
+from wellposed.dropouts.streams import Stochastic
+from wellposed.dropouts.thinning import is_plain, mask_of, thin_plain
+
+
+class Thinning(Stochastic):
+    """A module that drops with probability p while training.
+
+    Attributes:
+        p: The probability, in [0, 1]. It may be changed at any time; a compiled graph takes the new one as it is.
+    """
+
+    _p: float
+    _rate: Tensor
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    @property
+    def p(self) -> float:
+        """The probability that something is dropped."""
+        return self._p
+
+    @p.setter
+    def p(self, p: float) -> None:
+        check_probability(type(self).__name__, p)
+        self._p = float(p)
+        self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
+
+    def thin(self, x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
+        """``x`` with a new mask over ``dims``."""
+        check_input(type(self).__name__, x)
+        if x.is_complex():
+            counted = tuple(range(x.dim())) if dims is None else dims
+            return torch.view_as_complex(self.thin(torch.view_as_real(x.resolve_conj()), counted))
+        if is_plain(x):
+            if self._p == 0.0:
+                return x
+            key, call, row = self.next_name()
+            return thin_plain(x, mask_of(self._p, key, call, dims, part_of_batch(x, row) if row else None))
+        return thin_any(x, self.next_words(x), self._rate, dims)
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self._p}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_rate"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.p = self._p

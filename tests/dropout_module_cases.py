@@ -1,0 +1,82 @@
+"""One table of dropout modules; every row goes through every law in test_laws_dropout_modules.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import wellposed as wp
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module and an input.
+
+    Attributes:
+        make: From p to the module.
+        shape: The input's shape.
+        dims: For what sets elements to zero and scales the rest, the dimensions that the mask varies over.
+        keeps_mean: Whether the output's expectation is the output outside training.
+        compiles: Whether it is one graph for the compiler.
+    """
+
+    name: str
+    make: Callable[[float], nn.Module]
+    shape: tuple[int, ...]
+    dims: tuple[int, ...] | None = None
+    keeps_mean: bool = True
+    compiles: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def filled(module: nn.Module) -> nn.Module:
+    """The module with weights that do not depend on torch's generator, in float64."""
+    module = module.double()
+    for name, parameter in module.named_parameters():
+        wp.random.normal_(parameter.detach(), wp.Key(0).fold(name), std=0.5)
+    return module
+
+
+def linear() -> nn.Module:
+    return nn.Linear(6, 6)
+
+
+class Words(nn.Module):
+    """An embedding whose dropout is asked for the words 0 to 3, times the input."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.words = wp.EmbeddingDropout(nn.Embedding(4, 6), p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x * self.words(torch.arange(4))
+        return y
+
+
+CASES = [
+    Case("Dropout", wp.Dropout, (4, 6), dims=(0, 1)),
+    Case("Dropout1d", wp.Dropout1d, (4, 6, 5), dims=(0, 1)),
+    Case("Dropout1d of one", wp.Dropout1d, (6, 5), dims=(0,)),
+    Case("Dropout2d", wp.Dropout2d, (4, 6, 2, 2), dims=(0, 1)),
+    Case("Dropout2d of a sequence", wp.Dropout2d, (4, 6, 3), dims=(0, 1)),
+    Case("Dropout3d", wp.Dropout3d, (4, 6, 2, 2, 2), dims=(0, 1)),
+    Case("Dropout3d of one", wp.Dropout3d, (6, 2, 2, 2), dims=(0,)),
+    Case("AlphaDropout", wp.AlphaDropout, (4, 6), keeps_mean=False),
+    Case("FeatureAlphaDropout", wp.FeatureAlphaDropout, (4, 6, 3), keeps_mean=False),
+    Case("GaussianDropout", wp.GaussianDropout, (4, 6)),
+    Case("DropPath", wp.DropPath, (8, 3, 2), dims=(0,)),
+    Case("DropPath of the batch", lambda p: wp.DropPath(p, "batch"), (4, 3), dims=()),
+    Case("DropBlock2d", lambda p: wp.DropBlock2d(p, 2), (2, 3, 5, 4), keeps_mean=False),
+    Case("TokenDropout", lambda p: wp.TokenDropout(p, prefix=1), (3, 9, 4), keeps_mean=False),
+    Case("EmbeddingDropout", Words, (4, 6)),
+    Case("LockedDropout", wp.LockedDropout, (5, 3, 4), dims=(1, 2)),
+    Case("LockedDropout, batch first", lambda p: wp.LockedDropout(p, batch_first=True), (3, 5, 4), dims=(0, 2)),
+    Case("DropConnect", lambda p: wp.DropConnect(linear(), p), (4, 6)),
+    Case("Zoneout", lambda p: wp.Zoneout(nn.GRUCell(6, 4), p), (3, 6)),
+    Case("Zoneout of an RNN", lambda p: wp.Zoneout(nn.RNNCell(6, 4), p), (3, 6)),
+    Case("LayerDrop", lambda p: wp.LayerDrop([linear(), linear(), linear()], p), (4, 6), None, False, False),
+]
+THINNING = [case for case in CASES if case.dims is not None]

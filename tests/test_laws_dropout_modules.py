@@ -1,0 +1,306 @@
+"""Laws of the dropout modules, over the table in dropout_module_cases.py."""
+
+import copy
+import itertools
+import math
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import wellposed as wp
+from dropout_module_cases import CASES, THINNING, Case, filled, linear
+
+EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+THINS = pytest.mark.parametrize("case", THINNING, ids=str)
+
+
+def run(module: Callable[[Tensor], Tensor], x: Tensor, step: int = 0) -> Tensor:
+    with wp.keyed(0, step):
+        return module(x)
+
+
+def values(case: Case) -> Tensor:
+    return wp.random.normal(case.shape, wp.Key(1), dtype=torch.float64)
+
+
+@EVERY
+def test_outside_training_nothing_is_dropped(case: Case) -> None:
+    module = filled(case.make(0.5)).eval()
+    state = torch.get_rng_state()
+    x = values(case)
+    y = module(x)
+    assert torch.equal(y, module(x))
+    assert torch.equal(state, torch.get_rng_state())
+    if not list(module.parameters()):
+        assert y is x
+
+
+@EVERY
+def test_p_zero_drops_nothing(case: Case) -> None:
+    module, x = filled(case.make(0.0)), values(case)
+    trained = run(module, x)
+    assert torch.allclose(trained, module.eval()(x), rtol=1e-14)
+
+
+@THINS
+def test_what_is_dropped_together_is_the_bernoulli_draw(case: Case) -> None:
+    assert case.dims is not None
+    p, x = 0.4, values(case)
+    sizes = [case.shape[d] for d in case.dims]
+    for step in range(3):
+        call = step << 32
+        dropped = wp.random.bernoulli(sizes, wp.Key(0).fold(""), p, call=call)
+        dropped = dropped.reshape([n if d in case.dims else 1 for d, n in enumerate(case.shape)])
+        assert torch.equal(run(case.make(p), x, step), torch.where(dropped, 0.0, x * (1 / (1 - p))))
+
+
+@THINS
+def test_gradients_are_zero_exactly_where_outputs_are(case: Case) -> None:
+    x = values(case).abs().add(0.1).requires_grad_()
+    y = run(case.make(0.5), x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient == 0, y == 0)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.keeps_mean], ids=str)
+@torch.no_grad()
+def test_expectation(case: Case) -> None:
+    """Means over 3000 steps within 5 standard errors; up to 120 elements, missed by chance once in 14,000 runs."""
+    module, x = filled(case.make(0.3)), values(case)
+    samples = torch.stack([run(module, x, step) for step in range(3000)])
+    error = samples.std(dim=0) / math.sqrt(len(samples)) + 1e-12
+    assert float(((samples.mean(dim=0) - module.eval()(x)) / error).abs().max()) < 5
+
+
+@EVERY
+def test_gradcheck(case: Case) -> None:
+    module = filled(case.make(0.4))
+    parameters = list(module.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: run(module, x, 2), (values(case).requires_grad_(), *parameters))
+
+
+@EVERY
+def test_streams_repeat_and_differ(case: Case) -> None:
+    module, x = filled(case.make(0.5)), values(case)
+    outputs = [run(module, x, step) for step in range(12)]
+    assert all(torch.equal(run(module, x, step), y) for step, y in enumerate(outputs[:3]))
+    assert len({tuple(y.flatten().tolist()) for y in outputs}) > 1
+    torch.manual_seed(0)
+    first = module(x)
+    torch.manual_seed(0)
+    assert torch.equal(module(x), first)
+
+
+@EVERY
+def test_copies_pickles_and_states(case: Case) -> None:
+    module, x = filled(case.make(0.25)), values(case)
+    fresh = filled(case.make(0.25))
+    fresh.load_state_dict(module.state_dict())
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), fresh):
+        assert torch.equal(run(twin, x), run(module, x))
+        assert repr(twin) == repr(module)
+    assert "0.25" in repr(module)
+
+
+@EVERY
+def test_compiled_is_eager(case: Case) -> None:
+    torch.compiler.reset()
+    module, x = filled(case.make(0.5)), values(case)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=case.compiles)
+    for step in range(2):
+        assert torch.allclose(run(compiled, x, step), run(module, x, step), rtol=1e-12)
+
+
+@EVERY
+def test_p_is_checked(case: Case) -> None:
+    for p in (-0.1, 1.1, math.nan):
+        with pytest.raises(wp.WellposedError, match=r"expected a probability in \[0, 1\]"):
+            case.make(p)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (wp.Dropout1d(), (3,)),
+        (wp.Dropout2d(), (3, 3)),
+        (wp.Dropout3d(), (3, 3, 3)),
+        (wp.FeatureAlphaDropout(), (3,)),
+        (wp.DropBlock2d(), (3, 3, 3)),
+        (wp.LockedDropout(), (3, 3)),
+        (wp.TokenDropout(), (3,)),
+    ],
+    ids=repr,
+)
+def test_inputs_of_the_wrong_shape_are_refused(module: nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(wp.WellposedError, match="was given an input of shape"):
+        module(torch.ones(shape))
+
+
+def test_a_new_p_compiles_nothing_again() -> None:
+    torch.compiler.reset()
+    module = wp.Dropout(0.5)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for p in (0.5, 0.1, 0.0, 1.0):
+            module.p = p
+            assert torch.equal(run(compiled, torch.ones(64)), run(module, torch.ones(64)))
+
+
+@pytest.mark.parametrize("dims", [None, (0,), (1,)])
+def test_a_complex_element_is_dropped_whole(dims: tuple[int, ...] | None) -> None:
+    x = torch.complex(torch.ones(8, 4), -torch.ones(8, 4)).conj().requires_grad_()
+    y = wp.dropout(x, 0.5, key=wp.Key(1), dims=dims)
+    real = wp.dropout(torch.ones(8, 4), 0.5, key=wp.Key(1), dims=dims)
+    assert torch.equal(y, x * real)
+    y.abs().sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad == 0, real == 0)
+
+
+def test_alpha_dropout_keeps_mean_and_variance_and_has_torchs_two_values() -> None:
+    """Mean and variance within 5 standard errors of 0 and 1."""
+    n, p = 1 << 20, 0.2
+    x = wp.random.normal(n, wp.Key(0), dtype=torch.float64)
+    y = run(wp.AlphaDropout(p), x)
+    assert abs(float(y.mean())) < 5 / math.sqrt(n)
+    assert abs(float(y.var()) - 1) < 5 * math.sqrt(3 / n)
+    dropped = wp.random.bernoulli(n, wp.Key(0).fold(""), p)
+    theirs = torch.nn.functional.alpha_dropout(x, p, training=True)
+    floor = theirs[(theirs == theirs.mode().values).nonzero()[0]]
+    assert torch.allclose(y[dropped], floor, rtol=1e-12)
+    kept_by_both = ~dropped & (theirs != floor)
+    assert torch.allclose(y[kept_by_both], theirs[kept_by_both], rtol=1e-9)
+
+
+def test_gaussian_dropout_has_the_variance_of_dropout() -> None:
+    n, p = 1 << 20, 0.3
+    y = run(wp.GaussianDropout(p), torch.ones(n, dtype=torch.float64))
+    variance = p / (1 - p)
+    assert abs(float(y.var()) - variance) < 5 * variance * math.sqrt(2 / n)
+
+
+def test_drop_path_without_scaling() -> None:
+    x = torch.ones(64, 3)
+    assert set(run(wp.DropPath(0.5, scale_by_keep=False), x).unique().tolist()) == {0.0, 1.0}
+
+
+def test_drop_block_drops_squares_and_about_the_share_asked_for() -> None:
+    x = torch.ones(64, 8, 24, 24)
+    y = run(wp.DropBlock2d(0.1, 3), x)
+    dropped = (y == 0).float()
+    windows = torch.nn.functional.avg_pool2d(dropped, 3, stride=1) == 1
+    covered = torch.nn.functional.max_pool2d(torch.nn.functional.pad(windows.float(), (2, 2, 2, 2)), 3, stride=1)
+    assert torch.equal(covered, dropped)  # every dropped element lies in a square that is dropped whole
+    assert 0.08 < float(dropped.mean()) < 0.1
+    assert abs(float(y.mean()) - 1) < 1e-5
+
+
+def test_token_dropout_keeps_a_fixed_number_in_order() -> None:
+    x = torch.arange(200.0).reshape(2, 100, 1)
+    y = run(wp.TokenDropout(0.3, prefix=2), x)
+    assert y.shape == (2, 2 + 68, 1)
+    assert torch.equal(y[:, :2], x[:, :2])
+    assert bool((y.diff(dim=1) > 0).all())
+    assert (y[0] + 100 != y[1]).any()
+    often = torch.zeros(200)
+    for step in range(600):
+        often[run(wp.TokenDropout(0.5), x, step).flatten().long()] += 1
+    assert float(((often - 300) / math.sqrt(150)).abs().max()) < 5
+
+
+def test_embedding_dropout_drops_words_everywhere() -> None:
+    layer = wp.EmbeddingDropout(nn.Embedding(50, 4), 0.5)
+    words = torch.arange(50).repeat(3, 1)
+    y = run(layer, words)
+    dropped = wp.random.bernoulli(50, wp.Key(0).fold(""), 0.5)
+    wanted = layer.embedding.weight * (2.0 * ~dropped)[:, None]
+    assert torch.equal(y, wanted.expand(3, 50, 4))
+
+
+def test_drop_connect_thins_weights_and_leaves_them_as_they_are() -> None:
+    inner = nn.Linear(6, 5)
+    module, x = wp.DropConnect(inner, 0.5), wp.random.normal((3, 6), wp.Key(0))
+    before = inner.weight.clone()
+    y = run(module, x)
+    thinned = wp.dropout(inner.weight, 0.5, key=wp.Key(0).fold(""))
+    assert torch.equal(y, torch.nn.functional.linear(x, thinned, inner.bias))
+    y.sum().backward()
+    assert inner.weight.grad is not None
+    assert torch.equal(inner.weight.grad == 0, thinned == 0)
+    assert torch.equal(inner.weight, before)
+    with pytest.raises(wp.WellposedError, match="expected some of"):
+        wp.DropConnect(inner, 0.5, names=["wieght"])
+
+
+def test_drop_connect_on_recurrent_layers() -> None:
+    """At p = 1 on the recurrent weight, an LSTM's steps no longer see each other's hidden state."""
+    inner = nn.LSTM(3, 4, num_layers=2)
+    module = wp.DropConnect(inner, 1.0, names=["weight_hh_l0", "weight_hh_l1"])
+    x = wp.random.normal((5, 2, 3), wp.Key(0))
+    cut = copy.deepcopy(inner)
+    for name in module.names:
+        cut.get_parameter(name).detach().zero_()
+    assert torch.equal(run(module, x)[0], cut(x)[0])
+    assert not torch.equal(inner(x)[0], cut(x)[0])
+
+
+def test_zoneout_keeps_elements_of_both_states_of_an_lstm_cell() -> None:
+    cell = nn.LSTMCell(3, 4)
+    module = wp.Zoneout(cell, 0.5, cell_p=0.25)
+    x, state = torch.ones(200, 3), (torch.full((200, 4), 5.0), torch.full((200, 4), 7.0))
+    with wp.keyed(0):
+        new = module(x, state)
+    for before, after, moved, p in zip(state, cell(x, state), new, (0.5, 0.25), strict=True):
+        stayed = moved == before
+        assert torch.allclose(moved[~stayed], after[~stayed])
+        assert abs(float(stayed.float().mean()) - p) < 5 * math.sqrt(p * (1 - p) / 800)
+    assert torch.allclose(module.eval()(x, state)[0], 0.5 * state[0] + 0.5 * cell(x, state)[0])
+    with pytest.raises(wp.WellposedError, match="expected an nn"):
+        wp.Zoneout(nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+def test_layer_drop_leaves_layers_out() -> None:
+    layers = [linear() for _ in range(3)]
+    module, x = wp.LayerDrop(layers, 0.5), torch.ones(1, 6)
+    seen = []
+    for step in range(40):
+        y = run(module, x, step)
+        matches = []
+        for kept in itertools.product((0, 1), repeat=3):
+            z = x
+            for layer, keep in zip(layers, kept, strict=True):
+                z = layer(z) if keep else z
+            if torch.equal(z, y):
+                matches.append(kept)
+        assert len(matches) == 1
+        seen += matches
+    assert len(set(seen)) == 8
+
+
+def test_concrete_dropout_learns_its_probability() -> None:
+    """As the temperature falls it becomes dropout; its penalty alone draws p to one half."""
+    layer = wp.ConcreteDropout(0.3, temperature=1e-4)
+    y = run(layer, torch.ones(1 << 16)).detach()
+    assert abs(float((y < 0.01).float().mean()) - 0.3) < 5 * math.sqrt(0.21 / (1 << 16))
+    assert abs(float(y.mean()) - 1) < 0.02
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        layer.penalty(torch.zeros(4, 8), weight_decay=0.0, entropy=0.1).backward()
+        optimizer.step()
+    assert abs(float(layer.p.detach()) - 0.5) < 1e-3
+    x = torch.ones(3)
+    assert layer.eval()(x) is x
+    with pytest.raises(wp.WellposedError, match=r"p in \(0, 1\)"):
+        wp.ConcreteDropout(0.0)
+
+
+def test_concrete_dropout_gradcheck() -> None:
+    layer = wp.ConcreteDropout(0.3).double()
+    x = wp.random.normal((3, 4), wp.Key(0), dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, logit: run(layer, x), (x, layer.logit))
+    weight = torch.ones(2, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda logit: layer.penalty(weight, weight_decay=0.1, entropy=0.2), layer.logit)

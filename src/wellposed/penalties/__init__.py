@@ -15,6 +15,8 @@ from wellposed.penalties.nonconvex import L0 as L0
 from wellposed.penalties.nonconvex import MCP as MCP
 from wellposed.penalties.nonconvex import SCAD as SCAD
 from wellposed.penalties.nonconvex import LHalf as LHalf
+from wellposed.penalties.paths import PathResult as PathResult
+from wellposed.penalties.paths import path as path
 from wellposed.penalties.plan import PenaltyPlan as PenaltyPlan
 from wellposed.penalties.plan import PlanRow as PlanRow
 from wellposed.penalties.reference import AdaptiveL1 as AdaptiveL1

@@ -168,6 +168,49 @@ class Penalty:
         moved = (w - self.prox(w - step * grad, step)) / step
         return moved.detach().abs().amax() if moved.numel() else moved.new_zeros((), dtype=moved.abs().dtype)
 
+    def lambda_max(self, grad: Tensor) -> float:
+        """The least number that, multiplied with this penalty, holds a weight at zero against a gradient.
+
+        Where the loss has gradient ``grad`` at w = 0, 0 is stationary for loss + c * Omega from this c on: max |grad| / lam
+        for L1. It is found by bisection on the prox, and the upper end is returned.
+
+        Args:
+            grad: The gradient of the loss at w = 0, of the weight's shape.
+
+        Returns:
+            The number, >= 0.
+
+        Raises:
+            WellposedError: As for :meth:`prox`; if no number does it (L2), or the penalty is a constraint or L0.
+
+        Example:
+            >>> from wellposed.penalties import L1
+            >>> round(L1(0.5).lambda_max(torch.tensor([1.0, -3.0])), 9)
+            6.0
+        """
+        if not self.traits.gradient:
+            raise WellposedError(f"{self!r} has no lambda_max: it has no slope at zero")
+        step = 2.0**-10  # small, so that penalties that are not convex have their local minimum at zero
+        pull = -step * (grad.detach().to(torch.complex128) if grad.is_complex() else grad.detach().double())
+
+        def holds(factor: float) -> bool:
+            return not bool(self.prox(pull, factor * step).any())
+
+        if holds(0.0):
+            return 0.0
+        high = 1.0
+        while not holds(high):
+            high *= 2
+            if high > 2.0**200:
+                raise WellposedError(f"{self!r} has no lambda_max: no multiple of it holds a weight at exactly zero")
+        low = high / 2
+        while holds(low):
+            low, high = low / 2, low
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if holds(middle) else (middle, high)
+        return high
+
     def _value(self, w: Tensor) -> Tensor:
         raise NotImplementedError
 

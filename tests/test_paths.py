@@ -1,0 +1,123 @@
+"""Paths of fits over strengths, against scikit-learn's."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import Lasso, LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+import wellposed as wp
+from penalty_tools import X, Y
+from wellposed.penalties import L1, L2, ElasticNet, GroupLasso, conventions, path, regularize
+
+DATA = torch.from_numpy(X), torch.from_numpy(Y)[:, None] + 152.0
+
+
+def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().mean() / 2
+
+
+def linear(bias: bool) -> Callable[[], nn.Module]:
+    return lambda: nn.Linear(10, 1, bias=bias, dtype=torch.float64)
+
+
+def nesterov(parameters: Any) -> torch.optim.Optimizer:
+    torch.set_num_threads(1)
+    return torch.optim.SGD(parameters, lr=0.2, momentum=0.9, nesterov=True)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_path_of_the_lasso_is_scikit_learns_from_the_first_weight_on(bias: bool) -> None:
+    data = DATA if bias else (DATA[0], torch.from_numpy(Y)[:, None])
+    fits = path(
+        linear(bias), data, L1(1.0), 8, loss=half_mean_square, optimizer=nesterov, validation=data, tolerance=1e-8
+    )
+    assert fits.lambdas[0] == pytest.approx(abs(X.T @ Y).max() / len(Y), rel=1e-6)
+    assert fits.zeros[0] == 10
+    for i, lam in enumerate(fits.lambdas):
+        peer = Lasso(alpha=lam, fit_intercept=bias, tol=1e-14, max_iter=100_000).fit(X, data[1].numpy()[:, 0])
+        found = fits.coefficients["weight"][i, 0].numpy()
+        np.testing.assert_array_equal(found == 0, peer.coef_ == 0)
+        np.testing.assert_allclose(found, peer.coef_, rtol=1e-4, atol=1e-6)
+        if bias:
+            assert float(fits.states[i]["bias"]) == pytest.approx(peer.intercept_, rel=1e-6)
+    assert fits.zeros == sorted(fits.zeros, reverse=True)
+    assert max(fits.kkt) <= 1e-8 * fits.lambdas[0]
+    assert fits.validation == fits.train
+    assert fits.best == len(fits.lambdas) - 1
+
+
+def test_a_path_draws_and_writes_itself() -> None:
+    fits = path(linear(True), DATA, ElasticNet(1.0, 0.1), [10.0, 30.0, 1.0], optimizer=nesterov, steps=200)
+    assert fits.lambdas == [30.0, 10.0, 1.0]
+    drawn = fits.plot(most=4)
+    assert len(drawn.axes[0].lines) == 4
+    assert json.loads(json.dumps(fits.to_dict()))["zeros"] == fits.zeros
+    with pytest.raises(wp.WellposedError, match="without validation"):
+        _ = fits.best
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"penalty": L2(1.0)}, "no lambda_max"),
+        ({"lambdas": 1}, "at least 2"),
+        ({"lambdas": [-1.0]}, "lambdas"),
+        ({"steps": 0}, "steps=0"),
+        ({"loss": lambda outputs, targets: (outputs - targets).square()}, "scalar"),
+        ({"data": (DATA[0], torch.zeros_like(DATA[1]))}, "no gradient"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], match: str) -> None:
+    arguments = {"model_fn": linear(False), "data": DATA, "penalty": L1(1.0), "optimizer": nesterov, **given}
+    with pytest.raises(wp.WellposedError, match=match):
+        path(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "wanted"),
+    [
+        (L1(0.5), 6.0),
+        (ElasticNet(0.5, 3.0), 6.0),
+        (GroupLasso(2.0, groups="columns"), 1.5),
+        (wp.penalties.MCP(1.5), 2.0),
+        (wp.penalties.NuclearNorm(1.0), 3.0),
+    ],
+)
+def test_lambda_max_is_where_zero_stops_being_stationary(penalty: Any, wanted: float) -> None:
+    gradient = torch.tensor([[3.0, 0.0], [0.0, -1.0]])
+    assert penalty.lambda_max(gradient) == pytest.approx(wanted, rel=1e-9)
+    assert penalty.lambda_max(torch.zeros(2, 2)) == 0
+
+
+@pytest.mark.slow
+def test_the_digits_table_of_l1_sparsity() -> None:
+    """The zeros of scikit-learn's example "L1 Penalty and Sparsity in Logistic Regression": 0-4 against 5-9."""
+    torch.set_num_threads(1)
+    pixels, labels = load_digits(return_X_y=True)
+    x, target = StandardScaler().fit_transform(pixels), labels > 4
+    data, sign = torch.from_numpy(x), torch.from_numpy(2.0 * target - 1)
+    ones = torch.ones(len(x), 1, dtype=torch.float64)
+    for c in (1.0, 0.1, 0.01):
+        # The example's solver is stochastic; the optimum that it is on the way to is what we hold to.
+        peer = LogisticRegression(C=c, l1_ratio=1.0, solver="saga", tol=1e-6, max_iter=5000, random_state=0)
+        wanted = peer.fit(x, target).coef_[0]
+        model = nn.Linear(64, 1, dtype=torch.float64)
+        nn.init.zeros_(model.weight)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.25, momentum=0.98, nesterov=True)
+        handle = regularize(optimizer, model, conventions.from_logistic_c(c, len(x), l1_ratio=1.0))
+        inputs = torch.cat([data, ones], 1)
+        for _ in range(4000):
+            outputs = data @ model.weight.detach()[0] + model.bias.detach()
+            slope = -(sign * torch.sigmoid(-sign * outputs)) @ inputs / len(x)
+            model.weight.grad, model.bias.grad = slope[None, :-1], slope[-1:]
+            optimizer.step()
+        zeros = int((model.weight == 0).sum())
+        assert abs(zeros - int((wanted == 0).sum())) <= 2
+        assert handle.sparsity() == zeros / 64

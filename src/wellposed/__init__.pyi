@@ -18,7 +18,9 @@ from wellposed.dropouts import LockedDropout as LockedDropout
 from wellposed.dropouts import TokenDropout as TokenDropout
 from wellposed.dropouts import Zoneout as Zoneout
 from wellposed.dropouts import checkpoint_context as checkpoint_context
+from wellposed.dropouts import convert_dropout as convert_dropout
 from wellposed.dropouts import dropout as dropout
+from wellposed.dropouts import dropout_conversion as dropout_conversion
 from wellposed.dropouts import keyed as keyed
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.penalties import L1 as L1

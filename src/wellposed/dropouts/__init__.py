@@ -1,5 +1,8 @@
 """What is left out of a forward pass: dropout whose mask is a pure function of a key, a call and an index."""
 
+from wellposed.dropouts.convert import Conversion as Conversion
+from wellposed.dropouts.convert import convert_dropout as convert_dropout
+from wellposed.dropouts.convert import dropout_conversion as dropout_conversion
 from wellposed.dropouts.functional import dropout as dropout
 from wellposed.dropouts.learned import ConcreteDropout as ConcreteDropout
 from wellposed.dropouts.modules import AlphaDropout as AlphaDropout

@@ -18,6 +18,7 @@ class DropBlock2d(Thinning):
     Args:
         p: The share of elements that are dropped, roughly: regions may overlap.
         block_size: The side of a region.
+        couple_channels: Whether the same regions are dropped from all channels of a sample.
 
     Shape:
         (N, C, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
@@ -32,11 +33,11 @@ class DropBlock2d(Thinning):
     Source: Ghiasi et al. (2018).
     """
 
-    def __init__(self, p: float = 0.1, block_size: int = 7) -> None:
+    def __init__(self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False) -> None:
         super().__init__(p)
         if block_size < 1:
             raise WellposedError(f"DropBlock2d was given block_size={block_size}; expected a positive integer")
-        self.block_size = block_size
+        self.block_size, self.couple_channels = block_size, couple_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop regions of ``x``; outside training, return ``x`` itself."""
@@ -46,7 +47,8 @@ class DropBlock2d(Thinning):
             return x
         height, width = x.shape[2:]
         sides = min(self.block_size, height), min(self.block_size, width)
-        corners = (*x.shape[:2], height - sides[0] + 1, width - sides[1] + 1)
+        channels = 1 if self.couple_channels else x.shape[1]
+        corners = (x.shape[0], channels, height - sides[0] + 1, width - sides[1] + 1)
         rate = min(1.0, self.p * height * width / (sides[0] * sides[1] * corners[2] * corners[3]))
         starts = (noise(self, x, corners, "uniform") < rate).to(x.dtype)
         padding = (sides[1] - 1, sides[1] - 1, sides[0] - 1, sides[0] - 1)
@@ -55,7 +57,7 @@ class DropBlock2d(Thinning):
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""
-        return f"p={self.p}, block_size={self.block_size}"
+        return f"p={self.p}, block_size={self.block_size}, couple_channels={self.couple_channels}"
 
 
 class TokenDropout(Thinning):

@@ -1,0 +1,185 @@
+"""``wp.convert_dropout`` on models of torch, timm, torchvision and transformers."""
+
+import importlib
+import types
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import wellposed as wp
+from wellposed.dropouts.streams import Stochastic
+
+
+def peer(name: str) -> types.ModuleType:
+    """A library to run beside; on a CPU build of torch, the registry's torchvision needs its operators declared."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        FRAGMENTS.append(fragment)
+    except ImportError:
+        pass
+    library: types.ModuleType = pytest.importorskip(name)
+    return library
+
+
+FRAGMENTS: list[Any] = []
+
+
+class Home(nn.Module):
+    """Dropout of every kind that torch has, some shared, some in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Dropout(0.1)
+        self.inner = nn.Sequential(nn.Dropout1d(0.2), nn.Dropout2d(0.3).eval(), nn.Dropout3d(0.4))
+        self.alpha, self.feature = nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.6)
+        self.again = self.a
+        self.ours = wp.DropPath(0.7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.again(self.a(x))
+        return y
+
+
+def test_torchs_modules_are_swapped_in_place_and_named() -> None:
+    model = Home()
+    assert wp.convert_dropout(model) is model
+    kinds = {
+        path: (type(m), m.p, m.training, m.stream) for path, m in model.named_modules() if isinstance(m, Stochastic)
+    }
+    assert kinds == {
+        "a": (wp.Dropout, 0.1, True, "a"),
+        "inner.0": (wp.Dropout1d, 0.2, True, "inner.0"),
+        "inner.1": (wp.Dropout2d, 0.3, False, "inner.1"),
+        "inner.2": (wp.Dropout3d, 0.4, True, "inner.2"),
+        "alpha": (wp.AlphaDropout, 0.5, True, "alpha"),
+        "feature": (wp.FeatureAlphaDropout, 0.6, True, "feature"),
+        "ours": (wp.DropPath, 0.7, True, "ours"),
+    }
+    assert model.again is model.a
+    with wp.keyed(0):
+        y = wp.convert_dropout(model).a(torch.ones(64))
+    assert torch.equal(y == 0, wp.random.bernoulli(64, wp.Key(0).fold("a"), 0.1))
+
+
+def test_seeds_set_streams_apart() -> None:
+    one, two = wp.convert_dropout(Home(), seed=1), wp.convert_dropout(Home(), seed=2)
+    with wp.keyed(0):
+        assert not torch.equal(one(torch.ones(64)), two(torch.ones(64)))
+
+
+def test_the_report_touches_nothing() -> None:
+    model = Home()
+    report = wp.dropout_conversion(model)
+    assert type(model.a) is nn.Dropout
+    assert report.swapped["inner.1"] == "Dropout2d(p=0.3)"
+    assert report.named == ("ours",)
+    assert report.left == {}
+    assert "a -> Dropout(p=0.1)" in str(report)
+
+
+class Functional(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.dropout(x, 0.5, self.training)
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5 if self.training else 0.0)
+
+
+class Own(nn.Dropout):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def test_what_is_left_is_named_and_warned_of() -> None:
+    hooked = nn.Dropout(0.5)
+    hooked.register_forward_hook(lambda *_: None)
+    model = nn.ModuleDict(
+        {
+            "functional": Functional(),
+            "attention": nn.MultiheadAttention(4, 2, dropout=0.1),
+            "quiet": nn.MultiheadAttention(4, 2),
+            "lstm": nn.LSTM(3, 3, 2, dropout=0.2),
+            "hooked": hooked,
+            "fine": nn.Dropout(0.1),
+        }
+    )
+    with pytest.warns(UserWarning, match="left dropout as it is"):
+        wp.convert_dropout(model)
+    left = wp.dropout_conversion(model).left
+    assert sorted(left) == ["attention", "functional", "hooked", "lstm"]
+    assert "nn.functional.dropout (line" in left["functional"]
+    assert "scaled_dot_product_attention" in left["functional"]
+    assert isinstance(model["fine"], wp.Dropout)
+    assert model["hooked"] is hooked
+
+
+def test_a_subclass_with_its_own_forward_is_not_taken_for_its_parent() -> None:
+    own = Own(0.5)
+    model = nn.Sequential(own)
+    with pytest.warns(UserWarning, match="0: Own is a class of its own"):
+        wp.convert_dropout(model)
+    assert model[0] is own
+
+
+def test_a_lone_dropout_is_replaced() -> None:
+    assert isinstance(wp.convert_dropout(nn.Dropout(0.3)), wp.Dropout)
+
+
+def check(model: nn.Module, x: Tensor, swapped: set[str]) -> None:
+    """The right kinds are swapped, nothing is left, outputs outside training stay, masks in training are keyed."""
+    model.eval()
+    before = _tensor(model(x))
+    report = wp.dropout_conversion(model)
+    assert {new.partition("(")[0] for new in report.swapped.values()} == swapped
+    wp.convert_dropout(model)
+    assert torch.equal(_tensor(model(x)), before)
+    for module in model.modules():
+        if isinstance(module, Stochastic):
+            module.train()
+    with wp.keyed(0):
+        first = _tensor(model(x))
+    with wp.keyed(0):
+        assert torch.equal(_tensor(model(x)), first)
+    assert not torch.equal(first, before)
+
+
+def _tensor(output: Any) -> Tensor:
+    tensor: Tensor = output if isinstance(output, Tensor) else output[0]
+    return tensor
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_timm() -> None:
+    timm = peer("timm")
+    options = {"drop_path_rate": 0.3, "proj_drop_rate": 0.1, "drop_rate": 0.1, "depth": 2, "embed_dim": 24}
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_heads=2, num_classes=5, **options)
+    check(model, torch.ones(2, 3, 32, 32), {"Dropout", "DropPath"})
+    layers = importlib.import_module("timm.layers")
+    block = wp.convert_dropout(nn.Sequential(layers.DropBlock2d(0.2, 3), layers.PatchDropout(0.5, num_prefix_tokens=1)))
+    assert repr(block[0]) == "DropBlock2d(p=0.2, block_size=3, couple_channels=True)"
+    assert repr(block[1]) == "TokenDropout(p=0.5, prefix=1)"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchvision() -> None:
+    peer("timm")
+    ops = pytest.importorskip("torchvision.ops")
+    model = nn.Sequential(ops.StochasticDepth(0.5, "row"), ops.StochasticDepth(0.2, "batch"), ops.DropBlock2d(0.3, 3))
+    check(model, torch.ones(8, 3, 8, 8), {"DropPath", "DropBlock2d"})
+    assert [repr(m) for m in model] == [
+        "DropPath(p=0.5, mode='row')",
+        "DropPath(p=0.2, mode='batch')",
+        "DropBlock2d(p=0.3, block_size=3, couple_channels=False)",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers() -> None:
+    peer("transformers")
+    beit = pytest.importorskip("transformers.models.beit.modeling_beit")
+    model = nn.Sequential(nn.Linear(4, 4), beit.BeitDropPath(0.4), nn.Dropout(0.1))
+    check(model, torch.ones(16, 4), {"DropPath", "Dropout"})

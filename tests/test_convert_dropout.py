@@ -17,9 +17,9 @@ def peer(name: str) -> types.ModuleType:
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        fragment: Any = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            fragment.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         FRAGMENTS.append(fragment)
     except ImportError:
         pass
@@ -52,7 +52,7 @@ def test_torchs_modules_are_swapped_in_place_and_named() -> None:
     kinds = {
         path: (type(m), m.p, m.training, m.stream) for path, m in model.named_modules() if isinstance(m, Stochastic)
     }
-    assert kinds == {
+    wanted: dict[str, object] = {
         "a": (wp.Dropout, 0.1, True, "a"),
         "inner.0": (wp.Dropout1d, 0.2, True, "inner.0"),
         "inner.1": (wp.Dropout2d, 0.3, False, "inner.1"),
@@ -61,6 +61,7 @@ def test_torchs_modules_are_swapped_in_place_and_named() -> None:
         "feature": (wp.FeatureAlphaDropout, 0.6, True, "feature"),
         "ours": (wp.DropPath, 0.7, True, "ours"),
     }
+    assert kinds == wanted
     assert model.again is model.a
     with wp.keyed(0):
         y = wp.convert_dropout(model).a(torch.ones(64))

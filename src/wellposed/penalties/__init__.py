@@ -3,6 +3,8 @@
 from wellposed.penalties import constraints as constraints
 from wellposed.penalties import conventions as conventions
 from wellposed.penalties import schedules as schedules
+from wellposed.penalties.activity import ActivityPenalty as ActivityPenalty
+from wellposed.penalties.activity import penalize_activity as penalize_activity
 from wellposed.penalties.attach import Handle as Handle
 from wellposed.penalties.attach import regularize as regularize
 from wellposed.penalties.base import Penalty as Penalty

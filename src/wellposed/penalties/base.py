@@ -171,8 +171,8 @@ class Penalty:
     def lambda_max(self, grad: Tensor) -> float:
         """The least number that, multiplied with this penalty, holds a weight at zero against a gradient.
 
-        Where the loss has gradient ``grad`` at w = 0, 0 is stationary for loss + c * Omega from this c on: max |grad| / lam
-        for L1. It is found by bisection on the prox, and the upper end is returned.
+        Where the loss has gradient ``grad`` at w = 0, 0 is stationary for loss + c * Omega from this c on; for L1 it is
+        max |grad| / lam. It is found by bisection on the prox, and the upper end is returned.
 
         Args:
             grad: The gradient of the loss at w = 0, of the weight's shape.

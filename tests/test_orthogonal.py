@@ -46,7 +46,7 @@ READ_AS: list[tuple[tuple[int, ...], Axes, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "axes", "matrices"), READ_AS, ids=str)
+@pytest.mark.parametrize(("shape", "axes", "matrices"), READ_AS, ids=[f"{shape}-{axes}" for shape, axes, _ in READ_AS])
 def test_each_matrix_of_a_weight_is_orthogonal(shape: tuple[int, ...], axes: Axes, matrices: Any) -> None:
     read = matrices(wp.init.Orthogonal(0.5)(shape, KEY, axes=axes, dtype=DOUBLE)) / 0.5
     assert gram_error(read) < 1e-14

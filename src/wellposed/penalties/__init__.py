@@ -9,6 +9,9 @@ from wellposed.penalties.attach import Handle as Handle
 from wellposed.penalties.attach import regularize as regularize
 from wellposed.penalties.base import Penalty as Penalty
 from wellposed.penalties.base import Traits as Traits
+from wellposed.penalties.compaction import CompactPlan as CompactPlan
+from wellposed.penalties.compaction import compact as compact
+from wellposed.penalties.compaction import plan_compact as plan_compact
 from wellposed.penalties.group import GroupLasso as GroupLasso
 from wellposed.penalties.group import GroupMCP as GroupMCP
 from wellposed.penalties.group import SparseGroupLasso as SparseGroupLasso

@@ -12,8 +12,8 @@ from wellposed.init.apply import region
 from wellposed.init.plan import Plan, Row
 from wellposed.init.targets import find, reach
 
-_CHUNK = 1 << 18  # entries looked at a time
-_MOST = 1 << 22  # entries of a weight that its standard deviation is taken from
+_CHUNK = 1 << 15  # entries looked at a time: few enough for one thread
+_MOST = 1 << 20  # entries of a weight that its standard deviation is taken from
 _SIGMAS = 6.0
 
 
@@ -117,13 +117,13 @@ def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:
     pivot = float(pieces[0][(0,) * pieces[0].ndim])
     count, total, squares = 0, 0.0, 0.0
     for piece in pieces:
-        if not math.isfinite(float(piece.sum(dtype=torch.promote_types(piece.dtype, torch.float32)))):
+        if not all(math.isfinite(float(end)) for end in torch.aminmax(piece)):
             return math.nan, math.nan, 0
         for block in _blocks(piece):
             wide = block.to(torch.promote_types(block.dtype, torch.float32)).flatten() - pivot
             count += wide.numel()
             total += float(wide.sum())
-            squares += float(torch.dot(wide, wide))
+            squares += float(wide.square_().sum())
     mean = total / count
     return pivot + mean, max(squares / count - mean * mean, 0.0), count
 

@@ -319,6 +319,10 @@ class Sparse(Whole):
 def haar(count: int, rows: int, columns: int, key: Key, like: Tensor) -> Tensor:
     """Matrices with orthonormal rows or columns, whichever are the fewer, uniformly distributed.
 
+    The orthogonal factor of a normal matrix is uniform once the triangular one has a positive diagonal. Its k-th
+    reflection is that of a normal vector which the reflections before it do not touch, so the vectors are drawn as they
+    are and nothing is factorised.
+
     Args:
         count: How many.
         rows: Of each.
@@ -329,14 +333,19 @@ def haar(count: int, rows: int, columns: int, key: Key, like: Tensor) -> Tensor:
     Returns:
         Of shape (count, rows, columns), float64 or float32.
 
-    Source: Mezzadri (2007): the orthogonal factor of a normal matrix is uniform once the triangular one has a positive
-    diagonal.
+    Source: Stewart (1980); Mezzadri (2007).
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
-    tall = (count, max(rows, columns), min(rows, columns))
-    q: Tensor
-    q, r = torch.linalg.qr(random.normal(tall, key, dtype=dtype, device=like.device))
-    q *= r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    long, short = max(rows, columns), min(rows, columns)
+    vectors = random.normal((count, long, short), key, dtype=dtype, device=like.device).tril_()
+    first = vectors.diagonal(dim1=-2, dim2=-1).to(torch.float64)
+    image = -torch.linalg.vector_norm(vectors, dim=-2, dtype=torch.float64).copysign(first)
+    empty = image == 0  # the vector of one entry that may be exactly 0: any sign will do
+    first, image = first.masked_fill(empty, 1.0), image.masked_fill(empty, -1.0)
+    weights = ((image - first) / image).to(dtype)
+    vectors /= (first - image).to(dtype).unsqueeze(-2)
+    q: Tensor = torch.linalg.householder_product(vectors, weights)
+    q *= image.sign().to(dtype).unsqueeze(-2)
     return q if rows >= columns else q.mT
 
 

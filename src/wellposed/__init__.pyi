@@ -22,6 +22,7 @@ from wellposed.dropouts import convert_dropout as convert_dropout
 from wellposed.dropouts import dropout as dropout
 from wellposed.dropouts import dropout_conversion as dropout_conversion
 from wellposed.dropouts import keyed as keyed
+from wellposed.dropouts import monte_carlo as monte_carlo
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.penalties import L1 as L1
 from wellposed.penalties import L2 as L2

@@ -11,6 +11,8 @@ from wellposed.dropouts.modules import Dropout1d as Dropout1d
 from wellposed.dropouts.modules import Dropout2d as Dropout2d
 from wellposed.dropouts.modules import Dropout3d as Dropout3d
 from wellposed.dropouts.modules import FeatureAlphaDropout as FeatureAlphaDropout
+from wellposed.dropouts.montecarlo import Samples as Samples
+from wellposed.dropouts.montecarlo import monte_carlo as monte_carlo
 from wellposed.dropouts.noise import GaussianDropout as GaussianDropout
 from wellposed.dropouts.paths import DropPath as DropPath
 from wellposed.dropouts.paths import LayerDrop as LayerDrop

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 from wellposed.random.key import Key
@@ -24,6 +24,7 @@ class Scope:
         self.key, self.call, self.row = key, call, row
         self.counts: dict[str, int] = {}
         self.replays = False  # whether the counts are those of a checkpointed segment that runs again
+        self.shift: Tensor | None = None  # what ``wellposed::stream`` adds to a name, a row for each sample under vmap
         self._names: dict[nn.Module, str] = {}
         self._keys: dict[str, tuple[int, int]] = {}
         self._first_node = torch._C._autograd._get_sequence_nr()
@@ -119,6 +120,17 @@ def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) 
     key = seed if isinstance(seed, Key) else Key(seed)
     call = (step << _MICROBATCH | microbatch) << _COUNT
     with _enter(Scope(key, call, _within("row", row, 2**40))):
+        yield
+
+
+@contextlib.contextmanager
+def keyed_sample(seed: int | Key, first: int, sample: Tensor) -> Iterator[None]:
+    """``keyed(seed, first + sample)``, where the sample is an int64 scalar that vmap may have batched."""
+    key = seed if isinstance(seed, Key) else Key(seed)
+    scope = Scope(key, first << _MICROBATCH + _COUNT, 0)
+    zero = torch.zeros_like(sample)
+    scope.shift = torch.stack([zero, sample << _MICROBATCH + _COUNT, zero])
+    with _enter(scope):
         yield
 
 

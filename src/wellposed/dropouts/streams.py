@@ -52,7 +52,12 @@ class Stochastic(nn.Module):
 
     def next_words(self, x: Tensor) -> Tensor:
         """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
-        words: Tensor = torch.ops.wellposed.stream(x, self._number)
+        words: Tensor
+        scope = None if torch.compiler.is_compiling() else current_scope()
+        if scope is not None and scope.shift is not None:
+            words = torch.ops.wellposed.stream(self._number, self._number)
+            return words + scope.shift
+        words = torch.ops.wellposed.stream(x, self._number)
         return words
 
     def _refuse_to_guess(self) -> None:

@@ -9,6 +9,7 @@ from wellposed.dropouts import Dropout as Dropout
 from wellposed.dropouts import Dropout1d as Dropout1d
 from wellposed.dropouts import Dropout2d as Dropout2d
 from wellposed.dropouts import Dropout3d as Dropout3d
+from wellposed.dropouts import DropoutSchedule as DropoutSchedule
 from wellposed.dropouts import DropPath as DropPath
 from wellposed.dropouts import EmbeddingDropout as EmbeddingDropout
 from wellposed.dropouts import FeatureAlphaDropout as FeatureAlphaDropout
@@ -22,6 +23,7 @@ from wellposed.dropouts import convert_dropout as convert_dropout
 from wellposed.dropouts import dropout as dropout
 from wellposed.dropouts import dropout_conversion as dropout_conversion
 from wellposed.dropouts import keyed as keyed
+from wellposed.dropouts import lint_dropout as lint_dropout
 from wellposed.dropouts import monte_carlo as monte_carlo
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.penalties import L1 as L1

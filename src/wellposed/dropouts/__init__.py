@@ -5,6 +5,8 @@ from wellposed.dropouts.convert import convert_dropout as convert_dropout
 from wellposed.dropouts.convert import dropout_conversion as dropout_conversion
 from wellposed.dropouts.functional import dropout as dropout
 from wellposed.dropouts.learned import ConcreteDropout as ConcreteDropout
+from wellposed.dropouts.lint import DropoutFinding as DropoutFinding
+from wellposed.dropouts.lint import lint_dropout as lint_dropout
 from wellposed.dropouts.modules import AlphaDropout as AlphaDropout
 from wellposed.dropouts.modules import Dropout as Dropout
 from wellposed.dropouts.modules import Dropout1d as Dropout1d
@@ -18,6 +20,7 @@ from wellposed.dropouts.paths import DropPath as DropPath
 from wellposed.dropouts.paths import LayerDrop as LayerDrop
 from wellposed.dropouts.recurrent import DropConnect as DropConnect
 from wellposed.dropouts.recurrent import Zoneout as Zoneout
+from wellposed.dropouts.schedule import DropoutSchedule as DropoutSchedule
 from wellposed.dropouts.scope import checkpoint_context as checkpoint_context
 from wellposed.dropouts.scope import keyed as keyed
 from wellposed.dropouts.structured import DropBlock2d as DropBlock2d

@@ -168,12 +168,12 @@ def _drops_by_itself(module: nn.Module) -> str:
         return f"{name} is a class of its own that extends one of torch's"
     if type(module).__module__.startswith("torch.nn."):
         return ""
-    calls = sorted(set(_functional_calls(type(module))))
+    calls = sorted({call for call, _ in functional_dropout(type(module))})
     return f"{name} calls {', '.join(calls)}" if calls else ""
 
 
-def _functional_calls(kind: type[nn.Module]) -> Iterator[str]:
-    """The calls of functional dropout in the source of a class, as "function (line)"."""
+def functional_dropout(kind: type[nn.Module]) -> Iterator[tuple[str, bool]]:
+    """The calls of functional dropout in the source of a class: "function (line)", and whether the mode guards it."""
     try:
         source, first = inspect.getsourcelines(kind)
         tree = ast.parse(textwrap.dedent("".join(source)))
@@ -182,17 +182,18 @@ def _functional_calls(kind: type[nn.Module]) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             function = ast.unparse(node.func)
-            last = function.rpartition(".")[2]
-            options = {option.arg: option.value for option in node.keywords}
-            drops = function.startswith(("F.", "torch.", "nn.functional.", "functional.")) and last in _FUNCTIONS
-            rate = options.get("dropout_p")
-            drops |= (
-                last == "scaled_dot_product_attention" and rate is not None and ast.unparse(rate) not in ("0", "0.0")
-            )
-            if drops:
-                yield f"{function} (line {first + node.lineno - 1})"
+            prefix, _, last = function.rpartition(".")
+            options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+            rate = options.get("dropout_p", "0.0")
+            where = f"{function} (line {first + node.lineno - 1})"
+            if prefix in _HOMES and last in _FUNCTIONS:
+                mode = options.get("training") or (ast.unparse(node.args[2]) if len(node.args) > 2 else "True")
+                yield where, mode != "True"
+            elif last == "scaled_dot_product_attention" and rate not in ("0", "0.0"):
+                yield where, "training" in rate or not rate.replace(".", "").isdigit()
 
 
+_HOMES = ("F", "functional", "nn.functional", "torch.nn.functional", "torch")
 _FUNCTIONS = frozenset(
     ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 ) | {"dropout_", "feature_dropout"}

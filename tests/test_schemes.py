@@ -17,6 +17,12 @@ KEY = wp.Key(11)
 DOUBLE = torch.float64
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Small products gain nothing from threads, and lose much where tests run side by side."""
+    torch.set_num_threads(1)
+
+
 def chain(depth: int, width: int, act: Callable[[], nn.Module]) -> nn.Sequential:
     layers = itertools.chain.from_iterable((nn.Linear(width, width, bias=False), act()) for _ in range(depth))
     return nn.Sequential(*layers)

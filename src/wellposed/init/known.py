@@ -74,14 +74,17 @@ def _transposed(module: Any) -> Parts:
     return {"weight": Part("weight", _TRANSPOSED), "bias": Part("bias")}
 
 
-@role("GPT2Attention", "DecisionTransformerGPT2Attention")
+@role(
+    "transformers.models.gpt2.modeling_gpt2.GPT2Attention",
+    "transformers.models.decision_transformer.modeling_decision_transformer.DecisionTransformerGPT2Attention",
+)
 def _gpt2_attention(module: Any) -> Parts:
     if module.is_cross_attention:
         return {"c_attn.weight": blocks("kv", module.split_size, axes=_TRANSPOSED, dim=1)}
     return {"c_attn.weight": blocks("qkv", module.split_size, axes=_TRANSPOSED, dim=1)}
 
 
-@role_pattern(r"\w*Experts")
+@role_pattern(r"transformers\..*\.\w*Experts")
 def _experts(module: Any) -> Parts:
     """Stacked weights of the form (experts, out, in), gate and up projection side by side."""
     transposed = getattr(module, "is_transposed", False)
@@ -95,7 +98,7 @@ def _experts(module: Any) -> Parts:
     return parts
 
 
-@role_pattern(r"\w*(TopKRouter|MoeRouter|MoERouter)")
+@role_pattern(r"transformers\..*\.\w*(TopKRouter|MoeRouter|MoERouter)")
 def _router(module: Any) -> Parts:
     return {"weight": Part("weight"), "bias": Part("bias"), "e_score_correction_bias": Part("fixed", start=Zeros())}
 
@@ -151,7 +154,7 @@ def _packed_attention(module: Any) -> Parts:
     return parts
 
 
-@role("WindowAttention")
+@role("timm.models.swin_transformer.WindowAttention", "timm.models.swin_transformer_v2.WindowAttention")
 def _window_attention(module: Any) -> Parts:
     parts = dict(_packed_attention(module))
     parts["logit_scale"] = Part("fixed", start=Constant(math.log(10.0)))

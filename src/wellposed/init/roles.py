@@ -98,7 +98,7 @@ def role(*types: type[nn.Module] | str) -> Callable[[_D], _D]:
 
 
 def role_pattern(pattern: str) -> Callable[[_D], _D]:
-    """Register what parameters are for, for all types whose name matches and that have no row."""
+    """Register what parameters are for, for all types whose full name matches and that have no row."""
 
     def register(describe: _D) -> _D:
         _PATTERNS.append((re.compile(pattern), describe))
@@ -132,7 +132,9 @@ def _find(cls: type[nn.Module]) -> Describe | None:
         for name in (base, f"{base.__module__}.{base.__qualname__}", base.__name__):
             if name in _TABLE:
                 return _TABLE[name]
-    return next((describe for pattern, describe in _PATTERNS if pattern.fullmatch(cls.__name__)), None)
+    return next(
+        (describe for pattern, describe in _PATTERNS if pattern.fullmatch(f"{cls.__module__}.{cls.__name__}")), None
+    )
 
 
 _BIAS = Part("bias")
@@ -232,7 +234,7 @@ def _normalisation(module: nn.Module) -> Parts:
     return {"weight": _SCALE, "bias": _BIAS}
 
 
-@role_pattern(r"\w*(LayerNorm|RMSNorm|GroupNorm|BatchNorm|LayerNorm2d|BatchNormAct2d)\w*")
+@role_pattern(r".*\.\w*(LayerNorm|RMSNorm|GroupNorm|BatchNorm|LayerNorm2d|BatchNormAct2d)\w*")
 def _normalisation_by_name(module: nn.Module) -> Parts:
     flat = all(p.ndim == 1 for p in module.parameters(recurse=False))
     return {"weight": _SCALE, "bias": _BIAS} if flat else {}

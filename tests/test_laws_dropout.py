@@ -246,3 +246,48 @@ def test_autocast_changes_nothing() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = wp.dropout(torch.ones(8), 0.5, key=KEY)
     assert torch.equal(y, wp.dropout(torch.ones(8), 0.5, key=KEY))
+
+
+def test_p_may_be_a_tensor_and_its_value_compiles_nothing_again() -> None:
+    torch.compiler.reset()
+    x = torch.ones(5, 7, requires_grad=True)
+    compiled = torch.compile(lambda x, p: wp.dropout(x, p, key=KEY), backend="aot_eager", fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for p in (0.0, 0.3, 0.9, 1.0):
+            wanted = wp.dropout(x, p, key=KEY)
+            rate = torch.tensor(p, dtype=torch.float64)
+            for y in (wp.dropout(x, rate, key=KEY), compiled(x, rate)):
+                assert torch.equal(y, wanted)
+                assert torch.equal(torch.autograd.grad(y.sum(), x)[0], wanted.detach())
+
+
+@pytest.mark.parametrize("dims", [None, (0,), (1,), (0, 2)])
+def test_each_sample_may_have_a_p_of_its_own(dims: tuple[int, ...] | None) -> None:
+    p = torch.tensor([0.0, 0.2, 0.7, 1.0], dtype=torch.float64)
+    x = wp.random.normal((4, 5, 6), KEY, dtype=torch.float64).requires_grad_()
+    y = wp.dropout(x, p, key=KEY, dims=dims)
+    for index, rate in enumerate(p.tolist()):
+        assert torch.equal(y[index], wp.dropout(x, rate, key=KEY, dims=dims)[index])
+    assert torch.autograd.gradcheck(lambda x: wp.dropout(x, p, key=KEY, dims=dims), x)
+    batch = torch.stack([x, 2 * x]).detach()
+    assert torch.equal(torch.func.vmap(lambda x: wp.dropout(x, p, key=KEY, dims=dims))(batch), torch.stack([y, 2 * y]))
+
+
+def test_tensors_that_cannot_be_p_are_refused() -> None:
+    x = torch.ones(4, 5)
+    for p, words in (
+        (torch.tensor(1.5), "expected a probability"),
+        (torch.tensor([0.1, 0.2, 0.3, math.nan]), "expected a probability"),
+        (torch.tensor([0.1, 0.2]), "one p for each index"),
+        (torch.ones(4, 5), "one p for each index"),
+        (torch.tensor(0.5, requires_grad=True), "ConcreteDropout"),
+    ):
+        with pytest.raises(wp.WellposedError, match=words):
+            wp.dropout(x, p, key=KEY)
+
+
+@pytest.mark.parametrize("p", [0.4, torch.tensor(0.4, dtype=torch.float64)])
+def test_a_block_of_a_complex_tensor(p: float | Tensor) -> None:
+    x = torch.complex(torch.ones(6, 4), torch.ones(6, 4))
+    whole = wp.dropout(x, p, key=KEY)
+    assert torch.equal(wp.dropout(x[2:5], p, key=KEY, box=wp.Box((6, 4), (2, 0))), whole[2:5])

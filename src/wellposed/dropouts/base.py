@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.dropouts.functional import check_input, check_probability
-from wellposed.dropouts.operator import part_of_batch, thin_any
+from wellposed.dropouts.functional import check_input
+from wellposed.dropouts.operator import check_probability, part_of_batch, thin_any
 from wellposed.dropouts.streams import Stochastic
 from wellposed.dropouts.thinning import is_plain, mask_of, thin_plain
 

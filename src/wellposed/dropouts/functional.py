@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wellposed.dropouts import operator as _operator  # noqa: F401  (declares wellposed::dropout)
-from wellposed.dropouts.thinning import mask_of, thin
+from wellposed.dropouts.operator import check_probability, thin_any
+from wellposed.dropouts.thinning import mask_of, thin, words_of
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 from wellposed.random.key import Key
@@ -16,7 +16,7 @@ _DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16
 
 def dropout(
     x: Tensor,
-    p: float = 0.5,
+    p: float | Tensor = 0.5,
     *,
     key: Key,
     call: int = 0,
@@ -33,7 +33,8 @@ def dropout(
     Args:
         x: A tensor of any shape and strides: float32, float64, bfloat16, float16, complex64 or complex128. A complex
             element is dropped or kept whole.
-        p: The probability that an element is dropped; 0 and 1 are exact.
+        p: The probability that an element is dropped; 0 and 1 are exact. A scalar tensor lets a compiled graph take a
+            new p without being compiled again; a vector holds one p for each index of dimension 0.
         key: The stream.
         call: Which draw of the stream, in [0, 2^64).
         dims: The dimensions that the mask varies over; elements that differ in others only are dropped together.
@@ -58,7 +59,8 @@ def dropout(
 
     Source: Srivastava et al. (2014); scaling while training: Hinton et al. (2012), inverted.
     """
-    check_probability("dropout", p)
+    if not isinstance(p, Tensor):
+        check_probability("dropout", p)
     if type(key) is not Key:
         raise WellposedError(f"dropout was given key={key!r} of type {type(key).__name__}; expected a wp.Key")
     if not 0 <= call < 2**64:
@@ -66,21 +68,40 @@ def dropout(
     check_input("dropout", x)
     if dims is not None:
         dims = counted_dims(dims, x.dim())
-    if not training or p == 0.0:
+    if not training:
+        return x
+    if isinstance(p, Tensor):
+        return _with_tensor(x, p, key, call, dims, box)
+    if p == 0.0:
         return x
     if x.is_complex():
-        counted = tuple(range(x.dim())) if dims is None else dims
-        box = None if box is None else Box((*box.shape, 2), (*box.offset, 0))
-        return torch.view_as_complex(
-            thin(torch.view_as_real(x.resolve_conj()), mask_of(p, key.words, call, counted, box))
-        )
+        parts, dims, box = _parts(x, dims, box)
+        return torch.view_as_complex(thin(parts, mask_of(p, key.words, call, dims, box)))
     return thin(x, mask_of(p, key.words, call, dims, box))
 
 
-def check_probability(name: str, p: float) -> None:
-    """Refuse a p outside [0, 1]; NaN is."""
-    if not 0.0 <= p <= 1.0:
-        raise WellposedError(f"{name} was given p={p}; expected a probability in [0, 1]")
+def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...] | None, box: Box | None) -> Tensor:
+    if p.requires_grad:
+        raise WellposedError(
+            "dropout was given a p that requires a gradient, which a mask of zeros and ones does not have; "
+            "detach it, or learn p with wp.ConcreteDropout"
+        )
+    if p.dim() > 1 or (p.dim() == 1 and (x.dim() == 0 or len(p) != x.shape[0])):
+        raise WellposedError(
+            f"dropout was given p of shape {tuple(p.shape)} for an input of shape {tuple(x.shape)}; "
+            "expected a scalar or one p for each index of dimension 0"
+        )
+    words = words_of(key.words, call)
+    if x.is_complex():
+        parts, dims, box = _parts(x, dims, box)
+        return torch.view_as_complex(thin_any(parts, words, p, dims, box))
+    return thin_any(x, words, p, dims, box)
+
+
+def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Tensor, tuple[int, ...], Box | None]:
+    """A complex tensor as a real one with a further dimension, over which no mask varies."""
+    box = None if box is None else Box((*box.shape, 2), (*box.offset, 0))
+    return torch.view_as_real(x.resolve_conj()), tuple(range(x.dim())) if dims is None else dims, box
 
 
 def check_input(name: str, x: Tensor) -> None:

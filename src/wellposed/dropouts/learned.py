@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wellposed.dropouts.functional import check_probability
 from wellposed.dropouts.noise import noise
+from wellposed.dropouts.operator import check_probability
 from wellposed.dropouts.streams import Stochastic
 from wellposed.errors import WellposedError
 

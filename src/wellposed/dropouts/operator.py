@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.dropouts.thinning import compute, mask_of
+from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
@@ -27,7 +28,7 @@ def thin_any(x: Tensor, words: Tensor, p: Tensor, dims: Sequence[int] | None = N
         x: The tensor.
         words: int64 of shape (3,): the 64 bits of the key, the call number, and the row at which the tensor stands in
             a larger batch.
-        p: A scalar tensor.
+        p: A scalar tensor, or one p for each index of dimension 0.
         dims: The dimensions that the mask varies over; ``None`` means all.
         box: The whole that the tensor is a part of.
 
@@ -50,8 +51,31 @@ def _compute(
 ) -> Tensor:
     seed, call, row = (number % 2**64 for number in words.tolist())
     box = Box(tuple(shape), tuple(offset)) if shape else part_of_batch(x, row, rows)
-    key = (seed & 0xFFFF_FFFF, seed >> 32)
-    return compute(x, mask_of(p.item(), key, call, None if dims is None else tuple(dims), box))
+    key, counted = (seed & 0xFFFF_FFFF, seed >> 32), None if dims is None else tuple(dims)
+    rates: list[float] = p.reshape(-1).tolist()
+    for rate in rates:
+        check_probability("dropout", rate)
+    if p.dim() == 0:
+        return compute(x, mask_of(rates[0], key, call, counted, box))
+    result = torch.empty_like(x)
+    for index, rate in enumerate(rates):
+        slab = x.narrow(rows, index, 1)
+        mask = mask_of(rate, key, call, counted, _slab(box, x, index, rows))
+        result.narrow(rows, index, 1).copy_(compute(slab, mask))
+    return result
+
+
+def _slab(box: Box | None, x: Tensor, index: int, dim: int) -> Box:
+    """Where index ``index`` of dimension ``dim`` lies."""
+    whole, offset = (x.shape, [0] * x.dim()) if box is None else (box.shape, list(box.offset))
+    offset[dim] += index
+    return Box(tuple(whole), tuple(offset))
+
+
+def check_probability(name: str, p: float) -> None:
+    """Refuse a p outside [0, 1]; NaN is."""
+    if not 0.0 <= p <= 1.0:
+        raise WellposedError(f"{name} was given p={p}; expected a probability in [0, 1]")
 
 
 def part_of_batch(x: Tensor, row: int, dim: int = 0) -> Box | None:

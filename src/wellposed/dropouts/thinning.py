@@ -155,6 +155,12 @@ def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:
     from wellposed.dropouts.operator import thin_any
 
     p, dims, box, (low, high, call, _, _) = mask
-    seed = (high << 32 | low) - (high >> 31 << 64)
-    words = torch.tensor([seed, call, 0], dtype=torch.int64, device="cpu")
-    return thin_any(x, words, torch.tensor(p, dtype=torch.float64, device="cpu"), dims, box)
+    rate = torch.tensor(p, dtype=torch.float64, device="cpu")
+    return thin_any(x, words_of((low, high), call), rate, dims, box)
+
+
+def words_of(key: tuple[int, int], call: int) -> Tensor:
+    """A stream as operators take it: the 64 bits of the key and of the call, and row 0, in an int64 tensor."""
+    low, high = key
+    signed = call if call < 9223372036854775808 else call - 18446744073709551616
+    return torch.tensor([(high << 32 | low) - (high >> 31 << 64), signed, 0], dtype=torch.int64, device="cpu")

@@ -167,3 +167,14 @@ def test_data_parallel_names_are_the_models() -> None:
     model = network()
     handle = regularize(SGD(model.parameters(), lr=0.1), nn.DataParallel(model), L1(0.1))
     assert {row.name for row in handle.plan} == {name for name, _ in model.named_parameters()}
+
+
+def test_narrow_second_moments_are_read_in_float32() -> None:
+    dtype = torch.bfloat16
+    w = nn.Parameter(torch.tensor([[0.0, 0.5], [1e-3, 2.0]], dtype=dtype))
+    optimizer = torch.optim.RMSprop([w], lr=0.01)
+    regularize(optimizer, [("w", w)], L1(0.1))
+    w.grad = torch.tensor([[0.0, 0.0], [0.3, 0.3]], dtype=dtype)
+    optimizer.step()
+    assert w.isfinite().all()
+    assert w.detach().flatten()[:2].eq(0).all()

@@ -33,8 +33,15 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (kind, name)
+        for kind in OPTIMIZERS
+        for name in PEERS
+        if kind == "adam" or name in ("lasso-strong", "elastic-net")
+    ],
+)
 def test_every_optimizer_reaches_scikit_learns_optimum_and_its_zeros(kind: str, name: str) -> None:
     optimizer, options = OPTIMIZERS[kind]
     penalty, peer = PEERS[name]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wellposed.penalties.checks import Number
+from wellposed.penalties.checks import Number, wide
 
 
 class RootStep(NamedTuple):
@@ -22,5 +22,5 @@ class RootStep(NamedTuple):
 
     def tensor(self) -> Tensor:
         """The step sizes, one an element; for complex weights one each for the real and the imaginary part."""
-        second = torch.view_as_real(self.second) if self.second.is_complex() else self.second
+        second = wide(torch.view_as_real(self.second) if self.second.is_complex() else self.second)
         return self.numerator / (second.sqrt() * self.scale + self.eps)

@@ -13,7 +13,7 @@ from torch import Tensor
 import wellposed as wp
 from benchmarks.runner import Row as Timed
 from benchmarks.runner import arguments, measure
-from wellposed.penalties.passes import step_
+from wellposed.penalties.passes import Push, Step, add_gradients_, take_steps_
 from wellposed.penalties.steps import RootStep
 
 L1 = wp.L1(1e-4)
@@ -65,7 +65,7 @@ def cases(shapes: list[tuple[int, ...]]) -> Iterator[Case]:
     seconds = [g.square() for g in gradients]
 
     def ours_gradient() -> float:
-        return sum(float(L1.accumulate_(w, g)) for w, g in zip(weights, gradients, strict=True))
+        return float(sum(add_gradients_([Push(L1, w, g, 1.0) for w, g in zip(weights, gradients, strict=True)])))
 
     leaves = [w.detach().requires_grad_() for w in weights]
 
@@ -85,12 +85,10 @@ def cases(shapes: list[tuple[int, ...]]) -> Iterator[Case]:
             w.copy_(w.sign() * (w.abs() - t).clamp(min=0))
 
     def ours_sgd() -> None:
-        for w in weights:
-            step_(L1, w, 1e-2)
+        take_steps_([Step(L1, w, 1e-2) for w in weights])
 
     def ours_adam() -> None:
-        for w, v in zip(weights, seconds, strict=True):
-            step_(L1, w, RootStep(1e-3, v, 1.0, 1e-8))
+        take_steps_([Step(L1, w, RootStep(1e-3, v, 1.0, 1e-8)) for w, v in zip(weights, seconds, strict=True)])
 
     def add() -> None:
         torch._foreach_add_(gradients, weights)

@@ -15,7 +15,7 @@ from torch import Tensor
 import wellposed as wp
 from penalty_cases import CASES, Case, rows
 from wellposed.penalties import L1, L2, ElasticNet, Penalty, constraints, cpu
-from wellposed.penalties.passes import step_
+from wellposed.penalties.passes import Step, take_steps_
 from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal, uniform
 
@@ -322,13 +322,13 @@ def test_kernels_do_what_the_formulas_do(penalty: Penalty, dtype: torch.dtype, s
         wanted = penalty.prox(w, step.tensor() if isinstance(step, RootStep) else step)
         moved = w.clone()
         version = moved._version
-        assert step_(penalty, moved, step) is False
+        assert take_steps_([Step(penalty, moved, step)]) == [False]
         assert moved._version > version
         torch.testing.assert_close(moved, wanted, **close)
         if size:
             moved = w.clone()
             moved[-1] = torch.nan
-            assert step_(penalty, moved, step) is True
+            assert take_steps_([Step(penalty, moved, step)]) == [True]
             assert moved[-1].isnan()
             torch.testing.assert_close(moved[:-1], wanted[:-1], **close)
     total = g.clone()
@@ -353,3 +353,20 @@ def test_kernels_take_channels_last_and_leave_other_layouts_to_the_formulas() ->
     assert not cpu.serves(last, w)
     assert not cpu.serves(w[..., ::2])
     assert L1(0.3).prox_(last.clone(memory_format=torch.preserve_format), 1.0).equal(L1(0.3).prox(w, 1.0))
+
+
+def test_many_tensors_in_one_pass_are_each_done_alone() -> None:
+    torch.set_num_threads(3)
+    sizes = (5, 0, 200_000, 70_001, 1, 130_000)
+    weights = [normal(n, Key(n), dtype=torch.float64 if n % 2 else torch.float32) for n in sizes]
+    weights.append(normal((4, 6), Key(1))[:, ::2])
+    moved = [w.clone() for w in weights]
+    moved[3][7] = torch.nan
+    seen = take_steps_([Step(ElasticNet(0.3, 0.1), w, 0.1 * (i + 1)) for i, w in enumerate(moved)])
+    assert seen == [False, False, False, True, False, False, False]
+    for i, (w, m) in enumerate(zip(weights, moved, strict=True)):
+        wanted = ElasticNet(0.3, 0.1).prox(w, 0.1 * (i + 1))
+        alive = ~m.isnan()
+        torch.testing.assert_close(m[alive], wanted[alive])
+        assert int((~alive).sum()) == (i == 3)
+    assert take_steps_([]) == []

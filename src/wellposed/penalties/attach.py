@@ -258,11 +258,22 @@ class Handle:
             if skipped.is_cpu and skipped.item():
                 return
             skipped = None if skipped.is_cpu else skipped
-        for entry, group in self._live(optimizer):
-            state = optimizer.state.get(entry.parameter, {})
-            penalty = self._penalties[id(entry.parameter)]
-            update = Update(entry.parameter, penalty, factor, group, state, self._metric, scale, skipped)
-            self._saw_nan(entry.row.name, self._mode.act(update))
+        live = list(self._live(optimizer))
+        updates = [
+            Update(
+                entry.parameter,
+                self._penalties[id(entry.parameter)],
+                factor,
+                group,
+                optimizer.state.get(entry.parameter, {}),
+                self._metric,
+                scale,
+                skipped,
+            )
+            for entry, group in live
+        ]
+        for (entry, _), bad in zip(live, self._mode.act(updates), strict=True):
+            self._saw_nan(entry.row.name, bad)
 
     def _saw_nan(self, name: str, bad: bool | Tensor) -> None:
         if isinstance(bad, Tensor):

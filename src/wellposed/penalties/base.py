@@ -121,9 +121,9 @@ class Penalty:
         Raises:
             WellposedError: As for :meth:`prox`.
         """
-        from wellposed.penalties.passes import step_
+        from wellposed.penalties.passes import Step, take_steps_
 
-        step_(self, w, step)
+        take_steps_([Step(self, w, step)])
         return w
 
     def accumulate_(self, w: Tensor, gradient: Tensor, factor: Number = 1.0) -> Tensor:
@@ -140,9 +140,9 @@ class Penalty:
         Raises:
             WellposedError: As for :meth:`grad`.
         """
-        from wellposed.penalties.passes import accumulate_
+        from wellposed.penalties.passes import Push, add_gradients_
 
-        return accumulate_(self, w, gradient, factor)
+        return add_gradients_([Push(self, w, gradient, factor)])[0]
 
     def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The pair (value, gradient), without an autograd graph."""

@@ -1,7 +1,7 @@
 """Elastic nets (L1, L2 and both) in one pass over CPU memory, beside the torch formulas in ``separable.py``."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,32 +33,35 @@ def serves(*tensors: Tensor) -> bool:
     )
 
 
-def prox_(w: Tensor, step: float | RootStep, l1: float, l2: float) -> bool:
-    """The elastic net's prox in place.
+class Job(NamedTuple):
+    """One tensor's share of a pass: ``kernel(first, last, *arguments)`` on any part of ``range(elements)``."""
+
+    kernel: Callable[..., Any]
+    elements: int
+    arguments: tuple[float, ...]
+    changed: Tensor
+
+
+def prox_job(w: Tensor, step: float | RootStep, l1: float, l2: float) -> Job:
+    """The elastic net's prox in place; its results say whether there is a NaN among them.
 
     Args:
         w: The weight, which :func:`serves` accepts (with ``step.second``).
         step: The step size, or step sizes.
         l1: The strength of the absolute values.
         l2: The strength of the squares.
-
-    Returns:
-        Whether there is a NaN among the results.
     """
     double = w.dtype == torch.float64
     if isinstance(step, RootStep):
-        scales = (float(step.numerator), float(step.scale), float(step.eps), l1, 2 * l2)
-        seen = _shares(kernels.prox_by_root, w.numel(), w.data_ptr(), step.second.data_ptr(), double, *scales)
-    else:
-        seen = _shares(
-            kernels.prox_by_number, w.numel(), w.data_ptr(), double, float(step * l1), 1 / (1 + 2 * step * l2)
-        )
-    torch.autograd.graph.increment_version(w)
-    return any(seen)
+        scales = (float(step.numerator), float(step.scale), float(step.eps), float(l1), 2.0 * l2)
+        where = (w.data_ptr(), step.second.data_ptr(), double)
+        return Job(kernels.prox_by_root, w.numel(), (*where, *scales), w)
+    numbers = (float(step * l1), 1 / (1 + 2 * step * l2))
+    return Job(kernels.prox_by_number, w.numel(), (w.data_ptr(), double, *numbers), w)
 
 
-def accumulate_(w: Tensor, gradient: Tensor, l1: float, l2: float, factor: float) -> float:
-    """Add ``factor`` times the elastic net's gradient to ``gradient``, and take the value on the way.
+def accumulate_job(w: Tensor, gradient: Tensor, l1: float, l2: float, factor: float) -> Job:
+    """Add ``factor`` times the elastic net's gradient to ``gradient``; its results are parts of the value.
 
     Args:
         w: The weight, which :func:`serves` accepts with ``gradient``.
@@ -66,23 +69,30 @@ def accumulate_(w: Tensor, gradient: Tensor, l1: float, l2: float, factor: float
         l1: The strength of the absolute values.
         l2: The strength of the squares.
         factor: What the gradient, not the value, is multiplied by.
+    """
+    where = (w.data_ptr(), gradient.data_ptr(), w.dtype == torch.float64)
+    numbers = (float(l1), float(l2), float(factor * l1), factor * 2.0 * l2)
+    return Job(kernels.accumulate, w.numel(), (*where, *numbers), gradient)
+
+
+_PIECE = 1 << 18  # elements that a thread takes at a time
+
+
+def run(jobs: list[Job]) -> list[list[Any]]:
+    """Do all jobs in one hand-over to the threads, which take pieces as they get to them.
+
+    A thread that wakes late leaves its pieces to the others, instead of making them wait for its half.
 
     Returns:
-        The value.
+        For each job what its kernel returned for its pieces, in their order.
     """
-    double = w.dtype == torch.float64
-    where = (w.data_ptr(), gradient.data_ptr(), double)
-    total: float = sum(_shares(kernels.accumulate, w.numel(), *where, l1, l2, factor * l1, factor * 2 * l2))
-    torch.autograd.graph.increment_version(gradient)
-    return total
+    seen: list[list[Any]] = [[None] * -(-job.elements // _PIECE) for job in jobs]
+    pieces = iter([(job, results, at) for job, results in zip(jobs, seen, strict=True) for at in range(len(results))])
 
+    def share(_first: int, _last: int) -> None:
+        for job, results, at in pieces:  # a list's iterator gives each piece to one thread
+            results[at] = job.kernel(at * _PIECE, min((at + 1) * _PIECE, job.elements), *job.arguments)
 
-def _shares(work: Callable[..., Any], count: int, *arguments: float) -> list[Any]:
-    """What ``work(first, last, *arguments)`` returns for the shares of ``range(count)``, in their order."""
-    seen: dict[int, Any] = {}
-
-    def share(first: int, last: int) -> None:
-        seen[first] = work(first, last, *arguments)
-
-    pool.split(share, count, (), ())
-    return [seen[first] for first in sorted(seen)]
+    pool.split(share, sum(job.elements for job in jobs), (), ())
+    torch.autograd.graph.increment_version([job.changed for job in jobs])
+    return seen

@@ -12,7 +12,7 @@ from wellposed.penalties.base import Penalty, Traits
 from wellposed.penalties.checks import Number
 from wellposed.penalties.complexes import as_real
 from wellposed.penalties.metrics import Metric
-from wellposed.penalties.passes import step_
+from wellposed.penalties.passes import Push, Step, add_gradients_, take_steps_
 from wellposed.penalties.steps import RootStep
 
 
@@ -49,50 +49,58 @@ class Mode:
         objective: What is minimised.
         after: Whether it acts after the optimizer's step; otherwise when the gradients are known, before it.
         fits: Why it cannot take a penalty of these traits, or ``None``; told whether step sizes differ by element.
-        act: The action, in place, on one parameter; whether NaN was seen among the weights, if they were looked at.
+        act: The action, in place, on all parameters; for each whether NaN was seen among its weights, where it looks.
     """
 
     name: str
     objective: str
     after: bool
     fits: Callable[[Traits, bool], str | None]
-    act: Callable[[Update], bool | Tensor]
+    act: Callable[[list[Update]], list[bool | Tensor]]
 
 
-def _add_gradient(update: Update) -> bool:
-    gradient = update.parameter.grad
-    assert gradient is not None
-    if gradient.is_sparse:
-        raise WellposedError("mode='gradient' was given a sparse gradient; use mode='proximal' or dense gradients")
-    factor = -update.factor if update.group.get("maximize") else update.factor
-    update.penalty.accumulate_(update.parameter, gradient, factor if update.scale is None else factor * update.scale)
-    return False
+def _add_gradients(updates: list[Update]) -> list[bool | Tensor]:
+    pushes = []
+    for update in updates:
+        gradient = update.parameter.grad
+        assert gradient is not None
+        if gradient.is_sparse:
+            raise WellposedError("mode='gradient' was given a sparse gradient; use mode='proximal' or dense gradients")
+        factor = -update.factor if update.group.get("maximize") else update.factor
+        factor = factor if update.scale is None else factor * update.scale
+        pushes.append(Push(update.penalty, update.parameter, gradient, factor))
+    add_gradients_(pushes)
+    return [False] * len(updates)
 
 
-def _take_prox(update: Update) -> bool | Tensor:
-    assert update.metric is not None
-    w, penalty = update.parameter, update.penalty
-    step = update.metric.step(update.group, update.state, w)
-    step = step.times(update.factor) if isinstance(step, RootStep) else update.factor * step
-    if w.is_complex() and update.metric.diagonal:
-        real = as_real(penalty, w.ndim)
-        assert real is not None
-        w, penalty = torch.view_as_real(w), real
-    if update.skipped is None:
-        return step_(penalty, w, step)
-    kept = w.clone()
-    bad = step_(penalty, w, step)
-    w.copy_(torch.where(update.skipped, kept, w))
+def _take_proxes(updates: list[Update]) -> list[bool | Tensor]:
+    steps = []
+    for update in updates:
+        assert update.metric is not None
+        w, penalty = update.parameter, update.penalty
+        size = update.metric.step(update.group, update.state, w)
+        size = size.times(update.factor) if isinstance(size, RootStep) else update.factor * size
+        if w.is_complex() and update.metric.diagonal:
+            real = as_real(penalty, w.ndim)
+            assert real is not None
+            w, penalty = torch.view_as_real(w), real
+        steps.append(Step(penalty, w, size))
+    kept = [None if update.skipped is None else step.w.clone() for update, step in zip(updates, steps, strict=True)]
+    bad = take_steps_(steps)
+    for update, step, old in zip(updates, steps, kept, strict=True):
+        if update.skipped is not None and old is not None:
+            step.w.copy_(torch.where(update.skipped, old, step.w))
     return bad
 
 
-def _decay(update: Update) -> bool:
-    w = update.parameter
-    step = update.factor * update.group["lr"]
-    if update.skipped is not None:
-        step = step * ~update.skipped
-    w.sub_(step * update.penalty.grad(w))
-    return False
+def _decay(updates: list[Update]) -> list[bool | Tensor]:
+    for update in updates:
+        w = update.parameter
+        step = update.factor * update.group["lr"]
+        if update.skipped is not None:
+            step = step * ~update.skipped
+        w.sub_(step * update.penalty.grad(w))
+    return [False] * len(updates)
 
 
 def _gradient_fits(traits: Traits, diagonal: bool) -> str | None:
@@ -122,7 +130,7 @@ MODES: dict[str, Mode] = {
             "loss + penalty, by its (sub)gradient added to the loss's before the optimizer sees it; no exact zeros",
             after=False,
             fits=_gradient_fits,
-            act=_add_gradient,
+            act=_add_gradients,
         ),
         Mode(
             "decoupled",
@@ -137,7 +145,7 @@ MODES: dict[str, Mode] = {
             "loss + penalty, by its prox after the optimizer's step, in that step's metric; exact zeros",
             after=True,
             fits=_proximal_fits,
-            act=_take_prox,
+            act=_take_proxes,
         ),
     )
 }

@@ -1,4 +1,6 @@
-"""Which way a penalty goes over memory: a kernel's one pass where there is one, torch's formulas elsewhere."""
+"""Which way penalties go over memory: kernels' one pass where there are any, torch's formulas elsewhere."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,43 +11,82 @@ from wellposed.penalties.checks import Number
 from wellposed.penalties.steps import RootStep
 
 
-def step_(penalty: Penalty, w: Tensor, step: Number | RootStep) -> bool | Tensor:
-    """Take the prox of ``penalty`` in place, with step sizes that may still be apart.
+class Step(NamedTuple):
+    """A prox to take in place: of which penalty, of which weight, with which step size or sizes."""
+
+    penalty: Penalty
+    w: Tensor
+    size: Number | RootStep
+
+
+class Push(NamedTuple):
+    """A gradient to add: of which penalty, at which weight, to which tensor, times which number."""
+
+    penalty: Penalty
+    w: Tensor
+    gradient: Tensor
+    factor: Number
+
+
+def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
+    """Take proxes in place, all that have kernels in one pass.
 
     Args:
-        penalty: The penalty.
-        w: The weight, overwritten.
-        step: The step size or sizes.
+        steps: The proxes.
 
     Returns:
-        Whether there is a NaN among the results: a tensor where reading it would wait for an accelerator.
+        For each whether there is a NaN among its results: a tensor where reading it would wait for an accelerator.
     """
-    elastic = penalty.elastic
-    if elastic is not None and isinstance(w, Tensor) and w.is_cpu:
-        from wellposed.penalties import cpu
+    results: list[bool | Tensor] = [False] * len(steps)
+    jobs, of = [], []
+    for i, (penalty, w, size) in enumerate(steps):
+        ready = size if isinstance(size, RootStep) else _number(size)
+        if penalty.elastic is not None and ready is not None and isinstance(w, Tensor) and w.is_cpu:
+            from wellposed.penalties import cpu
 
-        ready = step if isinstance(step, RootStep) else _number(step)
-        if ready is not None and cpu.serves(w, *([ready.second] if isinstance(ready, RootStep) else [])):
             if not isinstance(ready, RootStep):
                 checks.step_size(ready, w, penalty, elementwise=True)
-            return cpu.prox_(w, ready, *elastic)
-    with torch.no_grad():
-        w.copy_(penalty.prox(w, step.tensor() if isinstance(step, RootStep) else step))
-        bad = w.isnan().any()
-        return bool(bad) if bad.is_cpu else bad
+            if cpu.serves(w, *([ready.second] if isinstance(ready, RootStep) else [])):
+                jobs.append(cpu.prox_job(w, ready, *penalty.elastic))
+                of.append(i)
+                continue
+        with torch.no_grad():
+            w.copy_(penalty.prox(w, size.tensor() if isinstance(size, RootStep) else size))
+            bad = w.isnan().any()
+            results[i] = bool(bad) if bad.is_cpu else bad
+    if jobs:
+        for i, seen in zip(of, cpu.run(jobs), strict=True):
+            results[i] = any(seen)
+    return results
 
 
-def accumulate_(penalty: Penalty, w: Tensor, gradient: Tensor, factor: Number) -> Tensor:
-    """:meth:`Penalty.accumulate_ <wellposed.penalties.base.Penalty.accumulate_>`."""
-    elastic, number = penalty.elastic, _number(factor)
-    if elastic is not None and number is not None and isinstance(w, Tensor) and w.is_cpu:
-        from wellposed.penalties import cpu
+def add_gradients_(pushes: list[Push]) -> list[Tensor]:
+    """Add penalties' gradients in place, all that have kernels in one pass.
 
-        if cpu.serves(w, gradient):
-            return torch.tensor(cpu.accumulate_(w, gradient, *elastic, number), dtype=w.dtype)
-    with torch.no_grad():
-        gradient.add_((factor * penalty.grad(w)).to(gradient.dtype))
-        return penalty.value(w)
+    Args:
+        pushes: The gradients.
+
+    Returns:
+        The penalties' values, times nothing.
+    """
+    results: list[Tensor] = [torch.empty(0)] * len(pushes)
+    jobs, of = [], []
+    for i, (penalty, w, gradient, factor) in enumerate(pushes):
+        number = _number(factor)
+        if penalty.elastic is not None and number is not None and isinstance(w, Tensor) and w.is_cpu:
+            from wellposed.penalties import cpu
+
+            if cpu.serves(w, gradient):
+                jobs.append(cpu.accumulate_job(w, gradient, *penalty.elastic, number))
+                of.append(i)
+                continue
+        with torch.no_grad():
+            gradient.add_((factor * penalty.grad(w)).to(gradient.dtype))
+            results[i] = penalty.value(w)
+    if jobs:
+        for i, seen in zip(of, cpu.run(jobs), strict=True):
+            results[i] = torch.tensor(sum(seen), dtype=pushes[i].w.dtype)
+    return results
 
 
 def _number(value: Number) -> float | None:

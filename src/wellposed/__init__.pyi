@@ -49,12 +49,10 @@ from wellposed.penalties import SpectralNorm as SpectralNorm
 from wellposed.penalties import Towards as Towards
 from wellposed.penalties import compact as compact
 from wellposed.penalties import constraints as constraints
-from wellposed.penalties import conventions as conventions
 from wellposed.penalties import path as path
 from wellposed.penalties import penalize_activity as penalize_activity
 from wellposed.penalties import plan_compact as plan_compact
 from wellposed.penalties import regularize as regularize
-from wellposed.penalties import schedules as schedules
 from wellposed.random import Box as Box
 from wellposed.random import Key as Key
 

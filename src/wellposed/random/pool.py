@@ -5,30 +5,41 @@ of its index alone. Numba's own parallel layers are left alone, since one aborts
 after a fork.
 """
 
-import itertools
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 
 SMALLEST_SHARE = 1 << 16  # elements a thread: below, handing work over costs more than it saves
+_SHARES = 16  # a thread takes at most: threads that others hold up, such as OpenMP's spinning ones, then take fewer
 _GRAIN = 64  # shares start on a multiple of it, so that no two threads write to one cache line
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def split(work: Callable[..., object], count: int, before: tuple[int, ...], after: tuple[float, ...]) -> None:
-    """Run ``work(*before, first, last, *after)`` over shares of ``range(count)``, the first on the calling thread."""
+    """Run ``work(*before, first, last, *after)`` over shares of ``range(count)``, as threads come free for them."""
     threads = min(torch.get_num_threads(), count // SMALLEST_SHARE) if count >= 2 * SMALLEST_SHARE else 1
     if threads == 1:
         work(*before, 0, count, *after)
         return
-    share = -(-count // (threads * _GRAIN)) * _GRAIN
-    cuts = [min(n * share, count) for n in range(threads + 1)]
-    others = [_pool(threads).submit(work, *before, low, high, *after) for low, high in itertools.pairwise(cuts[1:])]
+    share = max(SMALLEST_SHARE, -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN)
+    left = deque(range(0, count, share))
+
+    def take() -> None:
+        while True:
+            try:
+                first = left.popleft()
+            except IndexError:
+                return
+            work(*before, first, min(first + share, count), *after)
+
+    others = [_pool(threads).submit(take) for _ in range(threads - 1)]
     try:
-        work(*before, cuts[0], cuts[1], *after)
+        take()
     finally:
+        left.clear()
         wait(others)  # never leave while a thread still writes to the caller's memory
     for other in others:
         other.result()

@@ -3,6 +3,7 @@
 So a derivative of any order needs only the name of the mask, and nothing is stored for the backward pass.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -80,12 +81,27 @@ def compute(x: Tensor, mask: Mask) -> Tensor:
     _, dims, box, (low, high, call, threshold, scale) = mask
     if x.is_meta:
         return torch.empty_like(x)
+    if dims is not None and box is None and threshold < 4294967296 and dims == _LEADING[: len(dims)] and x.numel():
+        inner = math.prod(x.shape[len(dims) :])
+        if inner > 1 and x.is_contiguous() and x.is_cpu and _chosen.get() == "auto":
+            return _thin_groups(x, inner, low, high, call, threshold, scale)
     where = WHOLE if dims is None and box is None else layout(x.shape, box, dims)
     thinned = backend_for(x).thin(x.contiguous(), threshold, scale, (low, high), call % 2**64, where)
     if x.is_contiguous():
         return thinned
     kept = torch.empty_like(x)
     return thinned if kept.is_contiguous() else kept.copy_(thinned)
+
+
+_LEADING = tuple(range(64))  # as many dimensions as a tensor may have
+
+
+def _thin_groups(*arguments: Any) -> Tensor:
+    """Stands in for the kernel likewise."""
+    global _thin_groups
+    from wellposed.random.cpu import thin_groups as _thin_groups
+
+    return _thin_groups(*arguments)
 
 
 def _thin_small(*arguments: Any) -> Tensor:

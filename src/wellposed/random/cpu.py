@@ -62,6 +62,17 @@ def thin_small(x: Tensor, low: int, high: int, call: int, threshold: int, scale:
     return result
 
 
+def thin_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold: int, scale: float) -> Tensor:
+    """``thin`` of a contiguous tensor that is the whole, where ``inner`` elements in a row share a word.
+
+    The threshold is below 2^32 and the call signed.
+    """
+    result = torch.empty_like(x)
+    addresses = x.data_ptr(), result.data_ptr(), _CODES[x.dtype]
+    pool.split(engine.thin_groups, x.numel(), addresses, (inner, low, high, call, threshold, scale))
+    return result
+
+
 def _where(layout: Layout) -> tuple[tuple[int, int, int], object]:
     """A layout as kernels take it: start, rank, and the address of sizes and strides; and what holds that memory."""
     if layout.is_run:

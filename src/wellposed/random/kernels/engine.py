@@ -121,3 +121,48 @@ def thin_whole(source, address, code, count, k0, k1, call, threshold, scale):
     else:
         wide = carray(pointer(source), count, float64)
         thin_chunk(words, count, threshold, scale, wide, carray(pointer(address), count, float64))
+
+
+@kernel
+def thin_groups(source, address, code, first, last, inner, k0, k1, call, threshold, scale):
+    """``thin`` where ``inner`` elements in a row share a word: element i has word i // inner."""
+    words = np.empty(CHUNK + PADDING, np.uint32)
+    scratch = np.empty(CHUNK if code in (BFLOAT16, FLOAT16) else 0, np.float32)
+    limit = uint32(threshold)
+    while first < last:
+        group = first // inner
+        count = min((last - 1) // inner - group + 1, CHUNK)
+        shift = fill_words(words, group, count, k0, k1, call)
+        for g in range(count):
+            end = min(last, (group + g + 1) * inner)
+            kept = words[shift + g] >= limit
+            if code == FLOAT32:
+                x, y = carray(pointer(source), end, float32), carray(pointer(address), end, float32)
+                scale_or_clear(x, y, first, end, kept, float32(scale))
+            elif code == FLOAT64:
+                wide, out = carray(pointer(source), end, float64), carray(pointer(address), end, float64)
+                scale_or_clear(wide, out, first, end, kept, scale)
+            else:
+                bits, half = carray(pointer(source), end, uint16), carray(pointer(address), end, uint16)
+                if kept:
+                    for start in range(first, end, CHUNK):
+                        length = min(CHUNK, end - start)
+                        load_half(bits[start : start + length], length, scratch, code)
+                        scale_or_clear(scratch, scratch, 0, length, True, float32(scale))
+                        store_half(scratch, length, half[start : start + length], code)
+                else:
+                    for i in range(first, end):
+                        half[i] = uint16(0)
+            first = end
+
+
+@kernel
+def scale_or_clear(x, out, first, last, kept, scale):
+    """Elements first to last of x times the scale where they are kept, else 0."""
+    if kept:
+        for i in range(first, last):
+            out[i] = x[i] * scale
+    else:
+        zero = out.dtype.type(0)
+        for i in range(first, last):
+            out[i] = zero

@@ -81,11 +81,12 @@ def compute(x: Tensor, mask: Mask) -> Tensor:
     _, dims, box, (low, high, call, threshold, scale) = mask
     if x.is_meta:
         return torch.empty_like(x)
-    if dims is not None and box is None and threshold < 4294967296 and dims == _LEADING[: len(dims)] and x.numel():
-        inner = math.prod(x.shape[len(dims) :])
-        if inner > 1 and x.is_contiguous() and x.is_cpu and _chosen.get() == "auto":
-            return _thin_groups(x, inner, low, high, call, threshold, scale)
-    where = WHOLE if dims is None and box is None else layout(x.shape, box, dims)
+    leads = box is None and (dims is None or dims == _LEADING[: len(dims)])
+    inner = 1 if dims is None or not leads else math.prod(x.shape[len(dims) :])
+    is_direct = leads and threshold < 4294967296 and x.is_contiguous() and x.is_cpu and _chosen.get() == "auto"
+    if is_direct and inner > 1:
+        return _thin_groups(x, inner, low, high, call, threshold, scale)
+    where = WHOLE if leads and inner == 1 else layout(x.shape, box, dims)
     thinned = backend_for(x).thin(x.contiguous(), threshold, scale, (low, high), call % 2**64, where)
     if x.is_contiguous():
         return thinned
@@ -163,7 +164,8 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor
 # ``apply`` without its look for functorch, which ``is_plain`` has done; that look costs more than a small tensor.
 _apply = super(torch.autograd.Function, _Thin).apply
 _apply_small = super(torch.autograd.Function, _ThinSmall).apply
-_ThinSmall._backward_cls.apply = _ThinSmall.backward  # type: ignore[attr-defined]  # the same with one call fewer
+for _kind in (_Thin, _ThinSmall):
+    _kind._backward_cls.apply = _kind.backward  # type: ignore[attr-defined]  # the same with one call fewer
 
 
 def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:

@@ -68,8 +68,8 @@ def thin_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold
     The threshold is below 2^32 and the call signed.
     """
     result = torch.empty_like(x)
-    addresses = x.data_ptr(), result.data_ptr(), _CODES[x.dtype]
-    pool.split(engine.thin_groups, x.numel(), addresses, (inner, low, high, call, threshold, scale))
+    before, after = (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), (inner, low, high, call, threshold, scale)
+    pool.split(engine.thin_groups, x.numel(), before, after)
     return result
 
 

@@ -5,7 +5,17 @@ from numba import carray, float32, float64, int64, uint8, uint16, uint32
 
 from wellposed.random.draw import Kind
 from wellposed.random.kernels import formulas
-from wellposed.random.kernels.dtypes import BFLOAT16, BYTE, FLOAT16, FLOAT32, FLOAT64, load_half, store_half
+from wellposed.random.kernels.dtypes import (
+    BFLOAT16,
+    BYTE,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    from_bfloat16,
+    load_half,
+    store_half,
+    to_bfloat16,
+)
 from wellposed.random.kernels.jit import kernel, pointer
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words, layout_words
 
@@ -134,35 +144,49 @@ def thin_groups(source, address, code, first, last, inner, k0, k1, call, thresho
         count = min((last - 1) // inner - group + 1, CHUNK)
         shift = fill_words(words, group, count, k0, k1, call)
         for g in range(count):
-            end = min(last, (group + g + 1) * inner)
+            length = min(last, (group + g + 1) * inner) - first
             kept = words[shift + g] >= limit
             if code == FLOAT32:
-                x, y = carray(pointer(source), end, float32), carray(pointer(address), end, float32)
-                scale_or_clear(x, y, first, end, kept, float32(scale))
+                x = carray(pointer(source + 4 * first), length, float32)
+                y = carray(pointer(address + 4 * first), length, float32)
+                scale_or_clear(x, y, length, kept, float32(scale))
             elif code == FLOAT64:
-                wide, out = carray(pointer(source), end, float64), carray(pointer(address), end, float64)
-                scale_or_clear(wide, out, first, end, kept, scale)
+                wide = carray(pointer(source + 8 * first), length, float64)
+                out = carray(pointer(address + 8 * first), length, float64)
+                scale_or_clear(wide, out, length, kept, scale)
+            elif code == BFLOAT16 or not kept:
+                bits = carray(pointer(source + 2 * first), length, uint16)
+                half = carray(pointer(address + 2 * first), length, uint16)
+                scale_or_clear_bfloat16(bits, half, length, kept, float32(scale))
             else:
-                bits, half = carray(pointer(source), end, uint16), carray(pointer(address), end, uint16)
-                if kept:
-                    for start in range(first, end, CHUNK):
-                        length = min(CHUNK, end - start)
-                        load_half(bits[start : start + length], length, scratch, code)
-                        scale_or_clear(scratch, scratch, 0, length, True, float32(scale))
-                        store_half(scratch, length, half[start : start + length], code)
-                else:
-                    for i in range(first, end):
-                        half[i] = uint16(0)
-            first = end
+                for start in range(0, length, CHUNK):
+                    some = min(CHUNK, length - start)
+                    bits = carray(pointer(source + 2 * (first + start)), some, uint16)
+                    load_half(bits, some, scratch, code)
+                    scale_or_clear(scratch, scratch, some, True, float32(scale))
+                    half = carray(pointer(address + 2 * (first + start)), some, uint16)
+                    store_half(scratch, some, half, code)
+            first += length
 
 
 @kernel
-def scale_or_clear(x, out, first, last, kept, scale):
-    """Elements first to last of x times the scale where they are kept, else 0."""
+def scale_or_clear(x, out, count, kept, scale):
+    """Copy x times the scale where it is kept, else 0."""
     if kept:
-        for i in range(first, last):
+        for i in range(count):
             out[i] = x[i] * scale
     else:
         zero = out.dtype.type(0)
-        for i in range(first, last):
+        for i in range(count):
             out[i] = zero
+
+
+@kernel
+def scale_or_clear_bfloat16(bits, out, count, kept, scale):
+    """The same for the bits of bfloat16 numbers, or for any half where it is not kept."""
+    if kept:
+        for i in range(count):
+            out[i] = to_bfloat16(from_bfloat16(bits[i]) * scale)
+    else:
+        for i in range(count):
+            out[i] = uint16(0)

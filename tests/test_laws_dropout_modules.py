@@ -250,7 +250,9 @@ def test_drop_connect_on_recurrent_layers() -> None:
 def test_zoneout_keeps_elements_of_both_states_of_an_lstm_cell() -> None:
     cell = nn.LSTMCell(3, 4)
     module = wp.Zoneout(cell, 0.5, cell_p=0.25)
-    x, state = torch.ones(200, 3), (torch.full((200, 4), 5.0), torch.full((200, 4), 7.0))
+    filled(module)
+    x = torch.ones(200, 3, dtype=torch.float64)
+    state = torch.full((200, 4), 5.0).double(), torch.full((200, 4), 7.0).double()
     with wp.keyed(0):
         new = module(x, state)
     for before, after, moved, p in zip(state, cell(x, state), new, (0.5, 0.25), strict=True):

@@ -140,7 +140,7 @@ def test_is_a_value(case: Case) -> None:
 
 def test_different_initializers_differ() -> None:
     distinct = {case.initializer for case in CASES}
-    assert len(distinct) == len({repr(initializer) for initializer in distinct}) 
+    assert len(distinct) == len({repr(initializer) for initializer in distinct})
 
 
 @EVERY

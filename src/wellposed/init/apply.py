@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 from wellposed.init.plan import Plan, Row
+from wellposed.init.regions import held
 from wellposed.init.roles import buffers_of
 from wellposed.init.targets import find, listed, reach
 from wellposed.random.key import Key
+from wellposed.random.memory import on_large_pages
 
 
 def apply(plan: Plan, model: nn.Module, device: torch.device | str | int | None = None) -> None:
@@ -39,19 +41,14 @@ def apply(plan: Plan, model: nn.Module, device: torch.device | str | int | None 
     """
     _check(plan, model, device)
     with torch.no_grad():
+        for module in model.modules():
+            if hasattr(module, "reshard"):
+                module.reshard()  # gathered weights are let go, for what is written to them would be lost
         if device is not None:
             _materialise(plan, model, torch.device(device))
         for name, rows in _weights(plan):
             if any(row.initializer is not None for row in rows):
                 _fill(plan.key, model, name, rows)
-
-
-def region(tensor: Tensor, row: Row) -> Tensor:
-    """The part of a weight that a row is about."""
-    if row.where is None:
-        return tensor
-    dim, first, end = row.where
-    return tensor.narrow(dim, first, end - first)
 
 
 def _weights(plan: Plan) -> Iterator[tuple[str, list[Row]]]:
@@ -104,8 +101,10 @@ def _materialise(plan: Plan, model: nn.Module, device: torch.device) -> None:
 
 def _twin(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
     """The same parameter with memory; what was hung on it comes along."""
-    twin = nn.Parameter(torch.empty_like(parameter, device=device, requires_grad=False), parameter.requires_grad)
-    twin.__dict__.update(parameter.__dict__)
+    memory = on_large_pages(torch.empty_like(parameter, device=device, requires_grad=False))
+    twin = nn.Parameter(memory, parameter.requires_grad)
+    for name, value in vars(parameter).items():
+        vars(twin).setdefault(name, value)  # a sharded one has its memory in there, too
     for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
         if getattr(parameter, hooks, None):
             setattr(twin, hooks, getattr(parameter, hooks))
@@ -121,7 +120,8 @@ def _fill(key: Key, model: nn.Module, name: str, rows: list[Row]) -> None:
         weight = torch.empty(_whole(rows), dtype=like.dtype, device=like.device)
     for row in rows:
         if row.initializer is not None:
-            row.initializer.fill_(region(weight, row), key.fold(*row.stream), axes=row.axes)
+            part, box = held(weight, row.where)
+            row.initializer.fill_(part, key.fold(*row.stream), axes=row.axes, box=box)
     if stored is not None:
         stored.write(weight)
         stored.settle(key.fold(rows[0].stream[0], "settle"))

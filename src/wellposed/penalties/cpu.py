@@ -89,10 +89,10 @@ def run(jobs: list[Job]) -> list[list[Any]]:
     seen: list[list[Any]] = [[None] * -(-job.elements // _PIECE) for job in jobs]
     pieces = iter([(job, results, at) for job, results in zip(jobs, seen, strict=True) for at in range(len(results))])
 
-    def share(_first: int, _last: int) -> None:
+    def work() -> None:
         for job, results, at in pieces:  # a list's iterator gives each piece to one thread
             results[at] = job.kernel(at * _PIECE, min((at + 1) * _PIECE, job.elements), *job.arguments)
 
-    pool.split(share, sum(job.elements for job in jobs), (), ())
+    pool.run_python(work, pool.threads_for(sum(job.elements for job in jobs)))
     torch.autograd.graph.increment_version([job.changed for job in jobs])
     return seen

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.random import pool
 from wellposed.random.box import Layout
 from wellposed.random.draw import Draw
-from wellposed.random.kernels import dtypes, engine
+from wellposed.random.kernels import dtypes, engine, shares
+from wellposed.random.memory import on_large_pages
 
 _CODES = {
     torch.float32: dtypes.FLOAT32,
@@ -34,7 +34,7 @@ def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: L
     target = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
     where, _held = _where(layout)
     name = (*where, *key, _signed(call), *draw.parameters)
-    pool.split(engine.fill, target.numel(), (target.data_ptr(), _CODES[tensor.dtype]), name)
+    shares.split(engine.fill, target.numel(), (target.data_ptr(), _CODES[tensor.dtype]), name)
     if target is not tensor:
         with torch.no_grad():
             tensor.copy_(target)
@@ -45,10 +45,10 @@ def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: in
     if threshold > 0xFFFF_FFFF:
         return torch.zeros_like(x, memory_format=torch.contiguous_format)
     x = x.contiguous()
-    result = torch.empty_like(x)
+    result = on_large_pages(torch.empty_like(x))
     where, _held = _where(layout)
     name = (*where, *key, _signed(call), threshold, scale)
-    pool.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), name)
+    shares.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), name)
     return result
 
 
@@ -67,9 +67,9 @@ def thin_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold
 
     The threshold is below 2^32 and the call signed.
     """
-    result = torch.empty_like(x)
+    result = on_large_pages(torch.empty_like(x))
     before, after = (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), (inner, low, high, call, threshold, scale)
-    pool.split(engine.thin_groups, x.numel(), before, after)
+    shares.split(engine.thin_groups, x.numel(), before, after)
     return result
 
 

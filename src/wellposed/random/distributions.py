@@ -1,6 +1,5 @@
 """The public draws: each checks its arguments once and hands over to a backend."""
 
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -12,9 +11,10 @@ from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
 from wellposed.random.key import Key, integer
+from wellposed.random.memory import on_large_pages
+from wellposed.random.shards import local_block
 
 _Shape = int | Sequence[int]
-_PLAIN = (Tensor, torch.nn.Parameter)
 _Device = torch.device | str | int | None
 
 
@@ -320,7 +320,8 @@ def bernoulli_(tensor: Tensor, key: Key, p: float = 0.5, *, call: int = 0, box: 
 
 
 def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
-    return torch.empty((shape,) if isinstance(shape, int) else tuple(shape), dtype=dtype, device=device)
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    return on_large_pages(torch.empty(sizes, dtype=dtype, device=device))
 
 
 def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> Tensor:
@@ -329,25 +330,9 @@ def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> 
             f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)"
         )
     call = integer(call, "call", 0, 2**64)
-    local, box = (tensor, box) if type(tensor) in _PLAIN else _local_block(tensor, box)
+    local, box = local_block(tensor, box)
     where = WHOLE if box is None else layout(local.shape, box)
     if not local.is_meta:
         backend_for(local).fill_(local, draw, key.words, call, where)
         torch.autograd.graph.increment_version(local)
     return tensor
-
-
-def _local_block(tensor: Tensor, box: Box | None) -> tuple[Tensor, Box | None]:
-    """The memory behind a DTensor and where it lies in the whole; any other tensor as it is."""
-    module = sys.modules.get("torch.distributed.tensor")
-    if module is None or not isinstance(tensor, module.DTensor):
-        return tensor, box
-    if box is not None or any(placement.is_partial() for placement in tensor.placements):
-        raise WellposedError(
-            f"a DTensor with placements {tensor.placements} and box {box} was given; "
-            "expected sharded or replicated placements, and no box, since a DTensor knows its place"
-        )
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-    return tensor.to_local(), Box(tuple(tensor.shape), tuple(offset))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numba
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import as_dtype
@@ -20,11 +21,21 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     not. So the state of the source is made a part of the name that the cache goes by.
     """
     function.__qualname__ += f".{_state(Path(inspect.getfile(function)).parent)}"
-    options = {"nogil": True, "error_model": "numpy"}
+    return _cached(functools.partial(numba.njit, nogil=True, error_model="numpy"), function)
+
+
+def c_function(function: Callable[..., Any]) -> int:
+    """The address of a function of one address, compiled likewise, which can be called without the interpreter."""
+    function.__qualname__ += f".{_state(Path(inspect.getfile(function)).parent)}"
+    compiled: Any = _cached(functools.partial(numba.cfunc, "void(int64)", error_model="numpy"), function)
+    return int(compiled.address)
+
+
+def _cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
     try:
-        return cast(Callable[..., Any], numba.njit(cache=True, **options)(function))
+        return cast(Callable[..., Any], compiler(cache=True)(function))
     except RuntimeError:  # no folder to cache in can be written to
-        return cast(Callable[..., Any], numba.njit(**options)(function))
+        return cast(Callable[..., Any], compiler()(function))
 
 
 @functools.cache
@@ -42,6 +53,17 @@ def pointer(_typing: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def fetch_add(_typing: Any, _address: Any, _amount: Any) -> Any:
+    """Add to the int64 at an address and return what was there, in one step that no thread can come between."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        number = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", number, args[1], "monotonic")
+
+    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic

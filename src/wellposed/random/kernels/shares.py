@@ -1,0 +1,75 @@
+"""Kernels on many threads: C functions that take shares of the elements, one after the other, until none is left.
+
+Threads that others hold up take fewer shares then. Taking one is an atomic addition, without the interpreter.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import carray, float64, int64
+
+from wellposed.random import pool
+from wellposed.random.kernels import engine
+from wellposed.random.kernels.jit import c_function, fetch_add, kernel, pointer
+
+_SHARES = 16  # a thread takes at most
+_GRAIN = 64  # shares start on a multiple of it, so that no two threads write to one cache line
+_HEAD = 3  # a block begins with the next element to take, the number of elements, and the elements a share
+
+
+def split(work: Callable[..., object], count: int, before: tuple[int, ...], after: tuple[float, ...]) -> None:
+    """Run the kernel ``work(*before, first, last, *after)`` over ``range(count)``, on as many threads as are worth it.
+
+    All arguments are integers, but for a float at the end where the kernel takes one.
+    """
+    threads = pool.threads_for(count)
+    if threads == 1:
+        work(*before, 0, count, *after)
+        return
+    share = max(pool.SMALLEST_SHARE, -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN)
+    block = np.array((0, count, share, *before, *(int(number) for number in after)), np.int64)
+    if isinstance(after[-1], float):
+        block.view(np.float64)[-1] = after[-1]
+    pool.run(_body(work), block.ctypes.data, threads)
+
+
+@functools.cache
+def _body(work: Callable[..., object]) -> Any:
+    return pool.Body(c_function(_BODIES[work]))
+
+
+@kernel
+def _take(block):
+    """The next share: its first element and the one after its last, both the same when none is left."""
+    numbers = carray(pointer(block), _HEAD, int64)
+    first = min(fetch_add(block, numbers[2]), numbers[1])
+    return first, min(first + numbers[2], numbers[1])
+
+
+def _fill(block):
+    n = carray(pointer(block), 14, int64)
+    first, last = _take(block)
+    while first < last:
+        engine.fill(n[3], n[4], first, last, n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13])
+        first, last = _take(block)
+
+
+def _thin(block):
+    n, scale = carray(pointer(block), 14, int64), carray(pointer(block), 14, float64)[13]
+    first, last = _take(block)
+    while first < last:
+        engine.thin(n[3], n[4], n[5], first, last, n[6], n[7], n[8], n[9], n[10], n[11], n[12], scale)
+        first, last = _take(block)
+
+
+def _thin_groups(block):
+    n, scale = carray(pointer(block), 12, int64), carray(pointer(block), 12, float64)[11]
+    first, last = _take(block)
+    while first < last:
+        engine.thin_groups(n[3], n[4], n[5], first, last, n[6], n[7], n[8], n[9], n[10], scale)
+        first, last = _take(block)
+
+
+_BODIES = {engine.fill: _fill, engine.thin: _thin, engine.thin_groups: _thin_groups}

@@ -1,0 +1,93 @@
+"""Shards: the block of a distributed tensor that this process holds, and where it lies in the whole."""
+
+import math
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import WellposedError
+from wellposed.random.box import Box
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor."""
+    if type(tensor) in _PLAIN:
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | None]:
+    """The memory behind a tensor and where it lies in the whole.
+
+    Args:
+        tensor: Any tensor.
+        box: Where it lies, if it is not a DTensor, which knows that itself.
+
+    Returns:
+        What this process holds of a DTensor, and its box; any other tensor with the box as it was given.
+
+    Raises:
+        WellposedError: If a DTensor is given with a box, holds terms of a sum, or is sharded so that what a process
+            holds is no block.
+
+    Example:
+        >>> local_block(torch.zeros(2, 3))[0].shape
+        torch.Size([2, 3])
+    """
+    if not is_sharded(tensor):
+        return tensor, box
+    whole: Any = tensor
+    if box is not None or any(placement.is_partial() for placement in whole.placements):
+        raise WellposedError(
+            f"a DTensor with placements {whole.placements} and box {box} was given; "
+            "expected sharded or replicated placements, and no box, since a DTensor knows its place"
+        )
+    if _is_interleaved(whole):
+        raise WellposedError(
+            f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} was given, of which a process "
+            "holds rows that do not lie side by side; expected shards that are blocks, such as those of even sharding"
+        )
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    _, offset = compute_local_shape_and_global_offset(whole.shape, whole.device_mesh, whole.placements)
+    return whole.to_local(), Box(tuple(whole.shape), tuple(offset))
+
+
+def total(values: Tensor, like: Tensor) -> Tensor:
+    """The sum of some numbers over the processes that hold different shards of a tensor; all of them have to call it.
+
+    Args:
+        values: This process's numbers.
+        like: The tensor; of one that is not a DTensor there is one shard.
+
+    Returns:
+        The sums, the same in each process.
+    """
+    if not is_sharded(like):
+        return values
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    whole: Any = like
+    terms = [Replicate() if placement.is_replicate() else Partial() for placement in whole.placements]
+    values = values.to(whole.device_mesh.device_type)
+    return DTensor.from_local(values, whole.device_mesh, terms, run_check=False).full_tensor()
+
+
+def _is_interleaved(whole: Any) -> bool:
+    """Whether a dimension was sharded by a later mesh dimension first, and not evenly."""
+    placements, mesh = whole.placements, whole.device_mesh
+    for i, placement in enumerate(placements):
+        stride = getattr(placement, "split_factor", 1)
+        if stride == 1:
+            continue
+        same = [j for j, other in enumerate(placements) if getattr(other, "dim", None) == placement.dim]
+        inner = math.prod(mesh.size(j) for j in same if j > i)
+        outer = math.prod(mesh.size(j) for j in same if j <= i)
+        if stride != inner or whole.shape[placement.dim] % (inner * outer):
+            return True
+    return False

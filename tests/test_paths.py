@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from sklearn.linear_model import Lasso, LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import Lasso
 from torch import Tensor, nn
 
 import wellposed as wp
 from penalty_tools import X, Y
-from wellposed.penalties import L1, L2, ElasticNet, GroupLasso, conventions, path, regularize
+from wellposed.penalties import L1, L2, ElasticNet, GroupLasso, path
 
 DATA = torch.from_numpy(X), torch.from_numpy(Y)[:, None] + 152.0
 
@@ -44,7 +42,7 @@ def test_the_path_of_the_lasso_is_scikit_learns_from_the_first_weight_on(bias: b
         peer = Lasso(alpha=lam, fit_intercept=bias, tol=1e-14, max_iter=100_000).fit(X, data[1].numpy()[:, 0])
         found = fits.coefficients["weight"][i, 0].numpy()
         np.testing.assert_array_equal(found == 0, peer.coef_ == 0)
-        np.testing.assert_allclose(found, peer.coef_, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found, peer.coef_, rtol=1e-5)
         if bias:
             assert float(fits.states[i]["bias"]) == pytest.approx(peer.intercept_, rel=1e-6)
     assert fits.zeros == sorted(fits.zeros, reverse=True)
@@ -94,30 +92,3 @@ def test_lambda_max_is_where_zero_stops_being_stationary(penalty: Any, wanted: f
     gradient = torch.tensor([[3.0, 0.0], [0.0, -1.0]])
     assert penalty.lambda_max(gradient) == pytest.approx(wanted, rel=1e-9)
     assert penalty.lambda_max(torch.zeros(2, 2)) == 0
-
-
-@pytest.mark.slow
-def test_the_digits_table_of_l1_sparsity() -> None:
-    """The zeros of scikit-learn's example "L1 Penalty and Sparsity in Logistic Regression": 0-4 against 5-9."""
-    torch.set_num_threads(1)
-    pixels, labels = load_digits(return_X_y=True)
-    x, target = StandardScaler().fit_transform(pixels), labels > 4
-    data, sign = torch.from_numpy(x), torch.from_numpy(2.0 * target - 1)
-    ones = torch.ones(len(x), 1, dtype=torch.float64)
-    for c in (1.0, 0.1, 0.01):
-        # The example's solver is stochastic; the optimum that it is on the way to is what we hold to.
-        peer = LogisticRegression(C=c, l1_ratio=1.0, solver="saga", tol=1e-6, max_iter=5000, random_state=0)
-        wanted = peer.fit(x, target).coef_[0]
-        model = nn.Linear(64, 1, dtype=torch.float64)
-        nn.init.zeros_(model.weight)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.25, momentum=0.98, nesterov=True)
-        handle = regularize(optimizer, model, conventions.from_logistic_c(c, len(x), l1_ratio=1.0))
-        inputs = torch.cat([data, ones], 1)
-        for _ in range(4000):
-            outputs = data @ model.weight.detach()[0] + model.bias.detach()
-            slope = -(sign * torch.sigmoid(-sign * outputs)) @ inputs / len(x)
-            model.weight.grad, model.bias.grad = slope[None, :-1], slope[-1:]
-            optimizer.step()
-        zeros = int((model.weight == 0).sum())
-        assert abs(zeros - int((wanted == 0).sum())) <= 2
-        assert handle.sparsity() == zeros / 64

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import Lasso, LogisticRegression
+from sklearn.linear_model import Lasso
 from torch import nn
 
 import wellposed as wp
@@ -107,38 +106,6 @@ def test_a_threshold_of_lr_times_lambda_solves_another_problem() -> None:
     naive = train(naive=True)
     assert abs(naive - wanted).max() > 0.2 * abs(wanted).max()
     assert ((naive == 0) != (wanted == 0)).any()
-
-
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
-@pytest.mark.parametrize("c", [0.05, 0.5])
-def test_logistic_regression_on_breast_cancer(kind: str, c: float) -> None:
-    data, target = load_breast_cancer(return_X_y=True)
-    data = (data - data.mean(0)) / data.std(0)
-    peer = LogisticRegression(C=c, l1_ratio=1.0, solver="liblinear", tol=1e-12, max_iter=100_000, fit_intercept=False)
-    wanted = peer.fit(data, target).coef_[0]
-    x, sign = torch.from_numpy(data), torch.from_numpy(2.0 * target - 1)
-    w = nn.Parameter(torch.zeros(30, dtype=torch.float64))
-    optimizer = SGD([w], lr=0.28, momentum=0.99, nesterov=True) if kind == "sgd" else torch.optim.Adam([w], lr=0.5)
-    penalty = L1(1 / (c * len(target)))
-    regularize(optimizer, [("w", w)], penalty, where="all")
-    for _ in range(4000):
-        w.grad = -x.T @ (sign * torch.sigmoid(-sign * (x @ w.detach()))) / len(sign)
-        optimizer.step()
-    np.testing.assert_array_equal(w.detach().numpy() == 0, wanted == 0)
-    np.testing.assert_allclose(w.detach().numpy(), wanted, rtol=1e-5, atol=1e-6)
-
-
-def test_the_duality_gap_closes() -> None:
-    # Lasso's dual: max ||y||^2 / (2n) - n / 2 ||theta - y / n||^2 over |x.T theta| <= lam (Kim et al., 2007).
-    for lam in (0.5, 5.0, 30.0):
-        w = fit(L1(lam), lambda p: torch.optim.Adam(p, lr=1.0), 2500).numpy()
-        residual = Y - X @ w
-        theta = residual / N
-        theta = theta * min(1, lam / abs(X.T @ theta).max())
-        primal = residual @ residual / (2 * N) + lam * abs(w).sum()
-        dual = Y @ Y / (2 * N) - N / 2 * ((theta - Y / N) @ (theta - Y / N))
-        assert primal - dual + 1e-9 >= 0
-        assert primal - dual < 1e-8 * primal
 
 
 def test_decoupled_l2_is_adamws_weight_decay() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import wellposed as wp
 from penalty_cases import CASES, Case, rows
-from wellposed.penalties import L1, L2, ElasticNet, Penalty, constraints, cpu
+from wellposed.penalties import L1, L2, ElasticNet, GroupMCP, Penalty, constraints, cpu
 from wellposed.penalties.passes import Step, take_steps_
 from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal, uniform
@@ -66,6 +66,27 @@ def test_prox_of_groups_takes_a_step_for_each_element(case: Case, spread: float)
     assert zeros > 0
     same = torch.full(case.shape, 0.4, dtype=torch.float64)
     torch.testing.assert_close(case.penalty.prox(case.weight(), same), case.penalty.prox(case.weight(), 0.4))
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 8.0])
+def test_group_mcp_with_a_step_for_each_element_is_the_numeric_argmin(gamma: float) -> None:
+    torch.set_num_threads(1)
+    penalty, landed = GroupMCP(0.8, gamma=gamma, groups="all"), set()
+    for call in range(16):
+        w = normal(3, Key(23), std=0.3 * 1.3**call, call=call, dtype=torch.float64)
+        steps = uniform(3, Key(24), -2.5, 1.5, call=call, dtype=torch.float64).exp()
+        at = penalty.prox(w, steps)
+        landed.add("zero" if not at.any() else "kept" if at.equal(w) else "shortened")
+
+        def numeric(x: np.ndarray, w: Tensor = w, steps: Tensor = steps) -> float:
+            return objective(penalty, torch.from_numpy(x), w, steps)
+
+        best = numeric(at.numpy())
+        for q in (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 1e3):
+            start = (w / (1 + q * steps)).numpy()
+            found = minimize(numeric, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13}).fun
+            assert best <= found + 1e-9 * (1 + abs(found))
+    assert landed == {"zero", "kept"} | ({"shortened"} if gamma >= 1 else set())
 
 
 @rows(prox=True, separable=True)

@@ -321,8 +321,15 @@ def integers() -> list[tuple[str, Tensor]]:
         ({"model": nn.Linear(3, 3), "parameters": [nn.Parameter(torch.ones(1))]}, "does not hold weight"),
         ({"schedule": -1.0}, "schedule"),
         ({"options": {"differentiable": True}}, "differentiable"),
-        ({"model": meta()}, "meta"),
-        ({"model": integers(), "where": "all", "parameters": [nn.Parameter(torch.ones(1))]}, "frozen|left"),
+        ({"model": meta()}, "'weight' is on the meta device"),
+        (
+            {"model": integers(), "where": "all", "parameters": [nn.Parameter(torch.ones(1))]},
+            r"'count' has dtype torch\.int64.*leave it out",
+        ),
+        (
+            {"model": nn.Linear(2, 2).requires_grad_(False), "parameters": [nn.Parameter(torch.ones(1))]},
+            "no parameter is left",
+        ),
         ({"model": [1], "parameters": [nn.Parameter(torch.ones(1))]}, "pairs"),
         ({"model": nn.Tanh(), "parameters": [nn.Parameter(torch.ones(1))]}, "without parameters"),
     ],

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from wellposed.penalties import checks
-from wellposed.penalties.base import Penalty, Traits
+from wellposed.penalties.base import Penalty, Traits, unchecked
 from wellposed.penalties.checks import Number
 from wellposed.penalties.grouping import Grouping, Groups, grouping
-from wellposed.penalties.nonconvex import MCP, _above
+from wellposed.penalties.nonconvex import MCP, _above, mcp
 from wellposed.penalties.separable import L1, soft_threshold
 
 
@@ -18,16 +18,20 @@ from wellposed.penalties.separable import L1, soft_threshold
 class _Grouped(Penalty):
     """The engine: a separable penalty on each group's norm, which moves along the group's direction.
 
-    Subclasses say which penalty, given what each group's strength is multiplied by.
+    Subclasses say which penalty, given each group's strength.
     """
 
-    def _radial(self, weights: Number) -> Penalty:
+    def _radial(self, strengths: Tensor) -> Penalty:
         raise NotImplementedError
+
+    def _strengths(self, w: Tensor, cut: Grouping) -> Tensor:
+        """What each group's norm counts with."""
+        even: Tensor = self.lam * torch.ones_like(cut.norms(w))  # type: ignore[attr-defined]
+        return even * cut.sizes(w).sqrt() if self.root_size else even  # type: ignore[attr-defined]
 
     def _norms(self, w: Tensor) -> tuple[Tensor, Penalty]:
         cut = grouping(self.groups, w)  # type: ignore[attr-defined]
-        weights = cut.sizes(w).sqrt() if self.root_size else 1.0  # type: ignore[attr-defined]
-        return cut.norms(w), self._radial(weights)
+        return cut.norms(w), self._radial(self._strengths(w, cut))
 
     def _value(self, w: Tensor) -> Tensor:
         norms, radial = self._norms(w)
@@ -79,17 +83,15 @@ class GroupLasso(_Grouped):
     strengths: ClassVar[tuple[str, ...]] = ("lam",)
     traits = Traits(separable=False, diagonal=True)
 
-    def _radial(self, weights: Number) -> Penalty:
-        return L1(weights * self.lam)
+    def _radial(self, strengths: Tensor) -> Penalty:
+        return unchecked(L1, lam=strengths)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         if not isinstance(step, Tensor) or step.ndim == 0:
             return super()._prox(w, step)
         cut = grouping(self.groups, w)
-        strength = cut.sizes(w).sqrt() * self.lam if self.root_size else self.lam
-        pull = cut.spread(strength * torch.ones_like(cut.norms(w))) * step
-        length = cut.spread(_lengths(w, pull, cut))
-        return torch.where(pull == 0, w, length * w / torch.where(length + pull == 0, 1, length + pull))
+        pull = cut.spread(self._strengths(w, cut)) * step
+        return _shortened(w, pull, torch.ones_like(pull), cut)
 
     def _plus(self, other: Penalty) -> Penalty | None:
         if isinstance(other, L1):
@@ -155,7 +157,9 @@ class SparseGroupLasso(Penalty):
 class GroupMCP(_Grouped):
     """The minimax concave penalty on the groups' norms: zero groups, and no pull on large ones.
 
-    Omega(w) = sum_g MCP(lam * c_g, gamma)(||w_g||), c_g = sqrt(size of g) if ``root_size``, else 1.
+    Omega(w) = sum_g MCP(lam * c_g, gamma)(||w_g||), c_g = sqrt(size of g) if ``root_size``, else 1. With a step size
+    for each element w_i becomes r * w_i / (lam * c_g * step_i + (1 - step_i / gamma) * r), r the group's new norm, or
+    stays as it is where that costs less.
 
     Args:
         lam: The strength at 0, >= 0.
@@ -178,35 +182,52 @@ class GroupMCP(_Grouped):
     gamma: float = 3.0
     groups: Groups = "rows"
     root_size: bool = False
-    traits = Traits(convex=False, separable=False)
+    traits = Traits(convex=False, separable=False, diagonal=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lam", checks.strength(self.lam, "GroupMCP(lam)"))
         object.__setattr__(self, "gamma", _above(self.gamma, 0.0, "GroupMCP(gamma)"))
 
-    def _radial(self, weights: Number) -> Penalty:
-        return MCP(weights * self.lam, self.gamma)
+    def _radial(self, strengths: Tensor) -> Penalty:
+        return unchecked(MCP, lam=strengths, gamma=self.gamma)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        if not isinstance(step, Tensor) or step.ndim == 0:
+            return super()._prox(w, step)
+        cut = grouping(self.groups, w)
+        strengths = self._strengths(w, cut)
+        firm = _shortened(w, cut.spread(strengths) * step, 1 - step / self.gamma, cut)
+        # Along the length the objective may fall, rise and fall again: w, where the pull has ended, can lie lower.
+        moved = cut.sums(torch.where(step > 0, (firm - w).abs().square() / (2 * step), 0))
+        cost = moved + mcp(cut.norms(firm), strengths, self.gamma)
+        flat = self.gamma * strengths
+        stays = (cut.norms(w) > flat) & ~(cost <= flat * strengths / 2)
+        return torch.where(cut.spread(stays), w, firm)
 
 
 _NEWTON_STEPS = 40
 
 
-def _lengths(w: Tensor, pull: Tensor, cut: Grouping) -> Tensor:
-    """For each group the r > 0 with sum_i (w_i / (r + pull_i))^2 = 1, or 0 where there is none.
+def _shortened(w: Tensor, pull: Tensor, keep: Tensor, cut: Grouping) -> Tensor:
+    """For each group r * w_i / (pull_i + keep_i * r) at the least r > 0 that is its norm, or 0 where there is none.
 
-    1 / sqrt(that sum) is a power mean of functions that are linear in r, so it is concave and increasing, and Newton's
-    method started below the root climbs to it without ever passing it.
+    At that r the squares of w_i / (pull_i + keep_i * r) sum to 1. One over the root of their sum is a power mean of
+    functions that are linear in r, so it is concave, and Newton's method started below the root climbs to it without
+    ever passing it.
     """
     square = w.abs().square()
+    nothing = torch.finfo(square.dtype).tiny ** 0.25
     alive = cut.sums(torch.where(square == 0, 0, square / pull.square())) > 1
-    r = (cut.norms(w) - cut.largest(pull)).clamp(min=0)
+    r = (cut.norms(w) - cut.largest(pull)).clamp(min=0)  # where all had to move as those that are pulled most
     for _ in range(_NEWTON_STEPS):
-        below = cut.spread(r) + pull
-        below = torch.where(below == 0, torch.finfo(below.dtype).tiny ** 0.25, below)
+        below = pull + keep * cut.spread(r)
+        below = torch.where(below == 0, nothing, below)
         total = cut.sums(square / below.square())
-        slope = cut.sums(square / below**3)
+        slope = cut.sums(keep * square / below**3)
         climb = torch.where(alive, (total**1.5 - total) / slope, 0).clamp(min=0)
         r = r + climb
         if r.is_cpu and bool((climb <= torch.finfo(r.dtype).eps * r).all()):
             break
-    return torch.where(alive, r, 0)
+    length = cut.spread(torch.where(alive, r, 0))
+    below = pull + keep * length
+    return torch.where(pull == 0, w, length * w / torch.where(below == 0, 1, below))

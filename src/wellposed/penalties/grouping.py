@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from wellposed.errors import WellposedError
 
@@ -78,14 +79,14 @@ def grouping(groups: Groups, w: Tensor) -> Grouping:
                 f"groups was given a tensor of shape {tuple(groups.shape)} and dtype {groups.dtype} for a weight of "
                 f"shape {shape}; expected integer labels of the weight's shape"
             )
-        return _ByLabel(groups.to(w.device))
+        return _ByLabel(*_numbered(groups, w.device), w.shape)
     if isinstance(groups, Heads):
         if groups.dim >= w.ndim or shape[groups.dim] % (groups.count * groups.packed):
             raise WellposedError(
                 f"groups={groups!r} does not fit a weight of shape {shape}; dimension {groups.dim} has to be a "
                 f"multiple of {groups.count * groups.packed}"
             )
-        return _ByLabel(_head_labels(groups, w))
+        return _ByLabel(_head_labels(groups, w), groups.count, w.shape)
     dims = _NAMED.get(groups) if isinstance(groups, str) else groups
     if not isinstance(dims, tuple) or not all(isinstance(d, int) for d in dims):
         raise WellposedError(
@@ -122,19 +123,15 @@ class _ByDimension:
 
 @dataclass(frozen=True)
 class _ByLabel:
-    labels: Tensor
-
-    def _index(self) -> tuple[Tensor, int]:
-        _, index = self.labels.flatten().unique(return_inverse=True)
-        return index, int(index.max()) + 1 if index.numel() else 0
+    index: Tensor
+    count: int
+    shape: torch.Size
 
     def sums(self, x: Tensor) -> Tensor:
-        index, count = self._index()
-        return x.new_zeros(count).index_add(0, index, x.flatten())
+        return x.new_zeros(self.count).index_add(0, self.index, x.flatten())
 
     def largest(self, x: Tensor) -> Tensor:
-        index, count = self._index()
-        return x.new_zeros(count).scatter_reduce(0, index, x.flatten(), "amax", include_self=False)
+        return x.new_zeros(self.count).scatter_reduce(0, self.index, x.flatten(), "amax", include_self=False)
 
     def norms(self, w: Tensor) -> Tensor:
         square = self.sums(w.abs().square())
@@ -144,12 +141,24 @@ class _ByLabel:
         return self.sums(torch.ones_like(w.abs()))
 
     def spread(self, values: Tensor) -> Tensor:
-        index, _ = self._index()
-        return values[index].view(self.labels.shape)
+        return values[self.index].view(self.shape)
+
+
+_numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _numbered(labels: Tensor, device: torch.device) -> tuple[Tensor, int]:
+    """The labels numbered from 0, in one dimension, and how many there are; remembered, since counting them waits."""
+    version, index, count = _numbers.get(labels, (None, labels, 0))
+    if version != labels._version or index.device != device:
+        found, index = labels.flatten().unique(return_inverse=True)
+        version, index, count = labels._version, index.to(device), len(found)
+        _numbers[labels] = (version, index, count)
+    return index, count
 
 
 def _head_labels(heads: Heads, w: Tensor) -> Tensor:
     size = w.shape[heads.dim] // (heads.count * heads.packed)
     labels = torch.arange(heads.count, device=w.device).repeat_interleave(size).repeat(heads.packed)
     along = [-1 if d == heads.dim else 1 for d in range(w.ndim)]
-    return labels.view(along).expand(w.shape)
+    return labels.view(along).expand(w.shape).flatten()

@@ -88,6 +88,12 @@ class LHalf(Penalty):
         return _zero_below(w, 2 / 3 * w * (1 + (2 / 3 * (math.pi - angle)).cos()), 1.5 * strength ** (2 / 3))
 
 
+def mcp(size: Tensor, lam: Number, gamma: float) -> Tensor:
+    """lam * size - size^2 / (2 * gamma) for sizes >= 0, flat from gamma * lam on: MCP, element by element."""
+    flat = gamma * lam
+    return torch.where(size <= flat, lam * size - size.square() / (2 * gamma), flat * lam / 2)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class MCP(Penalty):
     """The minimax concave penalty: L1 at 0, fading to no pull at all from gamma * lam on.
@@ -117,9 +123,7 @@ class MCP(Penalty):
         object.__setattr__(self, "gamma", _above(self.gamma, 0.0, "MCP(gamma)"))
 
     def _value(self, w: Tensor) -> Tensor:
-        m = w.abs()
-        flat = self.gamma * self.lam
-        return torch.where(m <= flat, self.lam * m - m.square() / (2 * self.gamma), flat * self.lam / 2).sum()
+        return mcp(w.abs(), self.lam, self.gamma).sum()
 
     def _grad(self, w: Tensor) -> Tensor:
         return w.sgn() * (self.lam - w.abs() / self.gamma).clamp(min=0)

@@ -135,8 +135,6 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     for row, parameter in entries:
         if row.penalty is not None and parameter.is_meta:
             raise WellposedError(f"{row.name!r} is on the meta device and has no values; materialise the model first")
-        if row.penalty is not None and not (parameter.is_floating_point() or parameter.is_complex()):
-            raise WellposedError(f"{row.name!r} has dtype {parameter.dtype}; a penalty needs floating-point parameters")
     return entries
 
 
@@ -150,12 +148,17 @@ def _row(item: _Named, rules: Mapping[str, Penalty | None], conditions: list[Whe
     matched = [condition for condition in conditions if _holds(condition, item)]
     if not matched:
         return row(None, f"not selected by where={', '.join(map(_show, conditions))}")
+    rule = next((rule for rule in rules if any(fnmatchcase(n, rule) for n in item.names)), None)
+    if rule is None:
+        return row(None, "no rule matches it")
+    if rules[rule] is not None and not (item.parameter.is_floating_point() or item.parameter.is_complex()):
+        raise WellposedError(
+            f"{name!r} has dtype {item.parameter.dtype}; a penalty needs floating-point parameters: leave it out, for "
+            f"example with {{{name!r}: None, '*': penalty}}"
+        )
     if not item.parameter.requires_grad:
         return row(None, "frozen (requires_grad is False)")
-    for rule, penalty in rules.items():
-        if any(fnmatchcase(n, rule) for n in item.names):
-            return row(penalty, f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
-    return row(None, "no rule matches it")
+    return row(rules[rule], f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
 
 
 def _named(model: Model) -> list[_Named]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.penalties import checks
-from wellposed.penalties.base import Penalty, Traits
+from wellposed.penalties.base import Penalty, Traits, unchecked
 from wellposed.penalties.checks import Number
 from wellposed.penalties.separable import L1
 
@@ -120,9 +120,9 @@ class AdaptiveL1(_Referring):
         if not self.eps > 0:
             raise WellposedError(f"AdaptiveL1(eps) was given {self.eps!r}; expected a number > 0")
 
-    def _l1(self, w: Tensor) -> L1:
+    def _l1(self, w: Tensor) -> Penalty:
         strengths = self.lam / (self._known(w).abs() + self.eps) ** self.power
-        return L1(strengths.to(torch.promote_types(w.abs().dtype, torch.float32)))
+        return unchecked(L1, lam=strengths.to(torch.promote_types(w.abs().dtype, torch.float32)))
 
     def _value(self, w: Tensor) -> Tensor:
         return self._l1(w)._value(w)

@@ -58,6 +58,49 @@ class Functional(nn.Module):
         return out
 
 
+class Viewing(nn.Module):
+    """The usual small network written with functions: pools, batch sizes read off, views."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first = nn.Conv2d(2, 5, 3)
+        self.second = nn.Conv2d(5, 4, 3)
+        self.dense = nn.Linear(4 if how == "mean" else 16, 6)
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(self.first(x).relu(), 2)
+        x = nn.functional.avg_pool2d(nn.functional.relu(self.second(x), inplace=True), 2)
+        x = {
+            "view": lambda: x.view(x.size(0), -1),
+            "reshape": lambda: x.reshape((x.shape[0], -1)),
+            "shape": lambda: x.view(x.size()[0], -1),
+            "flatten": lambda: x.flatten(start_dim=1, end_dim=-1),
+            "mean": lambda: x.mean(dim=(-1, -2)),
+            "fixed": lambda: x.view(-1, 16),
+            "channels": lambda: x.view(-1, x.size(1) * 4),
+            "batch first": lambda: x.flatten(0).view(-1, 16),
+        }[self.how]()
+        out: Tensor = self.out(self.dense(x).tanh())
+        return out
+
+
+class Branching(nn.Module):
+    """A sum of two ways, as in a residual network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.second = nn.Linear(6, 6)
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        out: Tensor = self.out(x + self.second(x))
+        return out
+
+
 # name: (model, shape of the inputs, zero rows, what each named layer keeps)
 CHAINS: dict[str, tuple[nn.Module, tuple[int, ...], dict[str, list[int]], dict[str, int]]] = {
     "dense": (
@@ -101,6 +144,10 @@ CHAINS: dict[str, tuple[nn.Module, tuple[int, ...], dict[str, list[int]], dict[s
         {"0": 4, "3": 4},
     ),
     "functional": (Functional(), (3, 2, 6, 6), {"conv": [1], "dense": [2, 5]}, {"conv": 4, "dense": 4}),
+    **{
+        how: (Viewing(how), (3, 2, 14, 14), {"first": [0, 3], "second": [1]}, {"first": 3, "second": 3, "dense": 6})
+        for how in ("view", "reshape", "shape", "flatten", "mean")
+    },
 }
 
 
@@ -173,6 +220,35 @@ def test_what_can_be_followed_within_what_cannot_is_done() -> None:
         ),
         (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), (3, 4), {"2": [1]}, "output is the model's"),
         (nn.Sequential(*[nn.Linear(4, 4)] * 2, nn.Linear(4, 2)), (3, 4), {"0": [1]}, "more than once|tied"),
+        (Viewing("fixed"), (3, 2, 14, 14), {"second": [1]}, r"'second' stay: it goes into view"),
+        (Viewing("channels"), (3, 2, 14, 14), {"second": [1]}, "'second' stay: its output is used in several places"),
+        (Viewing("batch first"), (3, 2, 14, 14), {"second": [1]}, "'second' stay: it goes into flatten"),
+        (Branching(), (3, 4), {"first": [1]}, "'first' stay: its output is used in several places"),
+        (Branching(), (3, 4), {"second": [1]}, r"'second' stay: it goes into add"),
+        (
+            nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 1, 3)),
+            (2, 2, 9, 9),
+            {"0": [1]},
+            r"'0' stay: it goes into 2 \(grouped Conv2d\)",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 1, 3)),
+            (2, 2, 9, 9),
+            {"2": [1]},
+            "'2' stay: it is a grouped Conv2d",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(2, 4, 3), nn.AvgPool2d(2, divisor_override=3), nn.Conv2d(4, 1, 1)),
+            (2, 2, 8, 8),
+            {"0": [1]},
+            "a constant would not survive",
+        ),
+        (
+            nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True),
+            (2, 3, 4),
+            {"linear2": [1]},
+            "'linear2' stay: the forward pass around it cannot be followed",
+        ),
     ],
 )
 def test_what_cannot_be_followed_is_left_alone_and_said(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 from wellposed.penalties.attention import CompactAttention, without_idle_heads
-from wellposed.penalties.chains import CONVOLUTIONS, NORMS, Chain, chains
+from wellposed.penalties.chains import CONVOLUTIONS, NORMS, Chain, chains, pads
 from wellposed.penalties.plan import columns
 
 
@@ -65,8 +65,9 @@ def compact(model: nn.Module, *, example: Tensor | tuple[Any, ...] | None = None
 
     A channel goes when the weights that make it are all zero, what is left of it being a constant that moves into the
     next layer's bias, or when the weights that use it are. In evaluation mode the outputs are the same up to rounding.
-    Followed are dense and convolution layers through activations, dropout, batch norm, pooling and flattening; what
-    cannot be followed is left as it is, with a warning if it has zero channels.
+    Followed are dense and convolution layers through activations, dropout, batch norm, pooling and flattening, as
+    modules or as functions. What cannot be followed (sums of branches, grouped convolutions, layer norm, a ``view`` to
+    fixed sizes) is left as it is, with a warning that says why if it has zero channels.
 
     Args:
         model: The model; it is not changed.
@@ -153,7 +154,8 @@ def _remove(model: nn.Module, chain: Chain) -> tuple[int, str]:
     """Remove what a chain allows; returns how many zero channels stay, and why."""
     producer = _layer(model, chain.producer)
     width = producer.weight.shape[0]
-    dead = (producer.weight.flatten(1) == 0).all(1)
+    transposed = getattr(producer, "transposed", False)
+    dead = ((producer.weight.movedim(1, 0) if transposed else producer.weight).flatten(1) == 0).all(1)
     if chain.consumer is None:
         return int(dead.sum()), chain.reason
     consumer = _layer(model, chain.consumer)
@@ -198,21 +200,11 @@ def _constants(model: nn.Module, chain: Chain, producer: nn.Linear, consumer: nn
             assert norm.running_var is not None
             value = (value - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
             value = value if norm.weight is None else value * norm.weight + norm.bias
-        elif link.kind == "pool" and _pads(link.function) and not isinstance(link.function, _MAX_POOLS):
+        elif not link.steady:
             steady &= value == 0
-    if _pads(consumer):
+    if pads(consumer):
         steady &= value == 0
     return value, steady
-
-
-_MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-
-
-def _pads(module: object) -> bool:
-    padding = getattr(module, "padding", 0)
-    if isinstance(padding, str):
-        return padding != "valid"
-    return any(padding) if isinstance(padding, tuple) else bool(padding)
 
 
 def _fold(consumer: nn.Linear, value: Tensor, gone: Tensor, share: int) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 import wellposed as wp
 from penalty_tools import N, X, Y, linear, network, state, step
-from wellposed.penalties import L1, L2, ElasticNet, Penalty, conventions, regularize, schedules
+from wellposed.penalties import L1, L2, MCP, ElasticNet, Penalty, conventions, regularize, schedules
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
@@ -149,6 +149,33 @@ def test_the_logistic_c_in_our_convention(ratio: float) -> None:
     gradient = -x.T @ (sign * torch.sigmoid(-sign * (x @ torch.from_numpy(wanted)))) / N
     penalty = conventions.from_logistic_c(0.02, N, l1_ratio=ratio)
     assert float(penalty.kkt(torch.from_numpy(wanted), gradient)) < 1e-6
+
+
+@pytest.mark.parametrize("penalty", [ElasticNet(0.25, 0.5), L1(0.5), L2(0.125)])
+def test_strengths_go_there_and_come_back(penalty: Penalty) -> None:
+    same = penalty + ElasticNet(0.0, 0.0)
+    assert conventions.from_keras(**conventions.to_keras(penalty)) == same
+    assert conventions.from_elastic_net(**conventions.to_elastic_net(penalty)) == same
+    given = conventions.to_logistic_c(penalty, 128)
+    assert conventions.from_logistic_c(given["C"], 128, l1_ratio=given["l1_ratio"]) == same
+
+
+def test_a_ridge_goes_there_and_comes_back() -> None:
+    assert conventions.from_ridge(**conventions.to_ridge(L2(0.125), 128), samples=128) == L2(0.125)
+    with pytest.raises(wp.WellposedError, match="no absolute values"):
+        conventions.to_ridge(L1(0.1), 128)
+
+
+@pytest.mark.parametrize("convert", [conventions.to_keras, conventions.to_elastic_net])
+@pytest.mark.parametrize("penalty", [MCP(0.1), L1(torch.ones(2)), 0.1])
+def test_what_others_do_not_have_is_refused(convert: Callable[[Any], object], penalty: Any) -> None:
+    with pytest.raises(wp.WellposedError, match="expected L1, L2 or ElasticNet"):
+        convert(penalty)
+
+
+def test_no_penalty_has_no_c() -> None:
+    with pytest.raises(wp.WellposedError, match="C is its inverse"):
+        conventions.to_logistic_c(L1(0.0), 10)
 
 
 def test_torchs_weight_decay_and_kerass_regularizer_in_our_convention() -> None:

@@ -10,6 +10,7 @@ from wellposed.penalties.attach import regularize as regularize
 from wellposed.penalties.base import Penalty as Penalty
 from wellposed.penalties.base import Traits as Traits
 from wellposed.penalties.compaction import CompactPlan as CompactPlan
+from wellposed.penalties.compaction import CompactRow as CompactRow
 from wellposed.penalties.compaction import compact as compact
 from wellposed.penalties.compaction import plan_compact as plan_compact
 from wellposed.penalties.group import GroupLasso as GroupLasso
@@ -27,6 +28,7 @@ from wellposed.penalties.plan import PlanRow as PlanRow
 from wellposed.penalties.reference import AdaptiveL1 as AdaptiveL1
 from wellposed.penalties.reference import Towards as Towards
 from wellposed.penalties.report import PenaltyReport as PenaltyReport
+from wellposed.penalties.report import ReportRow as ReportRow
 from wellposed.penalties.separable import L1 as L1
 from wellposed.penalties.separable import L2 as L2
 from wellposed.penalties.separable import ElasticNet as ElasticNet

@@ -53,6 +53,20 @@ def from_keras(l1: float = 0.0, l2: float = 0.0) -> ElasticNet:
     return ElasticNet(_given(l1, "l1"), _given(l2, "l2"))
 
 
+def to_keras(penalty: Penalty) -> dict[str, float]:
+    """The arguments of ``keras.regularizers.L1L2`` that stand for L1, L2 or an elastic net.
+
+    Raises:
+        WellposedError: If the penalty is another, or its strengths are tensors.
+
+    Example:
+        >>> to_keras(L1(0.01))
+        {'l1': 0.01, 'l2': 0.0}
+    """
+    l1, l2 = _strengths(penalty, "to_keras")
+    return {"l1": l1, "l2": l2}
+
+
 def from_lasso(alpha: float) -> L1:
     """scikit-learn's ``Lasso(alpha)``, for the loss ||y - Xw||^2 / (2n): half the mean squared error.
 
@@ -78,6 +92,21 @@ def from_elastic_net(alpha: float, l1_ratio: float = 0.5) -> ElasticNet:
     return ElasticNet(alpha * ratio, alpha * (1 - ratio) / 2)
 
 
+def to_elastic_net(penalty: Penalty) -> dict[str, float]:
+    """The arguments of scikit-learn's ``ElasticNet``, for half the mean squared error; with l1_ratio 1 it is ``Lasso``.
+
+    Raises:
+        WellposedError: If the penalty is not L1, L2 or an elastic net, or its strengths are tensors.
+
+    Example:
+        >>> to_elastic_net(ElasticNet(0.5, 0.25))
+        {'alpha': 1.0, 'l1_ratio': 0.5}
+    """
+    l1, l2 = _strengths(penalty, "to_elastic_net")
+    alpha = l1 + 2 * l2
+    return {"alpha": alpha, "l1_ratio": l1 / alpha if alpha else 1.0}
+
+
 def from_ridge(alpha: float, samples: int) -> L2:
     """scikit-learn's ``Ridge(alpha)``, whose loss is the sum ||y - Xw||^2, for half the mean squared error.
 
@@ -90,6 +119,22 @@ def from_ridge(alpha: float, samples: int) -> L2:
         L2(lam=0.01)
     """
     return L2(_given(alpha, "alpha") / (2 * _count(samples)))
+
+
+def to_ridge(penalty: Penalty, samples: int) -> dict[str, float]:
+    """The argument of scikit-learn's ``Ridge`` on ``samples`` samples, for half the mean squared error.
+
+    Raises:
+        WellposedError: If the penalty is not L2 with a number for its strength.
+
+    Example:
+        >>> to_ridge(L2(0.01), samples=100)
+        {'alpha': 2.0}
+    """
+    l1, l2 = _strengths(penalty, "to_ridge")
+    if l1:
+        raise WellposedError(f"to_ridge was given {penalty!r}; expected L2: a ridge has no absolute values")
+    return {"alpha": 2 * _count(samples) * l2}
 
 
 def from_logistic_c(c: float, samples: int, *, l1_ratio: float = 0.0) -> Penalty:
@@ -109,6 +154,29 @@ def from_logistic_c(c: float, samples: int, *, l1_ratio: float = 0.0) -> Penalty
     if not _given(c, "c") > 0:
         raise WellposedError(f"c was given {c}; expected a number > 0")
     return from_elastic_net(1 / (c * _count(samples)), l1_ratio)
+
+
+def to_logistic_c(penalty: Penalty, samples: int) -> dict[str, float]:
+    """The arguments of scikit-learn's ``LogisticRegression`` on ``samples`` samples, for the mean cross entropy.
+
+    Raises:
+        WellposedError: If the penalty is not L1, L2 or an elastic net, its strengths are tensors, or it is nothing.
+
+    Example:
+        >>> to_logistic_c(L1(0.02), samples=100)
+        {'C': 0.5, 'l1_ratio': 1.0}
+    """
+    same = to_elastic_net(penalty)
+    if not same["alpha"]:
+        raise WellposedError(f"to_logistic_c was given {penalty!r}; expected a strength > 0: C is its inverse")
+    return {"C": 1 / (same["alpha"] * _count(samples)), "l1_ratio": same["l1_ratio"]}
+
+
+def _strengths(penalty: Penalty, asked: str) -> tuple[float, float]:
+    """The strengths of sum |w| and sum w^2."""
+    if not isinstance(penalty, Penalty) or penalty.elastic is None:
+        raise WellposedError(f"{asked} was given {penalty!r}; expected L1, L2 or ElasticNet with numbers for strengths")
+    return penalty.elastic
 
 
 def _count(samples: int) -> int:

@@ -89,7 +89,7 @@ class LHalf(Penalty):
 
 
 def mcp(size: Tensor, lam: Number, gamma: float) -> Tensor:
-    """lam * size - size^2 / (2 * gamma) for sizes >= 0, flat from gamma * lam on: MCP, element by element."""
+    """MCP element by element: lam * size - size^2 / (2 * gamma) for sizes >= 0, flat from gamma * lam on."""
     flat = gamma * lam
     return torch.where(size <= flat, lam * size - size.square() / (2 * gamma), flat * lam / 2)
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import multiprocessing
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 
 import wellposed as wp
 from draw_cases import CASES, IDS, ROW_IDS, ROWS, Case, identical
+from wellposed.errors import WellposedError
+from wellposed.random import pool
 
 KEY = wp.Key(0).fold("laws")
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 63, 1023, 2047, 2048, 2049, 4099, 70001]
@@ -131,8 +134,11 @@ def test_only_the_view_is_written() -> None:
     assert not outside.any()
 
 
+@pytest.mark.parametrize("team", ["torch's", "ours"])
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_thread_counts_agree(case: Case) -> None:
+def test_thread_counts_agree(case: Case, team: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if team == "ours":
+        monkeypatch.setattr(pool, "_openmp", lambda: None)
     size = 2**18 + 3
     results = []
     for threads in (1, 2, 3, 4):
@@ -153,8 +159,19 @@ def test_eight_threads_at_once() -> None:
             for size, result in zip(sizes, want, strict=True)
         )
 
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(work, range(8)))
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(8)))
+
+
+def test_what_fails_on_any_thread_is_raised() -> None:
+    caller, wrong = threading.get_ident(), WellposedError("wrong")
+
+    def work() -> None:
+        if threading.get_ident() != caller:
+            raise wrong
+
+    with pytest.raises(WellposedError, match="wrong"):
+        pool.run_python(work, 2)
 
 
 def _child(connection: "multiprocessing.connection.Connection") -> None:

@@ -58,7 +58,8 @@ def thin_small(x: Tensor, low: int, high: int, call: int, threshold: int, scale:
     It leaves out every step that a small tensor would feel.
     """
     result = torch.empty_like(x)
-    engine.thin_whole(x.data_ptr(), result.data_ptr(), _CODES[x.dtype], x.numel(), low, high, call, threshold, scale)
+    where = (0, x.numel(), 0, 0, 0)
+    engine.thin(x.data_ptr(), result.data_ptr(), _CODES[x.dtype], *where, low, high, call, threshold, scale)
     return result
 
 

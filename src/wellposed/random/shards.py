@@ -42,10 +42,12 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
     if not is_sharded(tensor):
         return tensor, box
     whole: Any = tensor
-    if box is not None or any(placement.is_partial() for placement in whole.placements):
+    if box is not None:
+        raise WellposedError(f"a DTensor was given with {box}; give no box, since a DTensor knows its place")
+    if any(placement.is_partial() for placement in whole.placements):
         raise WellposedError(
-            f"a DTensor with placements {whole.placements} and box {box} was given; "
-            "expected sharded or replicated placements, and no box, since a DTensor knows its place"
+            f"a DTensor with placements {whole.placements} was given, of which a process holds terms of a sum; "
+            "expected sharded or replicated placements"
         )
     if _is_interleaved(whole):
         raise WellposedError(

@@ -4,7 +4,7 @@ import numpy as np
 from numba import carray, float32, float64, int64, uint8, uint16, uint32
 
 from wellposed.random.draw import Kind
-from wellposed.random.kernels import formulas
+from wellposed.random.kernels import formulas, fused
 from wellposed.random.kernels.dtypes import (
     BFLOAT16,
     BYTE,
@@ -43,12 +43,18 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
 
     Addresses are integers: taking a tensor apart into arrays would cost more than filling a small one.
     """
-    size = min(CHUNK, last - first)
-    width = 2 if code == FLOAT64 and kind != _BERNOULLI else 1
-    buffer = np.empty(size * width + PADDING, np.uint32)
     narrow = carray(pointer(parameters), parameter_count, float32)
     wide = carray(pointer(parameters), parameter_count, float64)
     threshold = int64(wide[0]) if kind == _BERNOULLI else 0
+    if code == FLOAT32 and rank == 0 and kind == _UNIFORM:
+        first += fused.uniform(address, first, last, start + first, k0, k1, call, narrow)
+    elif code == FLOAT32 and rank == 0 and kind == _BERNOULLI and threshold <= 0xFFFF_FFFF:
+        first += fused.bernoulli(address, first, last, start + first, k0, k1, call, threshold)
+    if first == last:
+        return
+    size = min(CHUNK, last - first)
+    width = 2 if code == FLOAT64 and kind != _BERNOULLI else 1
+    buffer = np.empty(size * width + PADDING, np.uint32)
     scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
     while first < last:
         count = min(CHUNK, last - first)
@@ -97,6 +103,10 @@ def thin(source, address, code, first, last, start, rank, table, k0, k1, call, t
 
     ``threshold`` is below 2^32.
     """
+    if code == FLOAT32 and rank == 0:
+        first += fused.thin(source, address, first, last, start + first, k0, k1, call, threshold, float32(scale))
+    if first == last:
+        return
     size = min(CHUNK, last - first)
     buffer = np.empty(size + PADDING, np.uint32)
     scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
@@ -115,22 +125,6 @@ def thin(source, address, code, first, last, start, rank, table, k0, k1, call, t
             thin_chunk(words, count, threshold, float32(scale), scratch, scratch)
             store_half(scratch, count, carray(pointer(address + 2 * first), count, uint16), code)
         first += count
-
-
-@kernel
-def thin_whole(source, address, code, count, k0, k1, call, threshold, scale):
-    """``thin`` of a tensor that is the whole, with little to do before and after the loops for one of few elements."""
-    if count > CHUNK or code in (BFLOAT16, FLOAT16):
-        thin(source, address, code, 0, count, 0, 0, 0, k0, k1, call, threshold, scale)
-        return
-    words = np.empty(count + PADDING, np.uint32)
-    fill_words(words, 0, count, k0, k1, call)
-    if code == FLOAT32:
-        x = carray(pointer(source), count, float32)
-        thin_chunk(words, count, threshold, float32(scale), x, carray(pointer(address), count, float32))
-    else:
-        wide = carray(pointer(source), count, float64)
-        thin_chunk(words, count, threshold, scale, wide, carray(pointer(address), count, float64))
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numba import carray, int64, uint32, uint64
+from numba.extending import register_jitable
 
 from wellposed.random.kernels.jit import kernel, pointer
 
@@ -13,21 +14,25 @@ _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 _HALF = np.uint64(32)
 
 
+@register_jitable(forceinline=True)
+def block_words(number, k0, k1, call):
+    """The four words of one Philox4x32-10 block."""
+    a, b, c, d = uint32(number), uint32(number >> _HALF), uint32(call), uint32(uint64(call) >> _HALF)
+    key0, key1 = uint32(k0), uint32(k1)
+    for _ in range(10):
+        p = uint64(a) * _M0
+        q = uint64(c) * _M1
+        a, b, c, d = uint32(q >> _HALF) ^ b ^ key0, uint32(q), uint32(p >> _HALF) ^ d ^ key1, uint32(p)
+        key0 = uint32(key0 + _W0)
+        key1 = uint32(key1 + _W1)
+    return uint32(a), b, uint32(c), d  # Numba types an exclusive or of uint32 as uint64
+
+
 @kernel
 def fill_blocks(out, block, count, k0, k1, call):
-    """Words of ``count`` whole Philox4x32-10 blocks, in order."""
-    first = uint64(block)
-    c2, c3 = uint32(call), uint32(uint64(call) >> _HALF)
+    """Words of ``count`` whole blocks, in order."""
     for j in range(count):
-        number = first + uint64(j)
-        a, b, c, d = uint32(number), uint32(number >> _HALF), c2, c3
-        key0, key1 = uint32(k0), uint32(k1)
-        for _ in range(10):
-            p = uint64(a) * _M0
-            q = uint64(c) * _M1
-            a, b, c, d = uint32(q >> _HALF) ^ b ^ key0, uint32(q), uint32(p >> _HALF) ^ d ^ key1, uint32(p)
-            key0 = uint32(key0 + _W0)
-            key1 = uint32(key1 + _W1)
+        a, b, c, d = block_words(uint64(block) + uint64(j), k0, k1, call)
         out[4 * j] = a
         out[4 * j + 1] = b
         out[4 * j + 2] = c

@@ -65,7 +65,8 @@ def cases(shapes: list[tuple[int, ...]]) -> Iterator[Case]:
     seconds = [g.square() for g in gradients]
 
     def ours_gradient() -> float:
-        return float(sum(add_gradients_([Push(L1, w, g, 1.0) for w, g in zip(weights, gradients, strict=True)])))
+        added = add_gradients_([Push(L1, w, g, 1.0) for w, g in zip(weights, gradients, strict=True)])
+        return float(sum(one.value for one in added))
 
     leaves = [w.detach().requires_grad_() for w in weights]
 

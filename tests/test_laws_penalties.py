@@ -14,7 +14,7 @@ from torch import Tensor
 
 import wellposed as wp
 from penalty_cases import CASES, Case, rows
-from wellposed.penalties import L1, L2, ElasticNet, GroupMCP, Penalty, constraints, cpu
+from wellposed.penalties import L1, L2, ElasticNet, GroupMCP, Penalty, Towards, constraints, cpu
 from wellposed.penalties.passes import Step, take_steps_
 from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal, uniform
@@ -187,6 +187,39 @@ def test_memory_layout_does_not_matter(case: Case) -> None:
         if case.penalty.traits.gradient:
             torch.testing.assert_close(case.penalty.grad(other), case.penalty.grad(w))
     assert case.penalty.prox_(spread, 0.4).equal(case.penalty.prox(w, 0.4))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="another device than the CPU is needed: CUDA")
+@rows()
+def test_the_device_does_not_matter(case: Case) -> None:
+    w = case.weight()
+    moved = {
+        f.name: value.cuda() if isinstance(value := getattr(case.penalty, f.name), Tensor) else value
+        for f in fields(case.penalty)
+    }
+    there = type(case.penalty)(**moved)
+    torch.testing.assert_close(there.value(w.cuda()).cpu(), case.penalty.value(w))
+    if case.penalty.traits.prox:
+        torch.testing.assert_close(there.prox(w.cuda(), 0.4).cpu(), case.penalty.prox(w, 0.4))
+        torch.testing.assert_close(there.prox_(w.cuda(), 0.4).cpu(), case.penalty.prox(w, 0.4))
+    if case.penalty.traits.gradient:
+        torch.testing.assert_close(there.grad(w.cuda()).cpu(), case.penalty.grad(w))
+
+
+@rows(prox=True, gradient=True)
+def test_groups_and_elements_of_zero_are_safe(case: Case) -> None:
+    w = case.weight()
+    w[0] = 0
+    if isinstance(case.penalty, Towards):
+        pytest.skip("it pulls towards other weights than zero")
+    steps: list[float | Tensor] = [0.0, 0.4, torch.tensor(0.4)]
+    if case.penalty.traits.separable or case.penalty.traits.diagonal:
+        steps.append(uniform(case.shape, Key(25), 0.0, 2.0, dtype=torch.float64))
+    for step in steps:
+        moved = case.penalty.prox(w, step)
+        assert moved.isfinite().all()
+        assert moved[0].abs().max() < 1e-15  # singular vectors are rounded
+        assert (case.penalty.prox(torch.zeros_like(w), step) == 0).all()
 
 
 @rows()

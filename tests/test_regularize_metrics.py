@@ -10,7 +10,7 @@ from torch import nn
 
 import wellposed as wp
 from penalty_tools import PEERS, N, X, Y, fit, linear, network, state, step
-from wellposed.penalties import L1, L2, regularize
+from wellposed.penalties import L1, L2, Huber, Penalty, regularize
 from wellposed.penalties.metrics import METRICS, metric_for
 from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal
@@ -222,6 +222,23 @@ def test_nan_gradients_are_counted_and_reported() -> None:
     assert [(row.name, row.nan_steps) for row in report] == [("0.weight", 2), ("3.weight", 0)]
     assert "19 of 20" in str(report)
     assert report.to_dict()["step"] == 3
+
+
+@pytest.mark.parametrize("penalty", [L2(0.1), Huber(0.1)], ids=["kernel", "formula"])
+@pytest.mark.parametrize("mode", ["gradient", "decoupled"])
+def test_nan_gradients_are_counted_where_nothing_is_done_after_the_step(mode: Any, penalty: Penalty) -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    handle = regularize(optimizer, model, penalty, mode=mode)
+    step(model, optimizer)
+    assert handle.nan_steps() == {}
+    grad = linear(model, 3).weight.grad
+    assert grad is not None
+    grad[0, 0] = torch.nan
+    with pytest.warns(RuntimeWarning, match=r"'3\.weight' has NaN in its gradient at the optimizer's step 2"):
+        optimizer.step()
+    assert handle.nan_steps() == {"3.weight": 1}
+    assert linear(model, 3).weight[0, 0].isnan()
 
 
 def test_the_report_adds_up_to_the_value() -> None:

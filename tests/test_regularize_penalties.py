@@ -157,18 +157,30 @@ def test_constraints_are_refused_in_gradient_mode() -> None:
         regularize(SGD(model.parameters(), lr=0.1), model, constraints.NonNegative(), mode="gradient")
 
 
-def test_complex_weights() -> None:
-    for make in (SGD, Adam):
-        w = nn.Parameter(torch.complex(normal(8, Key(1)), normal(8, Key(2))))
-        target = torch.where(torch.arange(8) < 4, 0.05, 3.0) * torch.exp(1j * torch.arange(8.0))
-        optimizer = make([w], lr=0.02)
-        regularize(optimizer, [("w", w)], L1(0.5), where="all")
-        for _ in range(1500):
-            w.grad = w.detach() - target
-            optimizer.step()
-        # The optimum of 1/2 |w - target|^2 + 0.5 |w| is the prox of the target.
-        torch.testing.assert_close(w.detach(), L1(0.5).prox(target, 1.0), rtol=1e-3, atol=1e-4)
-        assert (w.detach()[:4] == 0).all()
+@pytest.mark.parametrize(
+    ("make", "lr"),
+    [
+        (SGD, 0.02),
+        (Adam, 0.02),
+        (torch.optim.AdamW, 0.02),
+        (torch.optim.NAdam, 0.02),
+        (torch.optim.RAdam, 0.02),
+        (torch.optim.Adamax, 0.02),
+        (torch.optim.RMSprop, 0.005),
+        (torch.optim.Adagrad, 0.5),
+    ],
+)
+def test_complex_weights(make: Any, lr: float) -> None:
+    w = nn.Parameter(torch.complex(normal(8, Key(1)), normal(8, Key(2))))
+    target = torch.where(torch.arange(8) < 4, 0.05, 3.0) * torch.exp(1j * torch.arange(8.0))
+    optimizer = make([w], lr=lr, **({"weight_decay": 0.0} if make is torch.optim.AdamW else {}))
+    regularize(optimizer, [("w", w)], L1(0.5), where="all")
+    for _ in range(1500):
+        w.grad = w.detach() - target
+        optimizer.step()
+    # The optimum of 1/2 |w - target|^2 + 0.5 |w| is the prox of the target.
+    torch.testing.assert_close(w.detach(), L1(0.5).prox(target, 1.0), rtol=1e-3, atol=1e-4)
+    assert (w.detach()[:4] == 0).all()
 
 
 @pytest.mark.slow

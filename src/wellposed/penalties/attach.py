@@ -151,10 +151,11 @@ class Handle:
         return zeros / max(1, sum(p.numel() for p in parameters))
 
     def nan_steps(self) -> dict[str, int]:
-        """For each penalised parameter that ever held NaN after a proximal step, after how many steps it did.
+        """For each penalised parameter that ever met NaN at how many steps it did.
 
-        A NaN gradient makes NaN of weights that were zero; the prox leaves NaN as it is, and this counts it. On a CPU
-        the first one is a warning too; on an accelerator nothing is read until this method or :meth:`report` asks.
+        A NaN gradient makes NaN of weights that were zero. What is looked at is the weights after a proximal step, and
+        the gradients in the other modes. On a CPU the first NaN is a warning too; on an accelerator nothing is read
+        until this method or :meth:`report` asks.
         """
         return {name: int(count) for name, count in self._nan_steps.items() if int(count)}
 
@@ -280,11 +281,9 @@ class Handle:
             self._nan_steps[name] = self._nan_steps.get(name, 0) + bad.int()
         elif bad:
             if name not in self._nan_steps:
-                warnings.warn(
-                    f"{name!r} holds NaN after the optimizer's step {self.step + 1}; was its gradient finite?",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                met = "holds NaN after" if self._mode.after else "has NaN in its gradient at"
+                text = f"{name!r} {met} the optimizer's step {self.step + 1}; was the loss finite?"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
             self._nan_steps[name] = self._nan_steps.get(name, 0) + 1
 
     def _live(self, optimizer: Optimizer) -> Iterator[tuple[Entry, dict[str, Any]]]:

@@ -53,11 +53,14 @@ def _add_slopes(w, gradient, l1, l2, slope1, slope2):
     """Sums in any order, which lets the loop be vectorised; one chunk's sum is short enough for its own precision."""
     total = w.dtype.type(0)
     zero = w.dtype.type(0)
+    bad = int32(0)
     for i in range(w.size):
         x = w[i]
         total += l1 * abs(x) + l2 * (x * x)
-        gradient[i] += select(x > zero, slope1, select(x < zero, -slope1, zero * x)) + slope2 * x
-    return total
+        g = gradient[i] + (select(x > zero, slope1, select(x < zero, -slope1, zero * x)) + slope2 * x)
+        bad |= int32(g != g)
+        gradient[i] = g
+    return total, bad
 
 
 @kernel
@@ -86,17 +89,20 @@ def prox_by_root(first, last, address, second, double, numerator, scale, eps, l1
 
 @kernel
 def accumulate(first, last, address, gradient, double, l1, l2, slope1, slope2):
-    """Add slope1 * sign(w) + slope2 * w to the gradient, and return the sum of l1 * |w| + l2 * w^2."""
-    total = 0.0
+    """Add slope1 * sign(w) + slope2 * w to the gradient; the sum of l1 * |w| + l2 * w^2, and whether NaN came of it."""
+    total, bad = 0.0, int32(0)
     while first < last:
         count = min(_CHUNK, last - first)
         if double:
             w = carray(pointer(address + 8 * first), count, float64)
             g = carray(pointer(gradient + 8 * first), count, float64)
-            total += _add_slopes(w, g, l1, l2, slope1, slope2)
+            part, seen = _add_slopes(w, g, l1, l2, slope1, slope2)
         else:
             narrow = carray(pointer(address + 4 * first), count, float32)
             g4 = carray(pointer(gradient + 4 * first), count, float32)
-            total += _add_slopes(narrow, g4, float32(l1), float32(l2), float32(slope1), float32(slope2))
+            part4, seen = _add_slopes(narrow, g4, float32(l1), float32(l2), float32(slope1), float32(slope2))
+            part = float64(part4)
+        total += part
+        bad |= seen
         first += count
-    return total
+    return total, bad != 0

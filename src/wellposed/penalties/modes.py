@@ -12,7 +12,7 @@ from wellposed.penalties.base import Penalty, Traits
 from wellposed.penalties.checks import Number
 from wellposed.penalties.complexes import as_real
 from wellposed.penalties.metrics import Metric
-from wellposed.penalties.passes import Push, Step, add_gradients_, take_steps_
+from wellposed.penalties.passes import Push, Step, add_gradients_, has_nan, take_steps_
 from wellposed.penalties.steps import RootStep
 
 
@@ -49,7 +49,8 @@ class Mode:
         objective: What is minimised.
         after: Whether it acts after the optimizer's step; otherwise when the gradients are known, before it.
         fits: Why it cannot take a penalty of these traits, or ``None``; told whether step sizes differ by element.
-        act: The action, in place, on all parameters; for each whether NaN was seen among its weights, where it looks.
+        act: The action, in place, on all parameters; for each whether NaN was seen, in the weights if it acts after
+            the step, else in the gradient.
     """
 
     name: str
@@ -69,8 +70,7 @@ def _add_gradients(updates: list[Update]) -> list[bool | Tensor]:
         factor = -update.factor if update.group.get("maximize") else update.factor
         factor = factor if update.scale is None else factor * update.scale
         pushes.append(Push(update.penalty, update.parameter, gradient, factor))
-    add_gradients_(pushes)
-    return [False] * len(updates)
+    return [_unless_skipped(update, added.bad) for update, added in zip(updates, add_gradients_(pushes), strict=True)]
 
 
 def _take_proxes(updates: list[Update]) -> list[bool | Tensor]:
@@ -94,13 +94,20 @@ def _take_proxes(updates: list[Update]) -> list[bool | Tensor]:
 
 
 def _decay(updates: list[Update]) -> list[bool | Tensor]:
+    bad = []
     for update in updates:
         w = update.parameter
         step = update.factor * update.group["lr"]
         if update.skipped is not None:
             step = step * ~update.skipped
         w.sub_(step * update.penalty.grad(w))
-    return [False] * len(updates)
+        assert w.grad is not None
+        bad.append(_unless_skipped(update, has_nan(w.grad)))
+    return bad
+
+
+def _unless_skipped(update: Update, bad: bool | Tensor) -> bool | Tensor:
+    return bad if update.skipped is None else bad & ~update.skipped
 
 
 def _gradient_fits(traits: Traits, diagonal: bool) -> str | None:

@@ -28,6 +28,13 @@ class Push(NamedTuple):
     factor: Number
 
 
+class Added(NamedTuple):
+    """What came of a gradient: the penalty's value, times nothing, and whether NaN is in the sum."""
+
+    value: float | Tensor
+    bad: bool | Tensor
+
+
 def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
     """Take proxes in place, all that have kernels in one pass.
 
@@ -52,24 +59,23 @@ def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
                 continue
         with torch.no_grad():
             w.copy_(penalty.prox(w, size.tensor() if isinstance(size, RootStep) else size))
-            bad = w.isnan().any()
-            results[i] = bool(bad) if bad.is_cpu else bad
+            results[i] = has_nan(w)
     if jobs:
         for i, seen in zip(of, cpu.run(jobs), strict=True):
             results[i] = any(seen)
     return results
 
 
-def add_gradients_(pushes: list[Push]) -> list[Tensor]:
+def add_gradients_(pushes: list[Push]) -> list[Added]:
     """Add penalties' gradients in place, all that have kernels in one pass.
 
     Args:
         pushes: The gradients.
 
     Returns:
-        The penalties' values, times nothing.
+        What came of each: in tensors where reading them would wait for an accelerator.
     """
-    results: list[Tensor] = [torch.empty(0)] * len(pushes)
+    results: list[Added] = [Added(0.0, False)] * len(pushes)
     jobs, of = [], []
     for i, (penalty, w, gradient, factor) in enumerate(pushes):
         number = _number(factor)
@@ -82,11 +88,17 @@ def add_gradients_(pushes: list[Push]) -> list[Tensor]:
                 continue
         with torch.no_grad():
             gradient.add_((factor * penalty.grad(w)).to(gradient.dtype))
-            results[i] = penalty.value(w)
+            results[i] = Added(penalty.value(w), has_nan(gradient))
     if jobs:
         for i, seen in zip(of, cpu.run(jobs), strict=True):
-            results[i] = torch.tensor(sum(seen), dtype=pushes[i].w.dtype)
+            results[i] = Added(sum(total for total, _ in seen), any(bad for _, bad in seen))
     return results
+
+
+def has_nan(tensor: Tensor) -> bool | Tensor:
+    """Whether there is a NaN in a tensor: in a tensor where reading it would wait for an accelerator."""
+    bad = (tensor._values() if tensor.is_sparse else tensor).isnan().any()
+    return bool(bad) if bad.is_cpu else bad
 
 
 def _number(value: Number) -> float | None:

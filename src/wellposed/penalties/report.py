@@ -18,7 +18,7 @@ class ReportRow:
         value: The penalty's value at the parameter, times the schedule's factor.
         zeros: How many elements are exactly 0.
         elements: How many there are.
-        nan_steps: After how many steps it held NaN.
+        nan_steps: At how many steps NaN was met.
     """
 
     name: str

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -227,9 +228,18 @@ FUNCTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("traced", ["symbolic", "run"])
+# What keeps each way of tracing but the last from following a model: nothing, then control flow that depends on a
+# shape, then control flow that depends on values.
+WAYS: dict[str, Callable[[Tensor], bool]] = {
+    "torch.fx": lambda x: False,
+    "torch.export": lambda x: len(range(x.shape[0])) > 9,
+    "a run on the example": lambda x: float(x.sum()) > 1e9,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_very_callable_is_found(name: str, traced: str) -> None:
+def test_the_very_callable_is_found(name: str, way: str) -> None:
     fn, wanted = FUNCTIONS[name]
 
     class Between(nn.Module):
@@ -240,11 +250,14 @@ def test_the_very_callable_is_found(name: str, traced: str) -> None:
                 self.act = fn
 
         def forward(self, x: Tensor) -> Tensor:
+            if WAYS[way](x):
+                raise ValueError
             act = self.act if isinstance(fn, nn.Module) else fn
             out: Tensor = self.second(act(self.first(x)))
             return out
 
-    plan = wp.init.plan(Between(), example=torch.zeros(3, 4) if traced == "run" else None)
+    plan = wp.init.plan(Between(), example=torch.zeros(3, 4))
+    assert {row.traced for row in plan if row.role == "weight"} == {way}
     assert plan["first.weight"].gain == pytest.approx(1 if wanted is None else wp.init.gain(wanted), rel=1e-9)
     assert plan["second.weight"].follows == "the output"
 
@@ -269,6 +282,60 @@ def test_what_cannot_be_told_is_said_and_has_gain_one() -> None:
     assert "gain is 1" in symbolic["after.weight"].note
     run = wp.init.plan(Untraceable(), example=torch.zeros(2, 4))
     assert run["after.weight"].follows == "tanh"
+
+
+def test_the_plan_says_how_it_was_traced() -> None:
+    def ways(plan: wp.init.Plan) -> set[str]:
+        return {row.traced for row in plan if row.role == "weight"}
+
+    assert (ways(wp.init.plan(Net())), wp.init.plan(Net()).notes) == ({"torch.fx"}, ())
+    without = wp.init.plan(Untraceable())
+    assert ways(without) == {"torch.fx, in parts", ""}
+    assert "torch.fx could not follow the model (" in without.notes[0]
+    assert "give an example" in without.notes[0]
+    assert without.notes[0] in str(without)
+    run = wp.init.plan(Untraceable(), example=torch.zeros(2, 4))
+    assert ways(run) == {"a run on the example"}
+    assert "torch.export could not follow the model (" in run.notes[0]
+
+
+def test_a_large_model_without_memory_is_followed_as_far_as_can_be_and_says_so() -> None:
+    """It goes by the values of a tensor, and is too large to be given memory for a run."""
+    with torch.device("meta"):
+        model = Untraceable()
+        model.large = nn.Linear(1 << 14, 1 << 13)
+    plan = wp.init.plan(model, example=torch.zeros(2, 4))
+    assert plan["inner.0.weight"].traced == "torch.fx, in parts"
+    assert "only a copy without memory could be run, and that fails: " in plan.notes[0]
+    assert "it was followed by torch.fx, in parts" in plan.notes[0]
+
+
+def test_what_export_alone_can_follow() -> None:
+    """A length that a tensor holds: known to no graph of torch.fx and to no run without memory."""
+
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.large = nn.Linear(1 << 14, 1 << 13)
+            self.mixed = nn.Parameter(torch.ones(1, 8))
+
+        def forward(self, x: Tensor, length: Tensor) -> Tensor:
+            count: Any = length.item()
+            torch._check(count >= 0)
+            torch._check(count <= 5)
+            with torch.autocast("cpu", enabled=False):
+                y = torch.tanh(self.first(x) * self.mixed)
+            z: Tensor = self.second(y) + torch.zeros(count).sum()
+            return torch.cond(z.sum() > 0, lambda t: t.sin(), lambda t: t.cos(), (z,))  # type: ignore[no-any-return]
+
+    with torch.device("meta"):
+        model = Cut()
+    rules: Any = {"mixed": wp.init.Ones()}
+    plan = wp.init.plan(model, example=(torch.zeros(5, 4), torch.tensor(3)), rules=rules)
+    assert plan["first.weight"].gain == pytest.approx(wp.init.gain(torch.tanh), rel=1e-9)
+    assert (plan["first.weight"].follows, plan["first.weight"].traced) == ("tanh", "torch.export")
+    assert plan["second.weight"].traced == "torch.export"
 
 
 def test_several_activations_are_said() -> None:

@@ -1,5 +1,6 @@
 """Models nobody here wrote, from their configurations: from the meta device to audited weights, with sensible gains."""
 
+import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -149,6 +150,25 @@ def test_without_an_example_too(name: str) -> None:
     assert all(row.initializer is not None for row in plan)
     found = [plan[label].gain for label in gains]
     assert any(gain == pytest.approx(wanted, rel=1e-3) for gain, wanted in zip(found, gains.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_way_of_tracing_tells_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows each weight, its gain and its start, by torch.fx where it can, by torch.export and by a run."""
+    make, example, _, _ = MODELS[name]
+    with torch.device("meta"):
+        model = make()
+
+    def fails(*_: Any) -> None:
+        raise NotImplementedError
+
+    ways, told = ["follow_symbolically", "follow_exported", "follow_run"], []
+    for way in ways:
+        plan = wp.init.plan(model, example=example)
+        told.append([dataclasses.replace(row, traced="") for row in plan])
+        monkeypatch.setattr(f"wellposed.init.trace.{way}", fails)
+    assert told[0] == told[1] == told[2]
+    assert {row.traced for row in plan if row.role == "weight"} <= {"a run on the example", ""}
 
 
 def test_a_built_model_starts_as_one_from_meta() -> None:

@@ -2,7 +2,6 @@
 
 from wellposed.init import known as known
 from wellposed.init.apply import apply as apply
-from wellposed.init.apply import region as region
 from wellposed.init.audit import audit as audit
 from wellposed.init.base import Distributed as Distributed
 from wellposed.init.base import Initializer as Initializer
@@ -32,6 +31,7 @@ from wellposed.init.orthogonal import Sparse as Sparse
 from wellposed.init.plan import Plan as Plan
 from wellposed.init.plan import Row as Row
 from wellposed.init.planning import plan as plan
+from wellposed.init.regions import region as region
 from wellposed.init.roles import Part as Part
 from wellposed.init.roles import role as role
 from wellposed.init.scheme import Choice as Choice

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
+from wellposed.init.copies import is_fully_sharded
 from wellposed.init.plan import Plan, Row
 from wellposed.init.regions import held
 from wellposed.init.roles import buffers_of
@@ -42,8 +43,8 @@ def apply(plan: Plan, model: nn.Module, device: torch.device | str | int | None 
     _check(plan, model, device)
     with torch.no_grad():
         for module in model.modules():
-            if hasattr(module, "reshard"):
-                module.reshard()  # gathered weights are let go, for what is written to them would be lost
+            if is_fully_sharded(module) and callable(reshard := getattr(module, "reshard", None)):
+                reshard()  # gathered weights are let go, for what is written to them would be lost
         if device is not None:
             _materialise(plan, model, torch.device(device))
         for name, rows in _weights(plan):

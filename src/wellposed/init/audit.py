@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
-from wellposed.init.apply import region
 from wellposed.init.plan import Plan, Row
+from wellposed.init.regions import held, region
 from wellposed.init.targets import find, reach
+from wellposed.random import shards
 
 _CHUNK = 1 << 15  # entries looked at a time: few enough for one thread
 _MOST = 1 << 20  # entries of a weight that its standard deviation is taken from
 _SIGMAS = 6.0
+_TELLING = 8  # entries of a shard: fewer may be alike by chance
 
 
 def audit(plan: Plan, model: nn.Module) -> Plan:
@@ -57,7 +59,7 @@ def audit(plan: Plan, model: nn.Module) -> Plan:
                 problems.append(f"{row.label} is zero-sized")
                 continue
             pieces = _pieces(row, weight, sorted(blocks.get(row.name, [])))
-            mean, variance, count = _moments(pieces)
+            mean, variance, count = _over_all(weight, *_moments(pieces))
             if not math.isfinite(variance):
                 problems.append(f"{row.label} holds NaN or infinity")
                 continue
@@ -69,8 +71,9 @@ def audit(plan: Plan, model: nn.Module) -> Plan:
                     f"{row.label} has a standard deviation of {math.sqrt(variance):.6g} where {row.std_wanted:.6g} is "
                     f"planned, over {count} entries"
                 )
-            if variance > 0 and row.initializer.keyed:
-                part = region(weight, row)
+            part = region(weight, row)
+            # Chance may make very small shards alike.
+            if variance > 0 and row.initializer.keyed and (part.numel() >= _TELLING or not shards.is_sharded(weight)):
                 ends = tuple(part.flatten()[:8].tolist()) if part.numel() < _CHUNK else _ends(part)
                 siblings[(tuple(part.shape), part.dtype, ends)].append((row, part))
     for alike in siblings.values():
@@ -98,27 +101,24 @@ def _ends(part: Tensor) -> tuple[float, ...]:
 
 def _pieces(row: Row, weight: Tensor, inner: list[tuple[int, int, int]]) -> list[Tensor]:
     """What of the weight a row is about, less what later rows of the same weight have filled anew."""
-    part = region(weight, row)
-    if row.where is not None:
-        return [part]
-    pieces, position = [], 0
-    if not inner:
-        return [part]
+    if row.where is not None or not inner:
+        return [region(weight, row)]
     dim = inner[0][0]
-    for _, first, end in inner:
-        pieces.append(part.narrow(dim, position, first - position))
-        position = end
-    pieces.append(part.narrow(dim, position, part.shape[dim] - position))
-    return [piece for piece in pieces if piece.numel()] or [part]
+    edges = [0, *(edge for _, first, end in inner for edge in (first, end)), weight.shape[dim]]
+    gaps = [(first, end) for first, end in zip(edges[::2], edges[1::2], strict=True) if first < end]
+    return [held(weight, (dim, first, end))[0] for first, end in gaps or [(0, weight.shape[dim])]]
 
 
 def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:
     """The mean and the variance of entries, and how many were looked at; not finite where any entry is not."""
+    pieces = [piece for piece in pieces if piece.numel()]
+    if not pieces:
+        return 0.0, 0.0, 0
     pivot = float(pieces[0][(0,) * pieces[0].ndim])
     count, total, squares = 0, 0.0, 0.0
     for piece in pieces:
         if not all(math.isfinite(float(end)) for end in torch.aminmax(piece)):
-            return math.nan, math.nan, 0
+            return math.nan, math.nan, 1
         for block in _blocks(piece):
             wide = block.to(torch.promote_types(block.dtype, torch.float32)).flatten() - pivot
             count += wide.numel()
@@ -126,6 +126,18 @@ def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:
             squares += float(wide.square_().sum())
     mean = total / count
     return pivot + mean, max(squares / count - mean * mean, 0.0), count
+
+
+def _over_all(weight: Tensor, mean: float, variance: float, count: int) -> tuple[float, float, int]:
+    """The same of all shards of a weight."""
+    if not shards.is_sharded(weight):
+        return mean, variance, count
+    entries, first = shards.total(torch.tensor([count, count * mean], dtype=torch.float64), weight).tolist()
+    centre = first / max(entries, 1)
+    (second,) = shards.total(
+        torch.tensor([count * (variance + (mean - centre) ** 2)], dtype=torch.float64), weight
+    ).tolist()
+    return centre, second / max(entries, 1), int(entries)
 
 
 def _blocks(tensor: Tensor) -> Iterator[Tensor]:

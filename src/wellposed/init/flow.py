@@ -75,11 +75,23 @@ class Branch:
 
 @dataclass
 class Flow:
-    """What was found out about a model."""
+    """What was found out about a model.
 
+    Attributes:
+        way: How it is being found out.
+        uses: What each weight's output goes through.
+        ways: How that was found out, for each weight.
+        branches: The residual branches.
+        sources: Where the signals come from that are still being followed.
+        notes: Which ways were tried in vain, and why.
+    """
+
+    way: str = ""
     uses: dict[str, list[Use]] = field(default_factory=dict)
+    ways: dict[str, str] = field(default_factory=dict)
     branches: list[Branch] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def source(
         self, names: Iterable[str] = (), made_from: Iterable[Signal] = (), tail: Iterable[str] | None = None
@@ -96,13 +108,16 @@ class Flow:
         """Note where a signal ends."""
         signal.source.used = True
         for name in signal.source.names:
-            use = Use(signal.fn, "+".join(signal.label), end, tuple(into), bool(signal.norms))
-            self.uses.setdefault(name, []).append(use)
+            self._note(name, Use(signal.fn, "+".join(signal.label), end, tuple(into), bool(signal.norms)))
 
     def inside(self, names: Iterable[str], end: End) -> None:
         """Note what follows weights in a layer that is not looked into."""
         for name in names:
-            self.uses.setdefault(name, []).append(Use(None, "", end))
+            self._note(name, Use(None, "", end))
+
+    def _note(self, name: str, use: Use) -> None:
+        self.uses.setdefault(name, []).append(use)
+        self.ways[name] = self.way
 
     def finish(self, end: End) -> None:
         """Note where the signals end that nothing took."""
@@ -124,7 +139,7 @@ class Flow:
             The ``Signal`` or ``Parameters`` that it gives, or ``None``.
         """
         name = operations.plain_name(name)
-        leaves = tree_leaves((list(args), dict(kwargs)), is_leaf=_noted)
+        leaves = tree_leaves((list(args), dict(kwargs)), is_leaf=is_noted)
         signals = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Signal)}.values())
         parameters = [leaf for leaf in leaves if isinstance(leaf, Parameters)]
         tensors = any(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves)
@@ -137,8 +152,8 @@ class Flow:
             if name in ("embedding", "embedding_bag") or (name in ("getitem", "index_select", "index") and tensors):
                 return self.source(names)
             return Parameters(names, max(p.ndim for p in parameters))
+        matrices = tuple(dict.fromkeys(n for p in parameters if p.ndim > 1 for n in p.names))
         if name in operations.PRODUCTS:
-            matrices = tuple(dict.fromkeys(n for p in parameters if p.ndim > 1 for n in p.names))
             for signal in signals:
                 self.use(signal, "weight" if matrices else "attention", matrices)
             return self.source(matrices, signals)
@@ -160,13 +175,14 @@ class Flow:
                 return self._moved(signals[0], gates=signals[0].gates + names)
             if name in operations.SUMS:
                 return self._moved(signals[0])
-            return self._end(signals, "unknown")
+            # Somebody's own operator, of a signal and a matrix, is read as their product.
+            return self.product(signals, matrices) if matrices else self._end(signals, "unknown")
         if len(signals) == 1 and tensors and name in operations.SUMS | operations.MULTIPLICATIONS:
             return self._moved(signals[0])
         if not tensors and (len(signals) == 1 or _aligned(signals)):
             return self._compose(name, fn, args, kwargs, signals)
         if name in operations.SUMS:
-            return self._sum(signals)
+            return self.sum(signals)
         return self._end(signals, "product" if name in operations.MULTIPLICATIONS else "unknown")
 
     def norm(self, signal: Signal, names: Sequence[str] = ("norm",)) -> Signal:
@@ -200,14 +216,14 @@ class Flow:
                     return leaf
                 return z if leaf.fn is None else leaf.fn(z)
 
-            given, named = tree_map(value, (list(args), dict(kwargs)), is_leaf=_noted)
+            given, named = tree_map(value, (list(args), dict(kwargs)), is_leaf=is_noted)
             result: Tensor = fn(*given, **named)
             return result
 
         first = max(signals, key=lambda s: len(s.label))
         return self._moved(first, fn=outer, label=(*first.label, name))
 
-    def _sum(self, signals: list[Signal]) -> Signal:
+    def sum(self, signals: list[Signal]) -> Signal:
         """A sum: of a stream and the branches that left it, or of signals that have nothing to do with each other."""
         stream, *rest = sorted(signals, key=lambda s: len(s.source.before))
         through = {stream.source, *stream.source.before}
@@ -268,5 +284,6 @@ def _place(name: str, signal: Signal) -> object:
     return None if name in operations.SPLITS else object()
 
 
-def _noted(leaf: Any) -> bool:
+def is_noted(leaf: Any) -> bool:
+    """Whether an argument is followed."""
     return isinstance(leaf, Signal | Parameters)

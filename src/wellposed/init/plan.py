@@ -28,6 +28,7 @@ class Row:
         std_wanted: The standard deviation that its entries are meant to have; ``None`` where it is left as it is.
         std_got: The one that they have, once the plan has been applied.
         follows: What follows the weight in the model.
+        traced: How that was found out; empty where it was not.
         note: Why, where it is not plain from the rest.
         axes: What the part's dimensions are for.
         block: The part's name within the weight; ``None`` for a weight of one part.
@@ -46,6 +47,7 @@ class Row:
     std_wanted: float | None
     std_got: float | None = None
     follows: str = ""
+    traced: str = ""
     note: str = ""
     axes: Axes = Axes()  # noqa: RUF009
     block: str | None = None
@@ -102,7 +104,19 @@ class Plan:
         raise KeyError(name)
 
     def __str__(self) -> str:
-        header = ("name", "shape", "role", "fans", "gain", "initializer", "std wanted", "std got", "follows", "note")
+        header = (
+            "name",
+            "shape",
+            "role",
+            "fans",
+            "gain",
+            "initializer",
+            "std wanted",
+            "std got",
+            "follows",
+            "traced by",
+            "note",
+        )
         table = [header, *(_cells(row) for row in self.rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(header))]
         lines = [
@@ -195,5 +209,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         number(row.std_wanted),
         number(row.std_got),
         row.follows,
+        row.traced,
         note,
     )

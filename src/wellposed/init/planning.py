@@ -1,12 +1,10 @@
 """Planning: from a model and a scheme to a plan, without touching a weight."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import nn
 
 from wellposed.errors import WellposedError
@@ -14,19 +12,20 @@ from wellposed.init.base import Initializer
 from wellposed.init.chains import Following, followings
 from wellposed.init.entrywise import Zeros
 from wellposed.init.fans import Axes, fans
-from wellposed.init.flow import Branch
+from wellposed.init.flow import Branch, Flow
 from wellposed.init.plan import Plan, Row
+from wellposed.init.refusals import refuse
 from wellposed.init.roles import Part, buffers_of
 from wellposed.init.scheme import Choice, Scheme, Site
 from wellposed.init.schemes import scheme_of
 from wellposed.init.targets import Target, listed, targets
 from wellposed.init.trace import trace
 from wellposed.random.key import Key
+from wellposed.random.shards import is_sharded
 
 Rules = Mapping[str, Initializer | tuple[Initializer, Axes] | None]
 Ruled = dict[tuple[str, str | None], tuple[Initializer | None, Axes | None]]
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _WITH_FANS = ("weight", "recurrent", "embedding")
 _NOT_SEEN = Following("not seen", note="tracing did not reach it, so the gain is 1")
 # The last weight of a residual branch, as transformers name it; asked where tracing found no branch at all.
@@ -58,8 +57,9 @@ def plan(
 ) -> Plan:
     """Work out what every weight of a model is to start as, without touching one.
 
-    What follows each weight is found by running the model on the example, a copy without memory, or without an example
-    by symbolic tracing of the model or, where that fails, of its parts.
+    What follows each weight is found by symbolic tracing (torch.fx); where that fails and there is an example, by
+    torch.export, and where that fails too, by running a copy of the model; where all fails, by tracing its parts. The
+    plan says for each weight which it was.
 
     Args:
         model: Any model, on any device, the meta device included.
@@ -86,9 +86,16 @@ def plan(
     chosen = scheme_of(scheme)
     found = targets(model)
     ruled = _ruled(found, rules or {})
-    _check(found, ruled)
+    left = {key for key, (initializer, _) in ruled.items() if initializer is None}
+    planned = [t for t in found if not all((t.name, part.block) in left for part in _parts(t))]
+    refuse(model, [t for t in found if not t.parts and (t.name, None) not in ruled], planned)
     if "example" in chosen.needs and example is None:
         raise WellposedError(f"the scheme {chosen.name!r} fits the weights to data; give some: example=batch")
+    if chosen.fit is not None and any(is_sharded(t.tensor) for t in planned):
+        raise WellposedError(
+            f"the scheme {chosen.name!r} fits the weights to data, which is not done with shards; initialize the model "
+            "before it is sharded"
+        )
     flow = trace(model, example)
     branches = tuple(flow.branches) or _named_branches(found)
     if "branches" in chosen.needs and not branches:
@@ -103,10 +110,10 @@ def plan(
     for target in found:
         for part in _parts(target):
             site = _site(target, part, follows, branches, outputs, shared)
-            rows.append(_row(target, site, chosen, ruled))
+            rows.append(_row(target, site, chosen, ruled, flow))
     key = seed if isinstance(seed, Key) else Key(seed)
-    notes = [chosen.note(branches)] if chosen.note else []
-    return Plan(chosen.name, chosen.source, key, tuple(rows), tuple(notes), _unknown_buffers(model))
+    notes = ((chosen.note(branches),) if chosen.note else ()) + flow.notes
+    return Plan(chosen.name, chosen.source, key, tuple(rows), notes, _unknown_buffers(model))
 
 
 def _ruled(found: Sequence[Target], rules: Rules) -> Ruled:
@@ -142,59 +149,6 @@ def _is_meant(target: Target, part: Part, glob: str) -> bool:
 
 def _matches(name: str, glob: str) -> bool:
     return fnmatchcase(name, glob) or fnmatchcase(f".{name}", glob)
-
-
-def _check(found: Sequence[Target], ruled: Ruled) -> None:
-    unclaimed = [t for t in found if not t.parts and (t.name, None) not in ruled]
-    if unclaimed:
-        lines = "".join(f"\n  {t.name} {tuple(t.tensor.shape)} of {type(t.module).__name__}" for t in unclaimed)
-        raise WellposedError(
-            f"no role and no rule claims {len(unclaimed)} parameters:{lines}\n"
-            f"say what each starts as, for example rules={{{unclaimed[0].name!r}: wp.init.Normal(0, 0.02)}}, or "
-            f"register what {type(unclaimed[0].module).__name__}'s parameters are for with @wp.init.role"
-        )
-    left = {key for key, (initializer, _) in ruled.items() if initializer is None}
-    planned = [t for t in found if not all((t.name, part.block) in left for part in _parts(t))]
-    fixed = [t.name for t in planned if t.stored is not None and not t.stored.writable]
-    if fixed:
-        raise WellposedError(
-            f"{listed(fixed)}: a parametrization without right_inverse cannot be given a weight; write one, or "
-            "leave the weight as it is with a rule of None"
-        )
-    bad = [f"{t.name} ({t.tensor.dtype})" for t in planned if t.tensor.dtype not in _DTYPES]
-    if bad:
-        raise WellposedError(
-            f"{listed(bad)}: these dtypes cannot hold the values; initialize in float32, float64, bfloat16 or "
-            "float16 and convert then, or leave them as they are with a rule of None"
-        )
-    empty = [t.name for t in planned if t.tensor.numel() == 0]
-    if empty:
-        raise WellposedError(
-            f"{listed(empty)}: zero-sized, which is seldom meant; leave them as they are with a rule of None"
-        )
-    shared = _overlaps(planned)
-    if shared:
-        raise WellposedError(
-            f"{listed(shared)}: different parameters that share memory would be filled twice; make them one parameter, "
-            "or leave all but one as they are with a rule of None"
-        )
-
-
-def _overlaps(planned: Sequence[Target]) -> list[str]:
-    """Pairs of weights that lie in the same memory."""
-    spans = []
-    for target in planned:
-        tensor = target.tensor
-        if type(tensor) in (nn.Parameter, torch.Tensor) and not tensor.is_meta:
-            first = tensor.data_ptr()
-            last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-            spans.append((str(tensor.device), first, first + last * tensor.element_size(), target.name))
-    spans.sort()
-    return [
-        f"{one[3]} and {other[3]}"
-        for one, other in itertools.pairwise(spans)
-        if one[0] == other[0] and other[1] <= one[2]
-    ]
 
 
 def _site(
@@ -239,7 +193,7 @@ def _width(target: Target) -> int:
     return target.tensor.shape[-1] if target.tensor.ndim else 0
 
 
-def _row(target: Target, site: Site, scheme: Scheme, ruled: Ruled) -> Row:
+def _row(target: Target, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -> Row:
     part = site.part
     initializer: Initializer | None
     rule = ruled.get((target.name, part.block))
@@ -262,6 +216,9 @@ def _row(target: Target, site: Site, scheme: Scheme, ruled: Ruled) -> Row:
         initializer=initializer,
         std_wanted=None if initializer is None else initializer.std_for(site.shape, axes),
         follows=site.following.text,
+        traced=next(
+            (flow.ways[n] for n in (target.name, *target.others) if n in flow.ways and site.following.text), ""
+        ),
         note=choice.note,
         axes=axes,
         block=part.block,

@@ -1,54 +1,30 @@
-"""Dropout, forward and with its backward pass: ours, torch's or timm's, and one multiplication.
+"""Dropout, forward and with its backward pass: ours, the peer's, and one multiplication.
 
-Run with ``python -m benchmarks.dropout``, or with ``--variants`` for those but element dropout.
+Run with ``python -m benchmarks.dropout``: element dropout and every variant that torch, timm or torchvision has beside
+the installed library's own, then what each stores for the backward pass, then a small transformer's training step.
 """
 
-import sys
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 import wellposed as wp
-from benchmarks.runner import Row, arguments, table
+from benchmarks.peers import peer
+from benchmarks.runner import Row, arguments, measure, table
 
 SIZES = [2**n for n in (0, 3, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26)]
 PROMISED_AT, PROMISED = 2**24, 15.0
+STEP_PROMISED = 1.05  # a step with dropout over the same step without
 KEY = wp.Key(0)
 P = 0.1
+PARTS = ("elements", "variants", "memory", "step")
 
 Map = Callable[[Tensor], Tensor]
-
-
-def functional(x: Tensor) -> Tensor:
-    """Our function, its mask named by the caller."""
-    return wp.dropout(x, P, key=KEY)
-
-
-def peer(x: Tensor) -> Tensor:
-    """Torch's function."""
-    return torch.nn.functional.dropout(x, P)
-
-
-def floor(x: Tensor) -> Tensor:
-    """What reads and writes the same memory."""
-    return x * 1.25
-
-
-def images(x: Tensor) -> Tensor:
-    """A batch of up to 16 samples, each of channels of up to 64 elements."""
-    samples = min(16, x.numel())
-    side = 8 if x.numel() >= 64 * samples else 1
-    return x.view(samples, -1, side, side)
-
-
-def drop_path(x: Tensor) -> Tensor:
-    """What timm's ``DropPath`` computes, in timm's steps."""
-    keep = 1 - P
-    mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep).div_(keep)
-    return x * mask
 
 
 @dataclass(frozen=True)
@@ -61,55 +37,170 @@ class Case:
     shape: Map = lambda x: x
 
 
-ELEMENTS = [
-    Case("dropout", functional, peer),
-    Case("Dropout", wp.Dropout(P), torch.nn.Dropout(P)),
-]
-VARIANTS = [
-    Case("Dropout1d", wp.Dropout1d(P), torch.nn.Dropout1d(P), lambda x: images(x).flatten(2)),
-    Case("Dropout2d", wp.Dropout2d(P), torch.nn.Dropout2d(P), images),
-    Case("Dropout3d", wp.Dropout3d(P), torch.nn.Dropout3d(P), lambda x: images(x).unsqueeze(2)),
-    Case("AlphaDropout", wp.AlphaDropout(P), torch.nn.AlphaDropout(P)),
-    Case("FeatureAlphaDropout", wp.FeatureAlphaDropout(P), torch.nn.FeatureAlphaDropout(P), images),
-    Case("DropPath", wp.DropPath(P), drop_path, images),
-]
+def images(x: Tensor) -> Tensor:
+    """A batch of up to 16 samples, each of channels of up to 64 elements."""
+    samples = min(16, x.numel())
+    side = 8 if x.numel() >= 64 * samples else 1
+    return x.view(samples, -1, side, side)
 
 
-def forward(drop: Map, x: Tensor, weight: Tensor) -> Tensor:
+def volumes(x: Tensor) -> Tensor:
+    """A batch of up to 16 samples, each of channels of up to 512 elements."""
+    samples = min(16, x.numel())
+    side = 8 if x.numel() >= 512 * samples else 1
+    return x.view(samples, -1, side, side, side)
+
+
+def tokens(x: Tensor) -> Tensor:
+    """A batch of up to 16 sequences of tokens of up to 64 elements."""
+    samples = min(16, x.numel())
+    return x.view(samples, -1, min(64, x.numel() // samples))
+
+
+def elements() -> list[Case]:
+    """Element dropout."""
+    return [
+        Case("dropout", lambda x: wp.dropout(x, P, key=KEY), lambda x: nn.functional.dropout(x, P)),
+        Case("Dropout", wp.Dropout(P), nn.Dropout(P)),
+    ]
+
+
+def variants() -> list[Case]:
+    """Every other dropout that torch, timm or torchvision has."""
+    timm, ops = peer("timm.layers"), peer("torchvision.ops")
+    coupled, single = wp.DropBlock2d(P, 7, couple_channels=True), wp.DropBlock2d(P, 7)
+    return [
+        Case("Dropout1d", wp.Dropout1d(P), nn.Dropout1d(P), lambda x: images(x).flatten(2)),
+        Case("Dropout2d", wp.Dropout2d(P), nn.Dropout2d(P), images),
+        Case("Dropout3d", wp.Dropout3d(P), nn.Dropout3d(P), volumes),
+        Case("AlphaDropout", wp.AlphaDropout(P), nn.AlphaDropout(P)),
+        Case("FeatureAlphaDropout", wp.FeatureAlphaDropout(P), nn.FeatureAlphaDropout(P), images),
+        Case("DropPath, timm", wp.DropPath(P), timm.DropPath(P), images),
+        Case("DropPath, torchvision", wp.DropPath(P), ops.StochasticDepth(P, "row"), images),
+        Case("DropPath of the batch, torchvision", wp.DropPath(P, "batch"), ops.StochasticDepth(P, "batch"), images),
+        Case("DropBlock2d of all channels, timm", coupled, timm.DropBlock2d(P, 7), images),
+        Case("DropBlock2d, timm", single, timm.DropBlock2d(P, 7, couple_channels=False), images),
+        Case("DropBlock2d, torchvision", single, ops.DropBlock2d(P, 7), images),
+        Case("DropBlock3d, torchvision", wp.DropBlock3d(P, 3), ops.DropBlock3d(P, 3), volumes),
+        Case("TokenDropout, timm", wp.TokenDropout(P, prefix=1), timm.PatchDropout(P, 1, ordered=True), tokens),
+    ]
+
+
+def floor(x: Tensor) -> Tensor:
+    """What reads and writes the same memory."""
+    return x * 1.25
+
+
+def forward(drop: Map, x: Tensor) -> Tensor:
     """The output alone, for an input that needs no gradient."""
     return drop(x)
 
 
-def recorded(drop: Map, x: Tensor, weight: Tensor) -> Tensor:
+def recorded(drop: Map, x: Tensor) -> Tensor:
     """The output, recorded for a backward pass."""
     return drop(x.requires_grad_())
 
 
-def forward_and_backward(drop: Map, x: Tensor, weight: Tensor) -> Tensor:
+def forward_and_backward(drop: Map, x: Tensor) -> Tensor:
     """The output and the input's gradient."""
-    (gradient,) = torch.autograd.grad(drop(x.requires_grad_()), x, weight)
+    y = drop(x.requires_grad_())
+    (gradient,) = torch.autograd.grad(y, x, ones(y))
     return gradient
 
 
-def rows(cases: list[Case], largest: int) -> Iterator[Row]:
-    """A row a case, pass, dtype and size."""
+def ones(y: Tensor) -> Tensor:
+    """A gradient of an output, made once a shape: what made it anew would be timed too."""
+    if y.shape not in _ONES or _ONES[y.shape].dtype != y.dtype:
+        _ONES.clear()
+        _ONES[y.shape] = torch.ones_like(y)
+    return _ONES[y.shape]
+
+
+_ONES: dict[torch.Size, Tensor] = {}
+
+
+def rows(cases: list[Case], largest: int, promised: float) -> Iterator[Row]:
+    """A row a case, pass, dtype and size; ``promised`` holds at one size, and everywhere that we are not slower."""
     for case in cases:
         for work in (forward, recorded, forward_and_backward):
             for dtype in (torch.float32, torch.bfloat16):
                 for size in SIZES:
                     if size <= 2**largest:
                         x = case.shape(torch.ones(size, dtype=dtype))
-                        timed = [
-                            partial(work, drop, x.clone(), torch.ones_like(x)) for drop in (case.ours, case.peer, floor)
-                        ]
-                        fastest = size == PROMISED_AT and dtype == torch.float32 and case in ELEMENTS
-                        promised = PROMISED if fastest else 1.0
-                        words = f"{case.name} {work.__name__.replace('_', ' ')} {str(dtype).removeprefix('torch.')}"
-                        yield Row(words, size, timed[0], timed[1], timed[2], promised)
+                        timed = [partial(work, drop, x.clone()) for drop in (case.ours, case.peer, floor)]
+                        fastest = size == PROMISED_AT and dtype == torch.float32
+                        words = f"{case.name} {work.__name__.replace('_', ' ')} {_name(dtype)}"
+                        yield Row(words, size, timed[0], timed[1], timed[2], promised if fastest else 1.0)
+
+
+def saved(drop: Map, x: Tensor) -> float:
+    """Bytes an element that one call stores for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = drop(x.requires_grad_())
+    del y
+    return sum(kept.values()) / x.numel()
+
+
+def memory(cases: list[Case], size: int) -> None:
+    """Print what ours and the peers store."""
+    print("\n## Stored for the backward pass, bytes an element\n")
+    print("| work | ours | peer |\n| --- | --: | --: |")
+    for case in cases:
+        for dtype in (torch.float32, torch.bfloat16):
+            x = case.shape(torch.ones(size, dtype=dtype))
+            ours, peers = (saved(drop, x.clone()) for drop in (case.ours, case.peer))
+            print(f"| {case.name} {_name(dtype)} | {ours:.3g} | {peers:.3g} |")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def transformer(p: float) -> nn.Module:
+    """A small transformer."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(256, 4, 1024, p, activation="gelu", batch_first=True)
+    return nn.Sequential(nn.Embedding(1000, 256), nn.TransformerEncoder(layer, 4), nn.Linear(256, 1000))
+
+
+def training_step(model: nn.Module) -> Callable[[], None]:
+    """One step of AdamW on 8 sequences of 128 words."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    words = torch.arange(8 * 128).view(8, 128) % 1000
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(words).flatten(0, 1), words.flatten()).backward()
+        optimizer.step()
+
+    return step
+
+
+def steps(budget: float) -> None:
+    """Print a training step with our dropout and with torch's, each beside the same step with none."""
+    models = wp.convert_dropout(transformer(P)), transformer(P), transformer(0.0)
+    ours, peers, none = map(training_step, models)
+    seconds = [measure(Row("", 1, ours, peers, none), budget) for _ in range(5)]
+    print("\n## A training step of a small transformer with dropout, over the same without\n")
+    for name, index in (("ours", 0), ("torch", 1)):
+        ratio = statistics.median(sample[index] / sample[2] for sample in seconds)
+        kept = "" if index else f", promised {STEP_PROMISED}" + ("" if ratio <= STEP_PROMISED else " (missed)")
+        print(f"{name}: {ratio:.3f}{kept}")
 
 
 if __name__ == "__main__":
-    variants = "--variants" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--variants"]
-    options = arguments(__doc__)
-    table("Dropout", rows(VARIANTS if variants else ELEMENTS, options.largest), options.budget)
+    options = arguments(__doc__, PARTS)
+    if "elements" in options.parts:
+        table("Element dropout", rows(elements(), options.largest, PROMISED), options.budget)
+    if "variants" in options.parts:
+        table("Variants", rows(variants(), options.largest, 1.0), options.budget)
+    if "memory" in options.parts:
+        memory(elements() + variants(), 2 ** min(options.largest, 20))
+    if "step" in options.parts:
+        steps(10 * options.budget)

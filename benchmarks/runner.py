@@ -4,9 +4,10 @@ Machines are noisy and drift, so the contestants of a row take turns and only ra
 """
 
 import argparse
+import ctypes
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,15 +63,31 @@ def table(title: str, rows: Iterable[Row], budget: float = 1.0) -> None:
         print(line.replace("nan", ""), flush=True)
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """The options that every benchmark takes."""
+def arguments(description: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """The options that every benchmark takes; one that has parts can run some of them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads for everybody")
     parser.add_argument("--largest", type=int, default=26, help="largest size, as a power of two")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds a row")
+    parser.add_argument("--keep-memory", action="store_true", help="let malloc keep what is freed, as jemalloc would")
+    if parts:
+        parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what to run")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.keep_memory:
+        _keep_memory()
     return options
+
+
+def _keep_memory() -> None:
+    """Have glibc serve large requests from memory that it keeps: else the first touch of a result costs more than it.
+
+    Glibc maps requests above 32 MiB afresh each time, and gives their pages back as soon as they are freed.
+    """
+    libc = ctypes.CDLL(None)
+    map_at_most, trim_above = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD
+    if not (libc.mallopt(map_at_most, 0) and libc.mallopt(trim_above, -1)):
+        raise SystemExit("this allocator cannot be told to keep memory; leave out --keep-memory")
 
 
 def _time(work: Work, count: int) -> float:

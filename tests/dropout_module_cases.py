@@ -56,6 +56,47 @@ class Words(nn.Module):
         return y
 
 
+class Attending(nn.Module):
+    """Attention of the input to itself, by 2 heads."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.linear, self.attend = linear(), wp.AttentionDropout(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, query = (each.unflatten(-1, (2, 3)).transpose(1, 2) for each in (x, self.linear(x)))
+        y: Tensor = self.attend(query, x, x, is_causal=True)
+        return y
+
+
+class Multihead(nn.Module):
+    """The same with projections."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.attention = wp.MultiheadAttention(6, 2, dropout=p, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.attention(x, x, x)[0]
+        return y
+
+
+class Steps(nn.Module):
+    """A recurrent cell over a sequence, its recurrent weight thinned once."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.cell = wp.DropConnect(nn.LSTMCell(6, 4), p, names=["weight_hh"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        step, state = self.cell.thinned(), None
+        for now in x:
+            state = step(now, state)
+        assert state is not None
+        y: Tensor = state[0]
+        return y
+
+
 CASES = [
     Case("Dropout", wp.Dropout, (4, 6), dims=(0, 1)),
     Case("Dropout1d", wp.Dropout1d, (4, 6, 5), dims=(0, 1)),
@@ -70,11 +111,18 @@ CASES = [
     Case("DropPath", wp.DropPath, (8, 3, 2), dims=(0,)),
     Case("DropPath of the batch", lambda p: wp.DropPath(p, "batch"), (4, 3), dims=()),
     Case("DropBlock2d", lambda p: wp.DropBlock2d(p, 2), (2, 3, 5, 4), keeps_mean=False),
+    Case(
+        "DropBlock2d of all channels", lambda p: wp.DropBlock2d(p, 3, couple_channels=True), (3, 2, 4, 4), None, False
+    ),
+    Case("DropBlock3d", lambda p: wp.DropBlock3d(p, 2), (2, 3, 3, 4, 5), keeps_mean=False),
     Case("TokenDropout", lambda p: wp.TokenDropout(p, prefix=1), (3, 9, 4), keeps_mean=False),
     Case("EmbeddingDropout", Words, (4, 6)),
     Case("LockedDropout", wp.LockedDropout, (5, 3, 4), dims=(1, 2)),
     Case("LockedDropout, batch first", lambda p: wp.LockedDropout(p, batch_first=True), (3, 5, 4), dims=(0, 2)),
     Case("DropConnect", lambda p: wp.DropConnect(linear(), p), (4, 6)),
+    Case("DropConnect of a cell", Steps, (3, 2, 6), keeps_mean=False),
+    Case("AttentionDropout", Attending, (2, 4, 6)),
+    Case("MultiheadAttention", Multihead, (2, 4, 6)),
     Case("Zoneout", lambda p: wp.Zoneout(nn.GRUCell(6, 4), p), (3, 6)),
     Case("Zoneout of an RNN", lambda p: wp.Zoneout(nn.RNNCell(6, 4), p), (3, 6)),
     Case("LayerDrop", lambda p: wp.LayerDrop([linear(), linear(), linear()], p), (4, 6), None, False, False),

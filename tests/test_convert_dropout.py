@@ -90,6 +90,10 @@ class Functional(nn.Module):
         return torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5 if self.training else 0.0)
 
 
+class Attention(nn.MultiheadAttention):
+    """A class of its own that extends torch's."""
+
+
 class Own(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
@@ -101,7 +105,7 @@ def test_what_is_left_is_named_and_warned_of() -> None:
     model = nn.ModuleDict(
         {
             "functional": Functional(),
-            "attention": nn.MultiheadAttention(4, 2, dropout=0.1),
+            "attention": Attention(4, 2, dropout=0.1),
             "quiet": nn.MultiheadAttention(4, 2),
             "lstm": nn.LSTM(3, 3, 2, dropout=0.2),
             "hooked": hooked,
@@ -130,35 +134,53 @@ def test_a_lone_dropout_is_replaced() -> None:
     assert isinstance(wp.convert_dropout(nn.Dropout(0.3)), wp.Dropout)
 
 
-def check(model: nn.Module, x: Tensor, swapped: set[str]) -> None:
-    """The right kinds are swapped, nothing is left, outputs outside training stay, masks in training are keyed."""
+def check(model: nn.Module, example: Any, swapped: set[str], left: dict[str, str] | None = None) -> None:
+    """The right kinds are swapped and what is left is named; then no other mask than those is drawn, all of them keyed.
+
+    ``left`` maps a path to a part of the reason.
+    """
+
+    def run() -> Tensor:
+        output = model(**example) if isinstance(example, dict) else model(example)
+        tensor: Tensor = output if isinstance(output, Tensor) else output[0]
+        return tensor
+
     model.eval()
-    before = _tensor(model(x))
-    report = wp.dropout_conversion(model)
+    before = run()
+    report = wp.dropout_conversion(model, example)
     assert {new.partition("(")[0] for new in report.swapped.values()} == swapped
-    wp.convert_dropout(model)
-    assert torch.equal(_tensor(model(x)), before)
+    assert report.left.keys() == (left or {}).keys()
+    assert all(part in report.left[path] for path, part in (left or {}).items())
+    wp.convert_dropout(model, example=example)
+    assert torch.allclose(run(), before, atol=1e-5)
     for module in model.modules():
         if isinstance(module, Stochastic):
             module.train()
-    with wp.keyed(0):
-        first = _tensor(model(x))
-    with wp.keyed(0):
-        assert torch.equal(_tensor(model(x)), first)
-    assert not torch.equal(first, before)
-
-
-def _tensor(output: Any) -> Tensor:
-    tensor: Tensor = output if isinstance(output, Tensor) else output[0]
-    return tensor
+    state = torch.get_rng_state()
+    outputs = []
+    for step in (0, 0, 1):
+        with wp.keyed(0, step):
+            outputs.append(run())
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+    assert not torch.equal(outputs[0], before)
+    assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_timm() -> None:
+def test_timms_transformers() -> None:
     timm = peer("timm")
-    options = {"drop_path_rate": 0.3, "proj_drop_rate": 0.1, "drop_rate": 0.1, "depth": 2, "embed_dim": 24}
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_heads=2, num_classes=5, **options)
-    check(model, torch.ones(2, 3, 32, 32), {"Dropout", "DropPath"})
+    rates = ("drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate", "drop_rate", "patch_drop_rate")
+    options = dict.fromkeys(rates, 0.3) | {"depth": 2, "embed_dim": 24, "num_heads": 2, "num_classes": 5}
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, **options)
+    check(model, torch.ones(2, 3, 64, 64), {"Dropout", "DropPath", "TokenDropout", "Attention"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_timms_convolutions() -> None:
+    timm = peer("timm")
+    options = {"drop_block_rate": 0.2, "drop_path_rate": 0.4, "zero_init_last": False}
+    check(timm.create_model("resnet18", **options), torch.ones(4, 3, 64, 64), {"DropBlock2d", "DropPath"})
     layers = importlib.import_module("timm.layers")
     block = wp.convert_dropout(nn.Sequential(layers.DropBlock2d(0.2, 3), layers.PatchDropout(0.5, num_prefix_tokens=1)))
     assert repr(block[0]) == "DropBlock2d(p=0.2, block_size=3, couple_channels=True)"
@@ -166,9 +188,20 @@ def test_timm() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_what_timm_has_beyond_its_kin_is_found_only_by_running() -> None:
+    peer("timm")
+    patches = importlib.import_module("timm.layers").PatchDropoutWithIndices(0.5)
+    model = nn.Sequential(nn.Identity(), patches)
+    assert wp.dropout_conversion(model).left == {}
+    left = wp.dropout_conversion(model, torch.ones(2, 9, 4)).left
+    assert list(left) == ["1"]
+    assert "torch.randn" in left["1"]
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_torchvision() -> None:
     peer("timm")
-    ops = pytest.importorskip("torchvision.ops")
+    ops, models = pytest.importorskip("torchvision.ops"), pytest.importorskip("torchvision.models")
     model = nn.Sequential(ops.StochasticDepth(0.5, "row"), ops.StochasticDepth(0.2, "batch"), ops.DropBlock2d(0.3, 3))
     check(model, torch.ones(8, 3, 8, 8), {"DropPath", "DropBlock2d"})
     assert [repr(m) for m in model] == [
@@ -176,11 +209,29 @@ def test_torchvision() -> None:
         "DropPath(p=0.2, mode='batch')",
         "DropBlock2d(p=0.3, block_size=3, couple_channels=False)",
     ]
+    check(nn.Sequential(ops.DropBlock3d(0.3, 3)), torch.ones(8, 2, 4, 4, 4), {"DropBlock3d"})
+    check(models.efficientnet_b0(num_classes=5), torch.ones(2, 3, 32, 32), {"Dropout", "DropPath"})
+    vit = models.VisionTransformer(32, 16, 2, 2, 8, 16, dropout=0.1, attention_dropout=0.1, num_classes=5)
+    nn.init.normal_(vit.heads[0].weight)
+    check(vit, torch.ones(2, 3, 32, 32), {"Dropout", "MultiheadAttention"})
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers() -> None:
-    peer("transformers")
-    beit = pytest.importorskip("transformers.models.beit.modeling_beit")
-    model = nn.Sequential(nn.Linear(4, 4), beit.BeitDropPath(0.4), nn.Dropout(0.1))
-    check(model, torch.ones(16, 4), {"DropPath", "Dropout"})
+    peer("timm")
+    transformers = pytest.importorskip("transformers")
+    beit = transformers.BeitModel(transformers.BeitConfig(**SMALL, image_size=32, drop_path_rate=0.4))
+    check(beit, torch.ones(4, 3, 32, 32), {"DropPath", "Dropout"})
+    words = {"input_ids": torch.arange(12).reshape(2, 6)}
+    options = {**SMALL, "vocab_size": 40, "attn_implementation": "eager"}
+    check(
+        transformers.BertModel(transformers.BertConfig(**options, attention_probs_dropout_prob=0.0)), words, {"Dropout"}
+    )
+    model = transformers.BertModel(transformers.BertConfig(**options))
+    left = wp.dropout_conversion(model, words).left
+    assert list(left) == [f"encoder.layer.{layer}.attention.self" for layer in range(2)]
+    assert all("nn.functional.dropout" in why for why in left.values())
+    assert left.keys() == wp.dropout_conversion(model).left.keys()

@@ -2,8 +2,10 @@ from wellposed import init as init
 from wellposed import random as random
 from wellposed import textbook as textbook
 from wellposed.dropouts import AlphaDropout as AlphaDropout
+from wellposed.dropouts import AttentionDropout as AttentionDropout
 from wellposed.dropouts import ConcreteDropout as ConcreteDropout
 from wellposed.dropouts import DropBlock2d as DropBlock2d
+from wellposed.dropouts import DropBlock3d as DropBlock3d
 from wellposed.dropouts import DropConnect as DropConnect
 from wellposed.dropouts import Dropout as Dropout
 from wellposed.dropouts import Dropout1d as Dropout1d
@@ -16,6 +18,7 @@ from wellposed.dropouts import FeatureAlphaDropout as FeatureAlphaDropout
 from wellposed.dropouts import GaussianDropout as GaussianDropout
 from wellposed.dropouts import LayerDrop as LayerDrop
 from wellposed.dropouts import LockedDropout as LockedDropout
+from wellposed.dropouts import MultiheadAttention as MultiheadAttention
 from wellposed.dropouts import TokenDropout as TokenDropout
 from wellposed.dropouts import Zoneout as Zoneout
 from wellposed.dropouts import checkpoint_context as checkpoint_context

@@ -61,7 +61,7 @@ class ConcreteDropout(Stochastic):
         """Soften elements of ``x``; outside training, return ``x`` itself."""
         if not self.training:
             return x
-        u = noise(self, x, x.shape, "uniform")
+        u = noise(x, self.next_words(x.detach()), x.shape, "uniform")
         logits = self.logit + torch.log(u + _TINY) - torch.log1p(_TINY - u)
         kept = torch.sigmoid(-logits / self.temperature)
         product: Tensor = x * kept / torch.sigmoid(-self.logit)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
-from wellposed.dropouts.convert import functional_dropout
+from wellposed.dropouts.calls import functional_dropout
+from wellposed.dropouts.draws import draws
 from wellposed.dropouts.streams import Stochastic
 
 _NORMS = nn.modules.batchnorm._BatchNorm
@@ -28,14 +30,16 @@ class DropoutFinding:
     message: str
 
 
-def lint_dropout(model: nn.Module) -> tuple[DropoutFinding, ...]:
+def lint_dropout(model: nn.Module, example: Any = None) -> tuple[DropoutFinding, ...]:
     """Look for dropout that is likely to be a mistake.
 
     Looked for are: dropout before batch normalisation in an ``nn.Sequential``; dropout called as a function without
     regard to the mode, which is live in evaluation; in-place dropout right after an in-place activation.
 
     Args:
-        model: The model; it is not run.
+        model: The model.
+        example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments. With it a copy of the model
+            runs once in evaluation mode, and all that draws random numbers is found; without it, source is read.
 
     Returns:
         The findings, in the order of the model.
@@ -48,12 +52,17 @@ def lint_dropout(model: nn.Module) -> tuple[DropoutFinding, ...]:
     Source: Li et al. (2019) for the shift of variance between dropout and batch normalisation.
     """
     findings = []
+    drawn = None if example is None else draws(model, example, training=False)
     for path, module in model.named_modules():
         if isinstance(module, nn.Sequential):
             findings += list(_order(path, module))
-        elif calls := [call for call, is_guarded in functional_dropout(type(module)) if not is_guarded]:
+        if drawn is None:
+            live = [call for call, is_guarded in functional_dropout(module) if not is_guarded]
+        else:
+            live = drawn.get(path, [])
+        if live:
             message = (
-                f"{type(module).__name__} calls {', '.join(calls)} whatever the mode, so it drops in evaluation too; "
+                f"{type(module).__name__} draws whatever the mode, so it drops in evaluation too: {', '.join(live)}; "
                 "pass training=self.training, or dropout_p=p if self.training else 0.0"
             )
             findings.append(DropoutFinding("live-in-eval", path, message))

@@ -1,6 +1,6 @@
 """``wellposed::noise``: uniform or normal numbers of a stream, for modules that need more than a mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.operator import part_of_batch
-from wellposed.dropouts.streams import Stochastic
+from wellposed.dropouts.thinning import is_plain
 from wellposed.errors import WellposedError
 from wellposed.random.distributions import normal_, uniform_
 from wellposed.random.key import Key
@@ -20,20 +20,41 @@ _library.define(
 _FILLS = {"normal": normal_, "uniform": uniform_}
 
 
-def noise(module: Stochastic, x: Tensor, shape: Sequence[int], kind: Literal["normal", "uniform"]) -> Tensor:
-    """Numbers of a module's next stream: standard normal, or uniform on [0, 1).
+def noise(x: Tensor, words: Tensor, shape: Sequence[int], kind: Literal["normal", "uniform"]) -> Tensor:
+    """Numbers of a stream: standard normal, or uniform on [0, 1).
 
     Args:
-        module: Whose stream.
-        x: The input they are for: its device and, but for halves, its dtype; halves get float32.
+        x: What they are for: its device and, but for halves, its dtype; halves get float32.
+        words: The stream, as ``Stochastic.next_words`` gives it.
         shape: The shape of the result, of which dimension 0 counts the rows of a batch.
         kind: The distribution.
 
     Returns:
         A tensor that needs no gradient.
     """
-    numbers: Tensor = torch.ops.wellposed.noise(x.detach(), module.next_words(x.detach()), shape, kind)
+    numbers: Tensor = torch.ops.wellposed.noise(x.detach(), words, shape, kind)
     return numbers
+
+
+def multiply(x: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """``x * make(x)``, rounded once, where the factor depends on no value of ``x``: made again for the gradient.
+
+    So nothing is stored for the backward pass; compilers weigh storing against making again themselves.
+    """
+    if is_plain(x) and x.requires_grad and torch.is_grad_enabled():
+        return _Multiply.apply(x, make)  # type: ignore[no-any-return, no-untyped-call]
+    return (x * make(x)).to(x.dtype)
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.make = make
+        return (x * make(x)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return multiply(grad, ctx.make), None
 
 
 def _empty(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -88,6 +109,5 @@ class GaussianDropout(Thinning):
             return x
         if self.p == 1.0:
             raise WellposedError("GaussianDropout was given p=1, whose noise has no variance; expected p in [0, 1)")
-        factor = 1 + (self.p / (1 - self.p)) ** 0.5 * noise(self, x, x.shape, "normal")
-        product: Tensor = x * factor
-        return product.to(x.dtype)
+        words, std = self.next_words(x.detach()), (self.p / (1 - self.p)) ** 0.5
+        return multiply(x, lambda like: 1 + std * noise(like, words, like.shape, "normal"))

@@ -3,6 +3,7 @@
 Key, call and p are tensors here, so that a graph can carry them: a new step or a new p compiles nothing again.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,17 +59,19 @@ def _compute(
     if p.dim() == 0:
         return compute(x, mask_of(rates[0], key, call, counted, box))
     result = torch.empty_like(x)
-    for index, rate in enumerate(rates):
-        slab = x.narrow(rows, index, 1)
-        mask = mask_of(rate, key, call, counted, _slab(box, x, index, rows))
-        result.narrow(rows, index, 1).copy_(compute(slab, mask))
+    first = 0
+    for rate, equal in itertools.groupby(rates):
+        count = len(list(equal))
+        mask = mask_of(rate, key, call, counted, _slab(box, x, first, rows))
+        result.narrow(rows, first, count).copy_(compute(x.narrow(rows, first, count), mask))
+        first += count
     return result
 
 
-def _slab(box: Box | None, x: Tensor, index: int, dim: int) -> Box:
-    """Where index ``index`` of dimension ``dim`` lies."""
+def _slab(box: Box | None, x: Tensor, first: int, dim: int) -> Box:
+    """Where the part of ``x`` lies that starts at index ``first`` of dimension ``dim``."""
     whole, offset = (x.shape, [0] * x.dim()) if box is None else (box.shape, list(box.offset))
-    offset[dim] += index
+    offset[dim] += first
     return Box(tuple(whole), tuple(offset))
 
 

@@ -1,6 +1,6 @@
 """Dropout of weights, and of what a recurrent cell carries from step to step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ class DropConnect(Thinning):
     """Drop elements of a module's weights while training: each call runs the module with thinned weights.
 
     The weights themselves are never touched: they are given to the module for the length of the call. Recurrent layers
-    run all their steps with one mask.
+    run all their steps with one mask; a recurrent cell, which is called once a step, does so through ``thinned``.
 
     Args:
         module: Any module.
@@ -50,10 +50,22 @@ class DropConnect(Thinning):
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """Run the module, with thinned weights while training."""
+        return self.thinned()(*arguments, **options)
+
+    def thinned(self) -> Callable[..., Any]:
+        """The module with weights thinned once, to be called several times; outside training, the module itself.
+
+        Example:
+            >>> import torch
+            >>> cell, hidden = DropConnect(nn.GRUCell(4, 5), 0.5, names=["weight_hh"]), torch.zeros(2, 5)
+            >>> step = cell.thinned()
+            >>> for x in torch.ones(7, 2, 4):
+            ...     hidden = step(x, hidden)
+        """
         if not self.training:
-            return self.module(*arguments, **options)
+            return self.module
         thinned = {name: self.thin(self.module.get_parameter(name)) for name in self.names}
-        return functional_call(self.module, thinned, arguments, options)
+        return lambda *arguments, **options: functional_call(self.module, thinned, arguments, options)
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

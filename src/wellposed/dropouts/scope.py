@@ -71,7 +71,7 @@ class Scope:
 
     def _learn_names(self, module: nn.Module) -> str:
         """Name every module of the outermost model that is being called and contains ``module`` by its path in it."""
-        for root in reversed(list(_modules_being_called())):
+        for root in reversed(list(modules_being_called())):
             paths = {child: _plain_path(path) for path, child in root.named_modules()}
             if module in paths:
                 self._names = paths | self._names
@@ -202,7 +202,7 @@ def _within(name: str, value: int, end: int) -> int:
     return number
 
 
-def _modules_being_called() -> Iterator[nn.Module]:
+def modules_being_called() -> Iterator[nn.Module]:
     """The modules whose methods are on the stack, innermost first: a method's first argument is its object."""
     frame = sys._getframe(1)
     while frame is not None:

@@ -6,11 +6,54 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.dropouts.base import Thinning
-from wellposed.dropouts.noise import noise
+from wellposed.dropouts.noise import multiply, noise
 from wellposed.errors import WellposedError
 
 
-class DropBlock2d(Thinning):
+class _DropBlock(Thinning):
+    """Dropout of boxes of feature maps."""
+
+    rank: int  # dimensions of a map
+
+    def __init__(self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False) -> None:
+        super().__init__(p)
+        if block_size < 1:
+            raise WellposedError(f"{type(self).__name__} was given block_size={block_size}; expected at least 1")
+        self.block_size, self.couple_channels = block_size, couple_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop blocks of ``x``; outside training, return ``x`` itself."""
+        if x.dim() != 2 + self.rank:
+            raise WellposedError(
+                f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
+                f"expected (N, C, ...) of {2 + self.rank} dimensions"
+            )
+        if not self.training or self.p == 0.0:
+            return x
+        words, p = self.next_words(x.detach()), self.p
+        return multiply(x, lambda like: self._factor(like, words, p))
+
+    def _factor(self, like: Tensor, words: Tensor, p: float) -> Tensor:
+        """0 where a block lies, elsewhere the scale, to which all channels may be one."""
+        sides = like.shape[2:]
+        blocks = [min(self.block_size, side) for side in sides]
+        places = [side - block + 1 for side, block in zip(sides, blocks, strict=True)]
+        rate = min(1.0, p * math.prod(sides) / (math.prod(blocks) * math.prod(places)))
+        channels = 1 if self.couple_channels else like.shape[1]
+        dropped = (noise(like, words, (like.shape[0], channels, *places), "uniform") < rate).float()
+        pool = nn.functional.max_pool2d if self.rank == 2 else nn.functional.max_pool3d
+        dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
+        for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
+            dropped = pool(dropped, [block if d == dim else 1 for d in range(self.rank)], stride=1)
+        kept = 1 - dropped
+        return kept * (kept.numel() / kept.sum().clamp(min=1.0))
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self.p}, block_size={self.block_size}, couple_channels={self.couple_channels}"
+
+
+class DropBlock2d(_DropBlock):
     """Drop square regions of feature maps while training and scale the rest so that the mean over the batch stays.
 
     Corners of regions are drawn with probability p H W / (block_size^2 (H - block_size + 1) (W - block_size + 1)).
@@ -33,31 +76,31 @@ class DropBlock2d(Thinning):
     Source: Ghiasi et al. (2018).
     """
 
-    def __init__(self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False) -> None:
-        super().__init__(p)
-        if block_size < 1:
-            raise WellposedError(f"DropBlock2d was given block_size={block_size}; expected a positive integer")
-        self.block_size, self.couple_channels = block_size, couple_channels
+    rank = 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop regions of ``x``; outside training, return ``x`` itself."""
-        if x.dim() != 4:
-            raise WellposedError(f"DropBlock2d was given an input of shape {tuple(x.shape)}; expected (N, C, H, W)")
-        if not self.training or self.p == 0.0:
-            return x
-        height, width = x.shape[2:]
-        sides = min(self.block_size, height), min(self.block_size, width)
-        channels = 1 if self.couple_channels else x.shape[1]
-        corners = (x.shape[0], channels, height - sides[0] + 1, width - sides[1] + 1)
-        rate = min(1.0, self.p * height * width / (sides[0] * sides[1] * corners[2] * corners[3]))
-        starts = (noise(self, x, corners, "uniform") < rate).to(x.dtype)
-        padding = (sides[1] - 1, sides[1] - 1, sides[0] - 1, sides[0] - 1)
-        kept = 1 - nn.functional.max_pool2d(nn.functional.pad(starts, padding), sides, stride=1)
-        return x * (kept * (kept.numel() / kept.sum(dtype=torch.float32).clamp(min=1.0))).to(x.dtype)
 
-    def extra_repr(self) -> str:
-        """The arguments, as they are printed."""
-        return f"p={self.p}, block_size={self.block_size}, couple_channels={self.couple_channels}"
+class DropBlock3d(_DropBlock):
+    """Drop cubes of feature maps while training and scale the rest so that the mean over the batch stays.
+
+    Args:
+        p: The share of elements that are dropped, roughly: cubes may overlap.
+        block_size: The side of a cube.
+        couple_channels: Whether the same cubes are dropped from all channels of a sample.
+
+    Shape:
+        (N, C, D, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
+
+    Raises:
+        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
+
+    Example:
+        >>> DropBlock3d(0.2, 3)(torch.ones(2, 3, 4, 8, 8)).shape
+        torch.Size([2, 3, 4, 8, 8])
+
+    Source: Ghiasi et al. (2018), in one more dimension.
+    """
+
+    rank = 3
 
 
 class TokenDropout(Thinning):
@@ -95,7 +138,7 @@ class TokenDropout(Thinning):
         if not self.training or self.p == 0.0:
             return x
         count = x.shape[1] - self.prefix
-        order = noise(self, x, (x.shape[0], count), "uniform").argsort(dim=1, stable=True)
+        order = noise(x, self.next_words(x.detach()), (x.shape[0], count), "uniform").argsort(dim=1, stable=True)
         kept = order[:, : max(1, math.floor(count * (1 - self.p)))].sort(dim=1).values + self.prefix
         always = torch.arange(self.prefix, device=x.device).expand(x.shape[0], -1)
         chosen = torch.cat([always, kept], dim=1)

@@ -1,0 +1,72 @@
+"""Random draws that a model makes otherwise than by a known module: found by watching it run."""
+
+import copy
+import linecache
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wellposed.dropouts.scope import modules_being_called
+
+
+def draws(model: nn.Module, example: Any, *, training: bool) -> dict[str, list[str]]:
+    """The random draws of one run of a model, by the path of the module that makes them.
+
+    Args:
+        model: The model. A copy runs, which shares its parameters; neither it nor torch's generator is touched.
+        example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
+        training: Whether the copy is in training mode.
+
+    Returns:
+        Path -> the lines of source, each "file:line: text", from which a random operator of torch's was reached.
+    """
+    twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).train(training)
+    paths = {id(module): path for path, module in twin.named_modules()}
+    watch = _Watch()
+    arguments, options = _arguments(example)
+    with torch.random.fork_rng(devices=()), torch.no_grad(), watch:
+        twin(*arguments, **options)
+    found: dict[str, list[str]] = {}
+    for module, line in watch.seen:
+        found.setdefault(paths.get(id(module), ""), []).append(line)
+    return {path: list(dict.fromkeys(lines)) for path, lines in found.items()}
+
+
+class _Watch(TorchDispatchMode):
+    """Notes each random operator: the innermost module that is being called, and the line outside torch it came by."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[tuple[nn.Module | None, str]] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if torch.Tag.nondeterministic_seeded not in function.tags or function.namespace == "wellposed":
+            return function(*args, **(kwargs or {}))
+        before = torch.get_rng_state()
+        outputs = function(*args, **(kwargs or {}))
+        # Attention has the tag whatever its probability; elsewhere than on the CPU that is all there is to go by.
+        is_cpus = all(t.is_cpu for t in tree_leaves((args, outputs)) if isinstance(t, torch.Tensor))
+        if not (is_cpus and torch.equal(before, torch.get_rng_state())):
+            self.seen.append((next(modules_being_called(), None), _line()))
+        return outputs
+
+
+def _line() -> str:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and "torch" in frame.f_globals.get("__name__", "").split(".")[:1]:
+        frame = frame.f_back
+    name, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{frame.f_globals.get('__name__')}:{number}: {linecache.getline(name, number).strip()}"
+
+
+def _arguments(example: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    if isinstance(example, Mapping):
+        return (), example
+    return (example if isinstance(example, tuple) else (example,)), {}

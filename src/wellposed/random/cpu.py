@@ -40,6 +40,17 @@ def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: L
             tensor.copy_(target)
 
 
+def fill_small(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int) -> bool:
+    """``fill_`` of a contiguous tensor that is the whole, on this thread, for a call below 2^63.
+
+    It leaves out every step that a small tensor would feel. Returns whether the kernels know the dtype.
+    """
+    code = _CODES.get(tensor.dtype)
+    if code is not None:
+        engine.fill(tensor.data_ptr(), code, 0, tensor.numel(), 0, 0, 0, *key, call, *draw.parameters)
+    return code is not None
+
+
 def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout) -> Tensor:
     """A contiguous copy of ``x``: 0 where the element's word is below ``threshold``, elsewhere ``x * scale``."""
     if threshold > 0xFFFF_FFFF:

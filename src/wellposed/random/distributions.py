@@ -1,21 +1,25 @@
 """The public draws: each checks its arguments once and hands over to a backend."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.random import draw as draws
-from wellposed.random.backend import backend_for
+from wellposed.random.backend import _chosen, backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
 from wellposed.random.key import Key, integer
 from wellposed.random.memory import on_large_pages
+from wellposed.random.pool import SMALLEST_SHARE
 from wellposed.random.shards import local_block
 
 _Shape = int | Sequence[int]
 _Device = torch.device | str | int | None
+_PLAIN = (Tensor, torch.nn.Parameter)
+_SMALL = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
 
 
 def bits(shape: _Shape, key: Key, *, call: int = 0, device: _Device = None) -> Tensor:
@@ -325,6 +329,22 @@ def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
 
 
 def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> Tensor:
+    # A small tensor would feel the general way, whose checks cost more than the kernel.
+    if (
+        box is None
+        and type(key) is Key
+        and type(call) is int
+        and 0 <= call < 9223372036854775808
+        and type(tensor) in _PLAIN
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and tensor.numel() < _SMALL
+        and tensor.is_contiguous()
+        and _chosen.get() == "auto"
+        and _fill_small(tensor, draw, key.words, call)
+    ):
+        torch.autograd.graph.increment_version(tensor)
+        return tensor
     if not isinstance(key, Key):
         raise WellposedError(
             f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)"
@@ -336,3 +356,11 @@ def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> 
         backend_for(local).fill_(local, draw, key.words, call, where)
         torch.autograd.graph.increment_version(local)
     return tensor
+
+
+def _fill_small(*arguments: Any) -> bool:
+    """Stands in for the kernel until its first use, since Numba takes long to import."""
+    global _fill_small
+    from wellposed.random.cpu import fill_small as _fill_small
+
+    return _fill_small(*arguments)

@@ -15,6 +15,7 @@ from wellposed.init.base import Initializer
 from wellposed.init.fans import LINEAR, Axes, Dims
 from wellposed.random.box import Box, layout
 from wellposed.random.key import Key
+from wellposed.random.shards import local_block
 
 
 class Matrices(NamedTuple):
@@ -72,16 +73,18 @@ class Whole(Initializer):
             raise WellposedError(
                 f"{self} was given a tensor of dtype {tensor.dtype}, which cannot hold its values; use a float dtype"
             )
-        layout(tensor.shape, box)
+        local, box = local_block(tensor, box)
+        layout(local.shape, box)
         shape = tuple(tensor.shape) if box is None else box.shape
         offset = (0,) * len(shape) if box is None else box.offset
         if 0 not in shape:
             self._check(shape, axes)
-        if tensor.is_meta or tensor.numel() == 0:
+        if local.is_meta or local.numel() == 0:
             return tensor
-        block = tuple(slice(o, o + n) for o, n in zip(offset, tensor.shape, strict=True))
+        block = tuple(slice(o, o + n) for o, n in zip(offset, local.shape, strict=True))
         with torch.no_grad():
-            return tensor.copy_(self._whole(shape, axes, key, tensor)[block])
+            local.copy_(self._whole(shape, axes, key, local)[block])
+        return tensor
 
     def _check(self, shape: tuple[int, ...], axes: Axes) -> None:
         axes.resolve(shape)

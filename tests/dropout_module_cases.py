@@ -19,6 +19,7 @@ class Case:
         dims: For what sets elements to zero and scales the rest, the dimensions that the mask varies over.
         keeps_mean: Whether the output's expectation is the output outside training.
         compiles: Whether it is one graph for the compiler.
+        batch: The dimension of the samples, where the output is the outputs of its parts.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Case:
     dims: tuple[int, ...] | None = None
     keeps_mean: bool = True
     compiles: bool = True
+    batch: int | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -86,45 +88,45 @@ class Steps(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.cell = wp.DropConnect(nn.LSTMCell(6, 4), p, names=["weight_hh"])
+        self.cell = wp.DropConnect(nn.GRUCell(6, 4), p, names=["weight_hh"])
 
     def forward(self, x: Tensor) -> Tensor:
-        step, state = self.cell.thinned(), None
+        step, state = self.cell.thinned(), x.new_zeros(x.shape[1], 4)
         for now in x:
             state = step(now, state)
-        assert state is not None
-        y: Tensor = state[0]
-        return y
+        return state
 
 
 CASES = [
-    Case("Dropout", wp.Dropout, (4, 6), dims=(0, 1)),
-    Case("Dropout1d", wp.Dropout1d, (4, 6, 5), dims=(0, 1)),
+    Case("Dropout", wp.Dropout, (4, 6), dims=(0, 1), batch=0),
+    Case("Dropout1d", wp.Dropout1d, (4, 6, 5), dims=(0, 1), batch=0),
     Case("Dropout1d of one", wp.Dropout1d, (6, 5), dims=(0,)),
-    Case("Dropout2d", wp.Dropout2d, (4, 6, 2, 2), dims=(0, 1)),
-    Case("Dropout2d of a sequence", wp.Dropout2d, (4, 6, 3), dims=(0, 1)),
-    Case("Dropout3d", wp.Dropout3d, (4, 6, 2, 2, 2), dims=(0, 1)),
+    Case("Dropout2d", wp.Dropout2d, (4, 6, 2, 2), dims=(0, 1), batch=0),
+    Case("Dropout2d of a sequence", wp.Dropout2d, (4, 6, 3), dims=(0, 1), batch=0),
+    Case("Dropout3d", wp.Dropout3d, (4, 6, 2, 2, 2), dims=(0, 1), batch=0),
     Case("Dropout3d of one", wp.Dropout3d, (6, 2, 2, 2), dims=(0,)),
-    Case("AlphaDropout", wp.AlphaDropout, (4, 6), keeps_mean=False),
-    Case("FeatureAlphaDropout", wp.FeatureAlphaDropout, (4, 6, 3), keeps_mean=False),
-    Case("GaussianDropout", wp.GaussianDropout, (4, 6)),
-    Case("DropPath", wp.DropPath, (8, 3, 2), dims=(0,)),
-    Case("DropPath of the batch", lambda p: wp.DropPath(p, "batch"), (4, 3), dims=()),
+    Case("AlphaDropout", wp.AlphaDropout, (4, 6), keeps_mean=False, batch=0),
+    Case("FeatureAlphaDropout", wp.FeatureAlphaDropout, (4, 6, 3), keeps_mean=False, batch=0),
+    Case("GaussianDropout", wp.GaussianDropout, (4, 6), batch=0),
+    Case("DropPath", wp.DropPath, (8, 3, 2), dims=(0,), batch=0),
+    Case("DropPath of the batch", lambda p: wp.DropPath(p, "batch"), (4, 3), dims=(), batch=0),
     Case("DropBlock2d", lambda p: wp.DropBlock2d(p, 2), (2, 3, 5, 4), keeps_mean=False),
     Case(
         "DropBlock2d of all channels", lambda p: wp.DropBlock2d(p, 3, couple_channels=True), (3, 2, 4, 4), None, False
     ),
     Case("DropBlock3d", lambda p: wp.DropBlock3d(p, 2), (2, 3, 3, 4, 5), keeps_mean=False),
-    Case("TokenDropout", lambda p: wp.TokenDropout(p, prefix=1), (3, 9, 4), keeps_mean=False),
-    Case("EmbeddingDropout", Words, (4, 6)),
-    Case("LockedDropout", wp.LockedDropout, (5, 3, 4), dims=(1, 2)),
-    Case("LockedDropout, batch first", lambda p: wp.LockedDropout(p, batch_first=True), (3, 5, 4), dims=(0, 2)),
-    Case("DropConnect", lambda p: wp.DropConnect(linear(), p), (4, 6)),
+    Case("TokenDropout", lambda p: wp.TokenDropout(p, prefix=1), (3, 9, 4), keeps_mean=False, batch=0),
+    Case("EmbeddingDropout", Words, (3, 4, 6), batch=0),
+    Case("LockedDropout", wp.LockedDropout, (5, 3, 4), dims=(1, 2), batch=1),
+    Case(
+        "LockedDropout, batch first", lambda p: wp.LockedDropout(p, batch_first=True), (3, 5, 4), dims=(0, 2), batch=0
+    ),
+    Case("DropConnect", lambda p: wp.DropConnect(linear(), p), (4, 6), batch=0),
     Case("DropConnect of a cell", Steps, (3, 2, 6), keeps_mean=False),
-    Case("AttentionDropout", Attending, (2, 4, 6)),
-    Case("MultiheadAttention", Multihead, (2, 4, 6)),
-    Case("Zoneout", lambda p: wp.Zoneout(nn.GRUCell(6, 4), p), (3, 6)),
-    Case("Zoneout of an RNN", lambda p: wp.Zoneout(nn.RNNCell(6, 4), p), (3, 6)),
-    Case("LayerDrop", lambda p: wp.LayerDrop([linear(), linear(), linear()], p), (4, 6), None, False, False),
+    Case("AttentionDropout", Attending, (3, 4, 6), batch=0),
+    Case("MultiheadAttention", Multihead, (3, 4, 6), batch=0),
+    Case("Zoneout", lambda p: wp.Zoneout(nn.GRUCell(6, 4), p), (3, 6), batch=0),
+    Case("Zoneout of an RNN", lambda p: wp.Zoneout(nn.RNNCell(6, 4), p), (3, 6), batch=0),
+    Case("LayerDrop", lambda p: wp.LayerDrop([linear(), linear(), linear()], p), (4, 6), None, False, False, batch=0),
 ]
 THINNING = [case for case in CASES if case.dims is not None]

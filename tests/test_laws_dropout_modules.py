@@ -5,12 +5,15 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import wellposed as wp
+from dropout_cases import DTYPES, gradient
 from dropout_module_cases import CASES, THINNING, Case, filled, linear
 
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
@@ -112,6 +115,79 @@ def test_compiled_is_eager(case: Case) -> None:
     compiled = torch.compile(module, backend="aot_eager", fullgraph=case.compiles)
     for step in range(2):
         assert torch.allclose(run(compiled, x, step), run(module, x, step), rtol=1e-12)
+
+
+@THINS
+def test_dtype_layout_and_threads_do_not_matter(case: Case) -> None:
+    """All see the mask that ones of float64 see."""
+    module, x = case.make(0.5), torch.ones(case.shape, dtype=torch.float64)
+    dropped = run(module, x) == 0
+    layouts = [x.mT.contiguous().mT if x.dim() > 1 else x, torch.stack([x, x], dim=-1)[..., 0]]
+    for other in (*map(x.to, DTYPES), *layouts):
+        assert torch.equal(run(module, other) == 0, dropped)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(run(module, x) == 0, dropped)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.batch is not None], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_batch_split_into_micro_batches_keeps_its_masks(case: Case, compiled: bool) -> None:
+    assert case.batch is not None
+    module, x = filled(case.make(0.5)), values(case)
+    whole, parts, first = run(module, x), [], 0
+    for part in x.tensor_split([1], dim=case.batch):
+        torch.compiler.reset()
+        way = torch.compile(module, backend="aot_eager", fullgraph=case.compiles) if compiled else module
+        with wp.keyed(0, row=first):
+            parts.append(way(part))
+        first += part.shape[case.batch]
+    assert torch.allclose(torch.cat(parts, dim=case.batch), whole, rtol=1e-12)
+
+
+@EVERY
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize(
+    "block", [lambda: wp.keyed(5), lambda: nullcontext(torch.manual_seed(5))], ids=["keyed", "default"]
+)
+def test_checkpointed_is_eager(
+    case: Case, use_reentrant: bool, block: Callable[[], AbstractContextManager[object]]
+) -> None:
+    module = filled(case.make(0.5))
+
+    def again(x: Tensor) -> Tensor:
+        y: Tensor = checkpoint(module, x, use_reentrant=use_reentrant)
+        return y
+
+    def outcome(way: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        x = values(case).requires_grad_()
+        with block():
+            y = way(x)
+            y.square().sum().backward()
+        return y, gradient(x)
+
+    for got, wanted in zip(outcome(again), outcome(module), strict=True):
+        assert torch.equal(got, wanted)
+
+
+@EVERY
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of torch's recurrent cells
+def test_vmapped_is_looped(case: Case) -> None:
+    if not case.compiles:
+        pytest.skip("layers are left out by their value")
+    module = filled(case.make(0.5))
+    batch = torch.stack([values(case), -values(case), 2 * values(case)])
+    with wp.keyed(0):
+        together = torch.func.vmap(module, randomness="different")(batch)
+    with wp.keyed(0):
+        one_by_one = torch.stack([module(x) for x in batch])
+    assert torch.allclose(together, one_by_one, rtol=1e-12)
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.func.vmap(module)(batch)
 
 
 @EVERY

@@ -36,18 +36,18 @@ class Thinning(Stochastic):
         self._p = float(p)
         self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
 
-    def thin(self, x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
-        """``x`` with a new mask over ``dims``."""
+    def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0) -> Tensor:
+        """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
         check_input(type(self).__name__, x)
         if x.is_complex():
             counted = tuple(range(x.dim())) if dims is None else dims
-            return torch.view_as_complex(self.thin(torch.view_as_real(x.resolve_conj()), counted))
+            return torch.view_as_complex(self.thin(torch.view_as_real(x.resolve_conj()), counted, batch))
         if is_plain(x):
             if self._p == 0.0:
                 return x
             key, call, row = self.next_name()
-            return thin_plain(x, mask_of(self._p, key, call, dims, part_of_batch(x, row) if row else None))
-        return thin_any(x, self.next_words(x), self._rate, dims)
+            return thin_plain(x, mask_of(self._p, key, call, dims, part_of_batch(x, row, batch) if row else None))
+        return thin_any(x, self.next_words(x), self._rate, dims, batch=batch)
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

@@ -52,7 +52,7 @@ class _Channels(Thinning):
     def forward(self, x: Tensor) -> Tensor:
         """Drop channels of ``x``; outside training, return ``x`` itself."""
         dims = self.mask_dims(x)
-        return self.thin(x, dims) if self.training else x
+        return self.thin(x, dims, 0 if len(dims) == 2 else -1) if self.training else x
 
     def mask_dims(self, x: Tensor) -> tuple[int, ...]:
         """The dimensions that a mask varies over: sample and channel."""

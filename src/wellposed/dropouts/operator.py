@@ -10,34 +10,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.dropouts.thinning import compute, mask_of
+from wellposed.dropouts.thinning import Mask, compute, is_plain, mask_of, thin_plain
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
-    "dropout(Tensor x, Tensor words, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset, int rows) -> Tensor",
+    "dropout(Tensor x, Tensor words, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset, int batch) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _NAME = "wellposed::dropout"
 
 
-def thin_any(x: Tensor, words: Tensor, p: Tensor, dims: Sequence[int] | None = None, box: Box | None = None) -> Tensor:
+def thin_any(
+    x: Tensor, words: Tensor, p: Tensor, dims: Sequence[int] | None = None, box: Box | None = None, batch: int = 0
+) -> Tensor:
     """Thin a tensor of any kind.
 
     Args:
         x: The tensor.
         words: int64 of shape (3,): the 64 bits of the key, the call number, and the row at which the tensor stands in
             a larger batch.
-        p: A scalar tensor, or one p for each index of dimension 0.
+        p: A scalar tensor, or one p for each sample.
         dims: The dimensions that the mask varies over; ``None`` means all.
         box: The whole that the tensor is a part of.
+        batch: The dimension that holds the samples; -1 if none does.
 
     Returns:
         A tensor like ``x``.
     """
     shape, offset = ((), ()) if box is None else (box.shape, box.offset)
-    return _apply(x, words, p, dims, shape, offset, 0)
+    return _apply(x, words, p, dims, shape, offset, batch)
 
 
 def _apply(x: Tensor, *name: Any) -> Tensor:
@@ -48,24 +51,31 @@ def _apply(x: Tensor, *name: Any) -> Tensor:
 
 @torch.library.impl(_library, "dropout", "CompositeExplicitAutograd")
 def _compute(
-    x: Tensor, words: Tensor, p: Tensor, dims: list[int] | None, shape: list[int], offset: list[int], rows: int
+    x: Tensor, words: Tensor, p: Tensor, dims: list[int] | None, shape: list[int], offset: list[int], batch: int
 ) -> Tensor:
-    seed, call, row = (number % 2**64 for number in words.tolist())
-    box = Box(tuple(shape), tuple(offset)) if shape else part_of_batch(x, row, rows)
-    key, counted = (seed & 0xFFFF_FFFF, seed >> 32), None if dims is None else tuple(dims)
     rates: list[float] = p.reshape(-1).tolist()
     for rate in rates:
         check_probability("dropout", rate)
+    whole = _mask(x, words, rates[0] if rates else 0.0, dims, shape, offset, batch)
     if p.dim() == 0:
-        return compute(x, mask_of(rates[0], key, call, counted, box))
+        return compute(x, whole)
+    _, counted, box, (low, high, call, _, _) = whole
     result = torch.empty_like(x)
     first = 0
     for rate, equal in itertools.groupby(rates):
         count = len(list(equal))
-        mask = mask_of(rate, key, call, counted, _slab(box, x, first, rows))
-        result.narrow(rows, first, count).copy_(compute(x.narrow(rows, first, count), mask))
+        mask = mask_of(rate, (low, high), call % 2**64, counted, _slab(box, x, first, batch))
+        result.narrow(batch, first, count).copy_(compute(x.narrow(batch, first, count), mask))
         first += count
     return result
+
+
+def _mask(
+    x: Tensor, words: Tensor, p: float, dims: list[int] | None, shape: list[int], offset: list[int], batch: int
+) -> Mask:
+    seed, call, row = (number % 2**64 for number in words.tolist())
+    box = Box(tuple(shape), tuple(offset)) if shape else part_of_batch(x, row, batch)
+    return mask_of(p, (seed & 0xFFFF_FFFF, seed >> 32), call, None if dims is None else tuple(dims), box)
 
 
 def _slab(box: Box | None, x: Tensor, first: int, dim: int) -> Box:
@@ -82,8 +92,8 @@ def check_probability(name: str, p: float) -> None:
 
 
 def part_of_batch(x: Tensor, row: int, dim: int = 0) -> Box | None:
-    """The whole that ``x`` is a part of, where ``x`` holds the rows from ``row`` on; dimension ``dim`` counts rows."""
-    if row == 0 or x.dim() == 0:
+    """The whole that ``x`` is a part of, where ``x`` holds the samples from ``row`` on in dimension ``dim``."""
+    if row == 0 or x.dim() == 0 or dim < 0:
         return None
     before, after = x.shape[:dim], x.shape[dim + 1 :]
     return Box((*before, row + x.shape[dim], *after), (*(0 for _ in before), row, *(0 for _ in after)))
@@ -108,11 +118,11 @@ def _vmap(
     """What a loop over the samples gives: one mask for all where the words are shared, else each its own."""
     x_dim = in_dims[0]
     if x_dim is not None and in_dims[1] is None and in_dims[2] is None:
-        dims, shape, offset, rows = where
+        dims, shape, offset, batch = where
         x = x.movedim(x_dim, 0)
         counted = [d + 1 for d in (range(x.dim() - 1) if dims is None else dims)]
         whole = ((info.batch_size, *shape), (0, *offset)) if shape else ((), ())
-        return _apply(x, words, p, counted, *whole, rows + 1), 0
+        return _apply(x, words, p, counted, *whole, batch + 1 if batch >= 0 else batch), 0
     samples = zip(
         *(
             [tensor] * info.batch_size if dim is None else tensor.unbind(dim)
@@ -120,7 +130,14 @@ def _vmap(
         ),
         strict=True,
     )
-    return torch.stack([_apply(*sample, *where) for sample in samples]), 0
+    return torch.stack([_one(*sample, *where) for sample in samples]), 0
+
+
+def _one(x: Tensor, words: Tensor, p: Tensor, *where: Any) -> Tensor:
+    """``_apply``, without torch's dispatcher where nobody needs it: it would cost more than the work."""
+    if p.dim() == 0 and is_plain(x):
+        return thin_plain(x, _mask(x, words, float(p), *where))
+    return _apply(x, words, p, *where)
 
 
 class _Transformed(torch.autograd.Function):

@@ -85,5 +85,5 @@ class LayerDrop(Thinning):
     def _kept(self) -> list[bool]:
         if not self.training:
             return [True] * len(self.layers)
-        mask: list[bool] = (self.thin(torch.ones(len(self.layers), device="cpu"), None) != 0).tolist()
+        mask: list[bool] = (self.thin(torch.ones(len(self.layers), device="cpu"), batch=-1) != 0).tolist()
         return mask

@@ -64,7 +64,7 @@ class DropConnect(Thinning):
         """
         if not self.training:
             return self.module
-        thinned = {name: self.thin(self.module.get_parameter(name)) for name in self.names}
+        thinned = {name: self.thin(self.module.get_parameter(name), batch=-1) for name in self.names}
         return lambda *arguments, **options: functional_call(self.module, thinned, arguments, options)
 
     def extra_repr(self) -> str:
@@ -120,4 +120,4 @@ class Zoneout(Thinning):
 
     def _move(self, thinning: Thinning, before: Tensor, after: Tensor) -> Tensor:
         step = after - before
-        return before + (thinning.thin(step) if self.training else step) * (1 - thinning.p)
+        return before + (thinning.thin(step, batch=step.dim() - 2) if self.training else step) * (1 - thinning.p)

@@ -98,8 +98,9 @@ def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) 
         seed: The seed, or a key.
         step: The training step, in [0, 2^32).
         microbatch: The micro-batch within the step, in [0, 4096), for gradient accumulation.
-        row: Where this batch's first row stands in a larger batch that it is a part of. Masks that vary over dimension
-            0 are then rows of the larger batch's mask: split over micro-batches or devices, it stays the same.
+        row: Where this batch's first row stands in a larger batch that it is a part of. Masks that vary over samples
+            (dimension 0, but for time-first ``LockedDropout``) are then rows of the larger batch's mask, and masks of
+            weights, words and layers are its own: split over micro-batches or devices, they stay the same.
 
     Raises:
         WellposedError: If a number is out of range.

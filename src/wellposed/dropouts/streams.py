@@ -53,10 +53,13 @@ class Stochastic(nn.Module):
     def next_words(self, x: Tensor) -> Tensor:
         """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
         words: Tensor
-        scope = None if torch.compiler.is_compiling() else current_scope()
-        if scope is not None and scope.shift is not None:
-            words = torch.ops.wellposed.stream(self._number, self._number)
-            return words + scope.shift
+        if not torch.compiler.is_compiling():
+            scope = current_scope()
+            if scope is not None and scope.shift is not None:
+                words = torch.ops.wellposed.stream(self._number, self._number)
+                return words + scope.shift
+            if torch._C._are_functorch_transforms_active():
+                x = _of_every_batch(x)
         words = torch.ops.wellposed.stream(x, self._number)
         return words
 
@@ -81,6 +84,21 @@ class Stochastic(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._enlist()
+
+
+def _of_every_batch(x: Tensor) -> Tensor:
+    """A tensor that each vmap around sees as batched, if any is: what is not, such as a weight, draws once for all."""
+    vmaps = [
+        interpreter
+        for interpreter in torch._C._functorch.get_interpreter_stack() or ()
+        if interpreter.key() == torch._C._functorch.TransformType.Vmap
+    ]
+    if not vmaps:
+        return x
+    batched = torch.empty([torch._C._functorch.CVmapInterpreterPtr(vmap).batchSize() for vmap in vmaps], device="cpu")
+    for vmap in vmaps:
+        batched = torch._C._functorch._add_batch_dim(batched, 0, vmap.level())
+    return batched
 
 
 _numbers = itertools.count()

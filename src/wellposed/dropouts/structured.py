@@ -182,7 +182,7 @@ class EmbeddingDropout(Thinning):
         if not self.training:
             return vectors
         exact = torch.promote_types(vectors.dtype, torch.float32)
-        factors = self.thin(vectors.new_ones(self.embedding.num_embeddings, dtype=exact))
+        factors = self.thin(vectors.new_ones(self.embedding.num_embeddings, dtype=exact), batch=-1)
         return (vectors.to(exact) * factors[words].unsqueeze(-1)).to(vectors.dtype)
 
 
@@ -214,7 +214,8 @@ class LockedDropout(Thinning):
         """Drop elements of ``x``; outside training, return ``x`` itself."""
         if x.dim() != 3:
             raise WellposedError(f"LockedDropout was given an input of shape {tuple(x.shape)}; expected 3 dimensions")
-        return self.thin(x, (0, 2) if self.batch_first else (1, 2)) if self.training else x
+        batch = 0 if self.batch_first else 1
+        return self.thin(x, (batch, 2), batch) if self.training else x
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

@@ -15,6 +15,7 @@ import torch
 Work = Callable[[], object]
 _SAMPLE = 500e-6  # seconds that one sample takes at least: shorter work is repeated within it
 _FEWEST, _MOST = 5, 41
+_LONG = 1.0  # seconds from which on one sample says enough about how long the next will take
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def _time(work: Work, count: int) -> float:
 
 
 def _repeats(work: Work) -> int:
-    work()
+    if _time(work, 1) > _LONG:
+        return 1
     return max(1, round(_SAMPLE / max(min(_time(work, 1) for _ in range(3)), 1e-9)))
 
 

@@ -14,7 +14,7 @@ from wellposed.init.targets import find, reach
 from wellposed.random import shards
 
 _CHUNK = 1 << 15  # entries looked at a time: few enough for one thread
-_MOST = 1 << 20  # entries of a weight that its standard deviation is taken from
+_MOST = 1 << 19  # entries of a weight that its standard deviation is taken from
 _SIGMAS = 6.0
 _TELLING = 8  # entries of a shard: fewer may be alike by chance
 

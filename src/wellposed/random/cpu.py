@@ -34,7 +34,10 @@ def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: L
     target = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
     where, _held = _where(layout)
     name = (*where, *key, _signed(call), *draw.parameters)
-    shares.split(engine.fill, target.numel(), (target.data_ptr(), _CODES[tensor.dtype]), name)
+    if draw.wide:
+        shares.split(engine.fill_double, target.numel(), (target.data_ptr(),), name)
+    else:
+        shares.split(engine.fill, target.numel(), (target.data_ptr(), _CODES[tensor.dtype]), name)
     if target is not tensor:
         with torch.no_grad():
             tensor.copy_(target)
@@ -46,7 +49,9 @@ def fill_small(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int) -> b
     It leaves out every step that a small tensor would feel. Returns whether the kernels know the dtype.
     """
     code = _CODES.get(tensor.dtype)
-    if code is not None:
+    if draw.wide:
+        engine.fill_double(tensor.data_ptr(), 0, tensor.numel(), 0, 0, 0, *key, call, *draw.parameters)
+    elif code is not None:
         engine.fill(tensor.data_ptr(), code, 0, tensor.numel(), 0, 0, 0, *key, call, *draw.parameters)
     return code is not None
 

@@ -41,49 +41,57 @@ def draw(kind, words, count, out, constants):
 def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, parameters, parameter_count):
     """Fill elements first to last of the contiguous tensor at ``address`` with values of a distribution.
 
-    Addresses are integers: taking a tensor apart into arrays would cost more than filling a small one.
+    Addresses are integers: taking a tensor apart into arrays would cost more than filling a small one. Draws in float64
+    are ``fill_double``'s, so that a program without any need not wait for their compilation.
     """
-    narrow = carray(pointer(parameters), parameter_count, float32)
-    wide = carray(pointer(parameters), parameter_count, float64)
-    threshold = int64(wide[0]) if kind == _BERNOULLI else 0
+    constants = carray(pointer(parameters), parameter_count, float32)
+    threshold = int64(carray(pointer(parameters), 1, float64)[0]) if kind == _BERNOULLI else 0
     if code == FLOAT32 and rank == 0 and kind == _UNIFORM:
-        first += fused.uniform(address, first, last, start + first, k0, k1, call, narrow)
+        first += fused.uniform(address, first, last, start + first, k0, k1, call, constants)
     elif code == FLOAT32 and rank == 0 and kind == _BERNOULLI and threshold <= 0xFFFF_FFFF:
         first += fused.bernoulli(address, first, last, start + first, k0, k1, call, threshold)
     if first == last:
         return
     size = min(CHUNK, last - first)
-    width = 2 if code == FLOAT64 and kind != _BERNOULLI else 1
-    buffer = np.empty(size * width + PADDING, np.uint32)
+    buffer = np.empty(size + PADDING, np.uint32)
     scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
     while first < last:
         count = min(CHUNK, last - first)
-        shift = layout_words(buffer, first, count, width, start, rank, table, k0, k1, call)
-        words = buffer[shift : shift + count * width]
+        shift = layout_words(buffer, first, count, 1, start, rank, table, k0, k1, call)
+        words = buffer[shift : shift + count]
         if code == FLOAT32:
             out = carray(pointer(address + 4 * first), count, float32)
             if kind == _BERNOULLI:
                 formulas.bernoulli(words, count, out, threshold)
             else:
-                draw(kind, words, count, out, narrow)
+                draw(kind, words, count, out, constants)
         elif code == FLOAT64:
-            double = carray(pointer(address + 8 * first), count, float64)
-            if kind == _BERNOULLI:
-                formulas.bernoulli(words, count, double, threshold)
-            else:
-                draw(kind, words.view(np.uint64), count, double, wide)
+            formulas.bernoulli(words, count, carray(pointer(address + 8 * first), count, float64), threshold)
         elif code == BYTE:
             formulas.bernoulli(words, count, carray(pointer(address + first), count, uint8), threshold)
         elif code in (BFLOAT16, FLOAT16):
             if kind == _BERNOULLI:
                 formulas.bernoulli(words, count, scratch, threshold)
             else:
-                draw(kind, words, count, scratch, narrow)
+                draw(kind, words, count, scratch, constants)
             store_half(scratch, count, carray(pointer(address + 2 * first), count, uint16), code)
         else:
             bits = carray(pointer(address + 4 * first), count, uint32)
             for i in range(count):
                 bits[i] = words[i]
+        first += count
+
+
+@kernel
+def fill_double(address, first, last, start, rank, table, k0, k1, call, kind, parameters, parameter_count):
+    """``fill`` in float64, two words an element."""
+    constants = carray(pointer(parameters), parameter_count, float64)
+    buffer = np.empty(2 * min(CHUNK, last - first) + PADDING, np.uint32)
+    while first < last:
+        count = min(CHUNK, last - first)
+        shift = layout_words(buffer, first, count, 2, start, rank, table, k0, k1, call)
+        words = buffer[shift : shift + 2 * count].view(np.uint64)
+        draw(kind, words, count, carray(pointer(address + 8 * first), count, float64), constants)
         first += count
 
 

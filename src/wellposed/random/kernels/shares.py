@@ -56,6 +56,14 @@ def _fill(block):
         first, last = _take(block)
 
 
+def _fill_double(block):
+    n = carray(pointer(block), 13, int64)
+    first, last = _take(block)
+    while first < last:
+        engine.fill_double(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12])
+        first, last = _take(block)
+
+
 def _thin(block):
     n, scale = carray(pointer(block), 14, int64), carray(pointer(block), 14, float64)[13]
     first, last = _take(block)
@@ -72,4 +80,9 @@ def _thin_groups(block):
         first, last = _take(block)
 
 
-_BODIES = {engine.fill: _fill, engine.thin: _thin, engine.thin_groups: _thin_groups}
+_BODIES = {
+    engine.fill: _fill,
+    engine.fill_double: _fill_double,
+    engine.thin: _thin,
+    engine.thin_groups: _thin_groups,
+}

@@ -49,7 +49,7 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
             f"a DTensor with placements {whole.placements} was given, of which a process holds terms of a sum; "
             "expected sharded or replicated placements"
         )
-    if False:
+    if _is_interleaved(whole):
         raise WellposedError(
             f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} was given, of which a process "
             "holds rows that do not lie side by side; expected shards that are blocks, such as those of even sharding"

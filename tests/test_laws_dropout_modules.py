@@ -134,6 +134,24 @@ def test_dtype_layout_and_threads_do_not_matter(case: Case) -> None:
         torch.set_num_threads(threads)
 
 
+@EVERY
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("p", [0.4, 1 - 1e-12])
+def test_the_kernels_agree_with_torchs_operators(case: Case, dtype: torch.dtype, p: float) -> None:
+    """Of several threads' worth of samples, as they lie and transposed."""
+    module = filled(case.make(p)).to(dtype)
+    x = values(case).to(dtype)
+    if case.batch == 0 and not list(module.parameters()):
+        x = x.repeat(2000, *(1 for _ in x.shape[1:]))
+    for laid in (x, x.mT.contiguous().mT if x.dim() > 1 else x):
+        with wp.random.backend("reference"):
+            slow = run(module, laid)
+        fast = run(module, laid)
+        tolerance = 4 * torch.finfo(dtype).eps
+        assert torch.allclose(fast, slow, rtol=tolerance, atol=tolerance)
+        assert torch.equal(fast == 0, slow == 0)
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.batch is not None], ids=str)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_batch_split_into_micro_batches_keeps_its_masks(case: Case, compiled: bool) -> None:

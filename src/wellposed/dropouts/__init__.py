@@ -2,6 +2,8 @@
 
 from wellposed.dropouts.attention import AttentionDropout as AttentionDropout
 from wellposed.dropouts.attention import MultiheadAttention as MultiheadAttention
+from wellposed.dropouts.blocks import DropBlock2d as DropBlock2d
+from wellposed.dropouts.blocks import DropBlock3d as DropBlock3d
 from wellposed.dropouts.convert import Conversion as Conversion
 from wellposed.dropouts.convert import convert_dropout as convert_dropout
 from wellposed.dropouts.convert import dropout_conversion as dropout_conversion
@@ -25,8 +27,6 @@ from wellposed.dropouts.recurrent import Zoneout as Zoneout
 from wellposed.dropouts.schedule import DropoutSchedule as DropoutSchedule
 from wellposed.dropouts.scope import checkpoint_context as checkpoint_context
 from wellposed.dropouts.scope import keyed as keyed
-from wellposed.dropouts.structured import DropBlock2d as DropBlock2d
-from wellposed.dropouts.structured import DropBlock3d as DropBlock3d
 from wellposed.dropouts.structured import EmbeddingDropout as EmbeddingDropout
 from wellposed.dropouts.structured import LockedDropout as LockedDropout
 from wellposed.dropouts.structured import TokenDropout as TokenDropout

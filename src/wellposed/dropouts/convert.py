@@ -8,12 +8,13 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from wellposed.dropouts.attention import MultiheadAttention
+from wellposed.dropouts.blocks import DropBlock2d, DropBlock3d
 from wellposed.dropouts.calls import functional_dropout
 from wellposed.dropouts.draws import draws
 from wellposed.dropouts.modules import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from wellposed.dropouts.paths import DropPath
 from wellposed.dropouts.streams import Stochastic
-from wellposed.dropouts.structured import DropBlock2d, DropBlock3d, TokenDropout
+from wellposed.dropouts.structured import TokenDropout
 
 Model = TypeVar("Model", bound=nn.Module)
 

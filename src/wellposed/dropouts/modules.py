@@ -1,11 +1,22 @@
 """Dropout of elements and of channels, and its self-normalising kin: thin shells over the one primitive."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.operator import part_of_batch
+from wellposed.dropouts.thinning import (
+    Mask,
+    compute,
+    is_plain_on_cpu,
+    mask_of,
+    quick_apply,
+    thin_by_operator,
+    thin_plain,
+)
 from wellposed.errors import WellposedError
 
 _SELU_FLOOR = -1.7580993408473766  # what SELU saturates at: -scale * alpha (Klambauer et al., 2017)
@@ -165,9 +176,52 @@ class AlphaDropout(Thinning):
         if p in (0.0, 1.0):
             return self.thin(x, dims)
         gain = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
+        if is_plain_on_cpu(x):
+            key, call, row = self.next_name()
+            mask = mask_of(p, key, call, dims, part_of_batch(x, row))
+            return _apply_floor(x, mask, gain)
         exact = torch.promote_types(x.dtype, torch.float32)
         thinned = self.thin(x.to(exact) - _SELU_FLOOR, dims)
         return (thinned * (gain * (1 - p)) + gain * (1 - p) * _SELU_FLOOR).to(x.dtype)
+
+
+class _ToFloor(torch.autograd.Function):
+    """The same in one pass; its derivative thins with the gain for a scale."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Mask, gain: float) -> Tensor:
+        p, dims, box, (low, high, call, threshold, _) = mask
+        words = (low, high, call, threshold, gain)
+        ctx.mask, ctx.ratio = (p, dims, box, words), gain * (1 - p)
+        floor = ctx.ratio * _SELU_FLOOR
+        if box is None and threshold < 2**32 and x.is_contiguous():
+            inner = 1 if dims is None else math.prod(x.shape[len(dims) :])
+            return _thin_to_floor(x, inner, words, floor - gain * _SELU_FLOOR, floor)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        y: Tensor = (compute(x.to(exact) - _SELU_FLOOR, ctx.mask) + floor).to(x.dtype)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _ToFloor.jvp(ctx, grad), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        if is_plain_on_cpu(tangent) and not tangent._is_zerotensor():
+            return thin_plain(tangent, ctx.mask)
+        thinned: Tensor = thin_by_operator(tangent.clone(), ctx.mask) * ctx.ratio
+        return thinned
+
+
+_apply_floor = quick_apply(_ToFloor)
+
+
+def _thin_to_floor(*arguments: Any) -> Tensor:
+    """Stands in for the kernel until its first use, since Numba takes long to import."""
+    global _thin_to_floor
+    from wellposed.dropouts.cpu import thin_to_floor as _thin_to_floor
+
+    return _thin_to_floor(*arguments)
 
 
 class FeatureAlphaDropout(AlphaDropout):

@@ -1,106 +1,15 @@
-"""Dropout of regions, tokens, words and sequences."""
+"""Dropout of tokens, words and sequences."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.dropouts.base import Thinning
-from wellposed.dropouts.noise import multiply, noise
+from wellposed.dropouts.noise import noise
+from wellposed.dropouts.thinning import is_plain_on_cpu, quick_apply
 from wellposed.errors import WellposedError
-
-
-class _DropBlock(Thinning):
-    """Dropout of boxes of feature maps."""
-
-    rank: int  # dimensions of a map
-
-    def __init__(self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False) -> None:
-        super().__init__(p)
-        if block_size < 1:
-            raise WellposedError(f"{type(self).__name__} was given block_size={block_size}; expected at least 1")
-        self.block_size, self.couple_channels = block_size, couple_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop blocks of ``x``; outside training, return ``x`` itself."""
-        if x.dim() != 2 + self.rank:
-            raise WellposedError(
-                f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
-                f"expected (N, C, ...) of {2 + self.rank} dimensions"
-            )
-        if not self.training or self.p == 0.0:
-            return x
-        words, p = self.next_words(x.detach()), self.p
-        return multiply(x, lambda like: self._factor(like, words, p))
-
-    def _factor(self, like: Tensor, words: Tensor, p: float) -> Tensor:
-        """0 where a block lies, elsewhere the scale, to which all channels may be one."""
-        sides = like.shape[2:]
-        blocks = [min(self.block_size, side) for side in sides]
-        places = [side - block + 1 for side, block in zip(sides, blocks, strict=True)]
-        rate = min(1.0, p * math.prod(sides) / (math.prod(blocks) * math.prod(places)))
-        channels = 1 if self.couple_channels else like.shape[1]
-        dropped = (noise(like, words, (like.shape[0], channels, *places), "uniform") < rate).float()
-        pool = nn.functional.max_pool2d if self.rank == 2 else nn.functional.max_pool3d
-        dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
-        for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
-            dropped = pool(dropped, [block if d == dim else 1 for d in range(self.rank)], stride=1)
-        kept = 1 - dropped
-        return kept * (kept.numel() / kept.sum().clamp(min=1.0))
-
-    def extra_repr(self) -> str:
-        """The arguments, as they are printed."""
-        return f"p={self.p}, block_size={self.block_size}, couple_channels={self.couple_channels}"
-
-
-class DropBlock2d(_DropBlock):
-    """Drop square regions of feature maps while training and scale the rest so that the mean over the batch stays.
-
-    Corners of regions are drawn with probability p H W / (block_size^2 (H - block_size + 1) (W - block_size + 1)).
-
-    Args:
-        p: The share of elements that are dropped, roughly: regions may overlap.
-        block_size: The side of a region.
-        couple_channels: Whether the same regions are dropped from all channels of a sample.
-
-    Shape:
-        (N, C, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
-
-    Raises:
-        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
-
-    Example:
-        >>> DropBlock2d(0.2, 3)(torch.ones(2, 3, 8, 8)).shape
-        torch.Size([2, 3, 8, 8])
-
-    Source: Ghiasi et al. (2018).
-    """
-
-    rank = 2
-
-
-class DropBlock3d(_DropBlock):
-    """Drop cubes of feature maps while training and scale the rest so that the mean over the batch stays.
-
-    Args:
-        p: The share of elements that are dropped, roughly: cubes may overlap.
-        block_size: The side of a cube.
-        couple_channels: Whether the same cubes are dropped from all channels of a sample.
-
-    Shape:
-        (N, C, D, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
-
-    Raises:
-        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
-
-    Example:
-        >>> DropBlock3d(0.2, 3)(torch.ones(2, 3, 4, 8, 8)).shape
-        torch.Size([2, 3, 4, 8, 8])
-
-    Source: Ghiasi et al. (2018), in one more dimension.
-    """
-
-    rank = 3
 
 
 class TokenDropout(Thinning):
@@ -137,17 +46,57 @@ class TokenDropout(Thinning):
             raise WellposedError(f"TokenDropout was given an input of shape {tuple(x.shape)}; expected (N, L, ...)")
         if not self.training or self.p == 0.0:
             return x
-        count = x.shape[1] - self.prefix
-        order = noise(x, self.next_words(x.detach()), (x.shape[0], count), "uniform").argsort(dim=1, stable=True)
-        kept = order[:, : max(1, math.floor(count * (1 - self.p)))].sort(dim=1).values + self.prefix
-        always = torch.arange(self.prefix, device=x.device).expand(x.shape[0], -1)
-        chosen = torch.cat([always, kept], dim=1)
-        rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
-        return x[rows, chosen]
+        rows, count = x.shape[0], x.shape[1] - self.prefix
+        kept = min(count, max(1, math.floor(count * (1 - self.p))))
+        if is_plain_on_cpu(x):
+            key, call, row = self.next_name()
+            name = (row * count, key, call - (call >> 63 << 64))
+            return _take(x, _kept_tokens(rows, self.prefix, count, kept, *name))
+        like = x.detach().new_empty((), dtype=torch.float32)
+        order = noise(like, self.next_words(x.detach()), (rows, count), "uniform").argsort(dim=1, stable=True)
+        chosen = order[:, :kept].sort(dim=1).values + self.prefix
+        always = torch.arange(self.prefix, device=x.device).expand(rows, -1)
+        return x[torch.arange(rows, device=x.device).unsqueeze(1), torch.cat([always, chosen], dim=1)]
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""
         return f"p={self.p}, prefix={self.prefix}"
+
+
+def _kept_tokens(*arguments: Any) -> Tensor:
+    """Stands in for the kernel until its first use, since Numba takes long to import."""
+    global _kept_tokens
+    from wellposed.dropouts.cpu import kept_tokens as _kept_tokens
+
+    return _kept_tokens(*arguments)
+
+
+class _Take(torch.autograd.Function):
+    """Tokens at different indices; each has its gradient from one place, so none need be summed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, chosen: Tensor) -> Tensor:
+        ctx.save_for_backward(chosen)
+        ctx.save_for_forward(chosen)
+        ctx.shape = x.shape
+        y: Tensor = x.flatten(0, 1).index_select(0, chosen).unflatten(0, (x.shape[0], -1))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (chosen,) = ctx.saved_tensors
+        tokens = grad.new_zeros(ctx.shape).flatten(0, 1)
+        gradient: Tensor = tokens.index_copy(0, chosen, grad.flatten(0, 1)).view(ctx.shape)
+        return gradient, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        (chosen,) = ctx.saved_tensors
+        y: Tensor = tangent.flatten(0, 1).index_select(0, chosen).unflatten(0, (ctx.shape[0], -1))
+        return y
+
+
+_take = quick_apply(_Take)
 
 
 class EmbeddingDropout(Thinning):

@@ -4,6 +4,7 @@ So a derivative of any order needs only the name of the mask, and nothing is sto
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,6 +49,19 @@ def is_plain(x: Tensor) -> bool:
     )
 
 
+def is_plain_on_cpu(x: Tensor) -> bool:
+    """Whether the CPU's kernels may work on the memory of ``x``: plain, and of a dtype that they know."""
+    return (
+        is_plain(x)
+        and x.is_cpu
+        and x.dtype in _SCALED
+        and x.layout == torch.strided
+        and not _is_batched(x)
+        and _chosen.get() != "reference"
+    )
+
+
+_SCALED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _functorch_is_active = torch._C._are_functorch_transforms_active
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
@@ -63,8 +77,8 @@ def thin_plain(x: Tensor, mask: Mask) -> Tensor:
     """Thin a plain tensor, recording what autograd needs."""
     _, dims, box, words = mask
     is_small = (
-        dims is None
-        and box is None
+        box is None
+        and (dims is None or dims == _LEADING[: len(dims)])
         and x.numel() < _SMALL
         and x.is_contiguous()
         and x.is_cpu
@@ -72,8 +86,8 @@ def thin_plain(x: Tensor, mask: Mask) -> Tensor:
         and _chosen.get() == "auto"
     )
     if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        return _apply_small(x, mask) if is_small else _apply(x, mask)  # type: ignore[no-any-return, no-untyped-call]
-    return _thin_small(x, *words) if is_small else compute(x, mask)
+        return _apply_small(x, mask) if is_small else _apply(x, mask)
+    return _thin_few(x, mask) if is_small else compute(x, mask)
 
 
 def compute(x: Tensor, mask: Mask) -> Tensor:
@@ -113,6 +127,20 @@ def _thin_small(*arguments: Any) -> Tensor:
     return _thin_small(*arguments)
 
 
+def _thin_few(x: Tensor, mask: Mask) -> Tensor:
+    _, dims, _, words = mask
+    inner = 1 if dims is None else math.prod(x.shape[len(dims) :])
+    return _thin_small(x, *words) if inner == 1 else _thin_few_groups(x, inner, *words)
+
+
+def _thin_few_groups(*arguments: Any) -> Tensor:
+    """Stands in for the kernel likewise."""
+    global _thin_few_groups
+    from wellposed.dropouts.cpu import thin_few_groups as _thin_few_groups
+
+    return _thin_few_groups(*arguments)
+
+
 class _Thin(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
@@ -134,7 +162,7 @@ class _ThinSmall(_Thin):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
         ctx.mask = mask
-        return _thin_small(x, *mask[3])
+        return _thin_few(x, mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -148,7 +176,7 @@ class _ThinSmall(_Thin):
             and not _function_modes()
         ):
             try:
-                return _thin_small(grad, *ctx.mask[3]), None
+                return _thin_few(grad, ctx.mask), None
             except RuntimeError:  # a batch of gradients looks like one gradient, but has no memory of its own
                 pass
         return _thin_gradient(grad, ctx.mask), None
@@ -161,11 +189,16 @@ def _thin_gradient(grad: Tensor, mask: Mask) -> Tensor:
 
 
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
-# ``apply`` without its look for functorch, which ``is_plain`` has done; that look costs more than a small tensor.
-_apply = super(torch.autograd.Function, _Thin).apply
-_apply_small = super(torch.autograd.Function, _ThinSmall).apply
-for _kind in (_Thin, _ThinSmall):
-    _kind._backward_cls.apply = _kind.backward  # type: ignore[attr-defined]  # the same with one call fewer
+
+
+def quick_apply(kind: type[torch.autograd.Function]) -> Callable[..., Tensor]:
+    """``apply`` without its look for functorch, which ``is_plain`` has done; that costs more than a small tensor."""
+    kind._backward_cls.apply = kind.backward  # type: ignore[attr-defined]  # the same with one call fewer
+    apply: Callable[..., Tensor] = super(torch.autograd.Function, kind).apply  # type: ignore[misc]
+    return apply
+
+
+_apply, _apply_small = quick_apply(_Thin), quick_apply(_ThinSmall)
 
 
 def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:

@@ -1,0 +1,166 @@
+"""Dropout of square and cubic regions of feature maps."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.operator import thin_any
+from wellposed.dropouts.thinning import is_plain_on_cpu, quick_apply, words_of
+from wellposed.errors import WellposedError
+
+
+class Blocks(NamedTuple):
+    """What is dropped from maps of a shape: a pure function of these."""
+
+    p: float
+    block_size: int
+    couple_channels: bool
+    key: tuple[int, int]
+    call: int
+    row: int
+
+    def corners(self, shape: torch.Size) -> tuple[list[int], list[int], float]:
+        """The sides of a block, how many corners there are, (N, C or 1, ...), and how likely one is."""
+        sides = shape[2:]
+        blocks = [min(self.block_size, side) for side in sides]
+        places = [side - block + 1 for side, block in zip(sides, blocks, strict=True)]
+        rate = min(1.0, self.p * math.prod(sides) / max(1, math.prod(blocks) * math.prod(places)))
+        return blocks, [shape[0], 1 if self.couple_channels else shape[1], *places], rate
+
+
+class _DropBlocks(torch.autograd.Function):
+    """Clears blocks; its transpose is itself, so nothing is stored but what names them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, name: Blocks) -> Tensor:
+        ctx.name = name
+        return _clear(x, name)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return drop_blocks(grad, ctx.name), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return drop_blocks(tangent, ctx.name)
+
+
+_apply = quick_apply(_DropBlocks)
+
+
+def drop_blocks(x: Tensor, name: Blocks) -> Tensor:
+    """Clear blocks of a tensor of which the name is known."""
+    if is_plain_on_cpu(x):
+        return _apply(x, name)
+    words = words_of(name.key, name.call)
+    return clear_by_operators(x, name, words + words.new_tensor([0, 0, name.row]))
+
+
+def _clear(x: Tensor, name: Blocks) -> Tensor:
+    from wellposed.dropouts import cpu
+
+    blocks, corners, rate = name.corners(x.shape)
+    threshold = round(rate * 2**32)
+    if threshold > 0xFFFF_FFFF or not x.numel():
+        return torch.zeros_like(x)
+    shared, start = x.shape[1] // corners[1], name.row * math.prod(corners[1:])
+    call = name.call - (name.call >> 63 << 64)
+    y = cpu.clear_blocks(x.contiguous(), blocks, shared, start, name.key, call, threshold)
+    return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
+
+
+def clear_by_operators(x: Tensor, name: Blocks, words: Tensor) -> Tensor:
+    """The same by torch's operators, the truth beside the kernel; ``words`` stand for the name's key, call and row."""
+    blocks, corners, rate = name.corners(x.shape)
+    ones = x.new_ones(corners, dtype=torch.float32)
+    dropped = (thin_any(ones, words, torch.tensor(rate, dtype=torch.float64, device="cpu")) == 0).float()
+    dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
+    pool = nn.functional.max_pool2d if len(blocks) == 2 else nn.functional.max_pool3d
+    for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
+        dropped = pool(dropped, [block if d == dim else 1 for d in range(len(blocks))], stride=1)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    scale = (dropped.numel() / (dropped == 0).sum().clamp(min=1).double()).to(exact)
+    return torch.where(dropped != 0, x.new_zeros((), dtype=exact), x.to(exact) * scale).to(x.dtype)
+
+
+class _DropBlock(Thinning):
+    """Dropout of boxes of feature maps."""
+
+    rank: int  # dimensions of a map
+
+    def __init__(self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False) -> None:
+        super().__init__(p)
+        if block_size < 1:
+            raise WellposedError(f"{type(self).__name__} was given block_size={block_size}; expected at least 1")
+        self.block_size, self.couple_channels = block_size, couple_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop blocks of ``x``; outside training, return ``x`` itself."""
+        if x.dim() != 2 + self.rank:
+            raise WellposedError(
+                f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
+                f"expected (N, C, ...) of {2 + self.rank} dimensions"
+            )
+        if not self.training or self.p == 0.0:
+            return x
+        if is_plain_on_cpu(x):
+            return drop_blocks(x, Blocks(self.p, self.block_size, self.couple_channels, *self.next_name()))
+        name = Blocks(self.p, self.block_size, self.couple_channels, (0, 0), 0, 0)
+        return clear_by_operators(x, name, self.next_words(x.detach()))
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self.p}, block_size={self.block_size}, couple_channels={self.couple_channels}"
+
+
+class DropBlock2d(_DropBlock):
+    """Drop square regions of feature maps while training and scale the rest so that the mean over the batch stays.
+
+    Corners of regions are drawn with probability p H W / (block_size^2 (H - block_size + 1) (W - block_size + 1)).
+
+    Args:
+        p: The share of elements that are dropped, roughly: regions may overlap.
+        block_size: The side of a region.
+        couple_channels: Whether the same regions are dropped from all channels of a sample.
+
+    Shape:
+        (N, C, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
+
+    Raises:
+        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
+
+    Example:
+        >>> DropBlock2d(0.2, 3)(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+
+    Source: Ghiasi et al. (2018).
+    """
+
+    rank = 2
+
+
+class DropBlock3d(_DropBlock):
+    """Drop cubes of feature maps while training and scale the rest so that the mean over the batch stays.
+
+    Args:
+        p: The share of elements that are dropped, roughly: cubes may overlap.
+        block_size: The side of a cube.
+        couple_channels: Whether the same cubes are dropped from all channels of a sample.
+
+    Shape:
+        (N, C, D, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
+
+    Raises:
+        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
+
+    Example:
+        >>> DropBlock3d(0.2, 3)(torch.ones(2, 3, 4, 8, 8)).shape
+        torch.Size([2, 3, 4, 8, 8])
+
+    Source: Ghiasi et al. (2018), in one more dimension.
+    """
+
+    rank = 3

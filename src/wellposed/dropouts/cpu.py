@@ -1,0 +1,89 @@
+"""Blocks, floors and tokens in one pass over CPU memory, beside the torch formulas of the modules that they serve."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from wellposed.dropouts import kernels
+from wellposed.dropouts.thinning import Words
+from wellposed.random import pool
+from wellposed.random.cpu import _CODES
+from wellposed.random.kernels import engine
+from wellposed.random.memory import on_large_pages
+
+
+def clear_blocks(
+    x: Tensor, blocks: Sequence[int], shared: int, start: int, key: tuple[int, int], call: int, threshold: int
+) -> Tensor:
+    """``x`` (N, C, ...) without the blocks whose corners' words are below the threshold, and the rest scaled.
+
+    Args:
+        x: A contiguous tensor.
+        blocks: The sides of a block.
+        shared: How many channels in a row bear the same blocks.
+        start: The word of the first corner.
+        key: The stream.
+        call: Its call number, signed.
+        threshold: What a word is compared with, below 2^32.
+    """
+    maps, sides = x.shape[0] * x.shape[1], x.shape[2:]
+    size = math.prod(sides)
+    painted = torch.zeros(maps // shared * size, dtype=torch.uint8, device="cpu")
+    name = (maps // shared, start, *key, call, threshold)
+    dropped = kernels.paint_blocks(painted.data_ptr(), *name, *_three(sides), *_three(blocks))
+    result = on_large_pages(torch.empty_like(x))
+    before = (x.data_ptr(), result.data_ptr(), painted.data_ptr(), _CODES[x.dtype])
+    scale = painted.numel() / max(1, painted.numel() - dropped)
+    _split(kernels.clear_painted, maps, x.numel(), before, (size, shared, scale))
+    return result
+
+
+def thin_few_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold: int, scale: float) -> Tensor:
+    """``random.cpu.thin_groups`` on this thread, without any step that a small tensor would feel."""
+    result = torch.empty_like(x)
+    name = (low, high, call, threshold, scale)
+    engine.thin_groups(x.data_ptr(), result.data_ptr(), _CODES[x.dtype], 0, x.numel(), inner, *name)
+    return result
+
+
+def thin_to_floor(x: Tensor, inner: int, words: Words, shift: float, floor: float) -> Tensor:
+    """A contiguous ``x`` times the scale plus the shift, or the floor where a word says, which ``inner`` share."""
+    result = on_large_pages(torch.empty_like(x))
+    before, after = (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), (inner, *words, shift, floor)
+    _split(kernels.thin_to_floor, x.numel(), x.numel(), before, after)
+    return result
+
+
+def kept_tokens(rows: int, prefix: int, count: int, kept: int, start: int, key: tuple[int, int], call: int) -> Tensor:
+    """Indices, into all tokens of all rows, of each row's first ``prefix`` and of ``kept`` of its other ``count``."""
+    chosen = torch.empty(rows * (prefix + kept), dtype=torch.int64, device="cpu")
+    kernels.choose_tokens(chosen.data_ptr(), rows, prefix, count, kept, start, *key, call)
+    return chosen
+
+
+def _three(sides: Sequence[int]) -> tuple[int, ...]:
+    return (1,) * (3 - len(sides)) + tuple(sides)
+
+
+def _split(
+    work: Callable[..., object], count: int, elements: int, before: tuple[int, ...], after: tuple[float, ...]
+) -> None:
+    """Run ``work(*before, first, last, *after)`` over ``range(count)``, on the threads that so many elements need."""
+    threads = pool.threads_for(elements)
+    if threads == 1:
+        work(*before, 0, count, *after)
+        return
+    step = -(-count // (4 * threads))
+    shares = [(first, min(first + step, count)) for first in range(0, count, step)]
+
+    def take() -> None:
+        while shares:
+            try:
+                first, last = shares.pop()
+            except IndexError:  # another thread was faster
+                return
+            work(*before, first, last, *after)
+
+    pool.run_python(take, threads)

@@ -1,0 +1,150 @@
+"""The loops of ``cpu.py``, for the variants that do more than to clear an element by its word."""
+# Numba types kernels itself, from the arguments that they are called with.
+# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
+
+import numpy as np
+from numba import carray, float32, float64, int64, uint8, uint16, uint32, uint64
+
+from wellposed.random.kernels.dtypes import (
+    BFLOAT16,
+    FLOAT32,
+    FLOAT64,
+    from_bfloat16,
+    from_float16,
+    to_bfloat16,
+    to_float16,
+)
+from wellposed.random.kernels.jit import kernel, pointer
+from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words
+
+
+@kernel
+def paint_blocks(address, maps, start, k0, k1, call, threshold, d, h, w, bd, bh, bw):
+    """Write 1 over every block whose corner's word is below the threshold; return how many elements bear a 1.
+
+    ``address`` has a zeroed byte an element of ``maps`` maps of d x h x w; the corner of the first has word ``start``.
+    """
+    rows, columns = h - bh + 1, w - bw + 1
+    places, size = (d - bd + 1) * rows * columns, d * h * w
+    total, limit = maps * places, uint32(threshold)
+    painted = carray(pointer(address), maps * size, uint8)
+    words = np.empty(min(CHUNK, total) + PADDING, np.uint32)
+    first = 0
+    while first < total:
+        count = min(CHUNK, total - first)
+        shift = fill_words(words, start + first, count, k0, k1, call)
+        for i in range(count):
+            if words[shift + i] < limit:
+                where, place = (first + i) // places, (first + i) % places
+                plane, row, column = place // (rows * columns), place // columns % rows, place % columns
+                corner = where * size + (plane * h + row) * w + column
+                for a in range(bd):
+                    for b in range(bh):
+                        for c in range(bw):
+                            painted[corner + (a * h + b) * w + c] = 1
+        first += count
+    dropped = 0
+    for i in range(maps * size):
+        dropped += int64(painted[i])
+    return dropped
+
+
+@kernel
+def clear_painted(source, address, painted, code, first, last, size, shared, scale):
+    """Rows ``first`` to ``last`` of ``size`` elements, times the scale, or 0 where a byte is 1.
+
+    ``shared`` rows in a row have the same bytes.
+    """
+    single = float32(scale)
+    for row in range(first, last):
+        bytes_ = carray(pointer(painted + row // shared * size), size, uint8)
+        if code == FLOAT32:
+            x = carray(pointer(source + 4 * row * size), size, float32)
+            y = carray(pointer(address + 4 * row * size), size, float32)
+            for i in range(size):
+                value = x[i] * single
+                y[i] = float32(0) if bytes_[i] != 0 else value
+        elif code == FLOAT64:
+            wide = carray(pointer(source + 8 * row * size), size, float64)
+            out = carray(pointer(address + 8 * row * size), size, float64)
+            for i in range(size):
+                double = wide[i] * scale
+                out[i] = 0.0 if bytes_[i] != 0 else double
+        else:
+            bits = carray(pointer(source + 2 * row * size), size, uint16)
+            half = carray(pointer(address + 2 * row * size), size, uint16)
+            if code == BFLOAT16:
+                for i in range(size):
+                    rounded = to_bfloat16(from_bfloat16(bits[i]) * single)
+                    half[i] = uint16(0) if bytes_[i] != 0 else rounded
+            else:
+                for i in range(size):
+                    rounded = to_float16(from_float16(bits[i]) * single)
+                    half[i] = uint16(0) if bytes_[i] != 0 else rounded
+
+
+@kernel
+def choose_tokens(address, rows, prefix, count, kept, start, k0, k1, call):
+    """For each row the indices, in order, of its ``prefix`` first tokens and of the ``kept`` others of smallest words.
+
+    Words count by their upper 24 bits, and the earlier token first. Indices are of tokens of all rows, one row after
+    the other.
+    """
+    chosen = carray(pointer(address), rows * (prefix + kept), int64)
+    words = np.empty(count + PADDING, np.uint32)
+    ranks = np.empty(count, np.uint64)
+    done = 0
+    for row in range(rows):
+        base = row * (prefix + count)
+        for i in range(prefix):
+            chosen[done + i] = base + i
+        shift = fill_words(words, start + row * count, count, k0, k1, call)
+        for i in range(count):
+            ranks[i] = (uint64(words[shift + i]) >> uint64(8)) << uint64(32) | uint64(i)
+        ranks.sort()
+        some = np.empty(kept, np.int64)
+        for i in range(kept):
+            some[i] = int64(ranks[i] & uint64(0xFFFF_FFFF))
+        some.sort()
+        for i in range(kept):
+            chosen[done + prefix + i] = base + prefix + some[i]
+        done += prefix + kept
+
+
+@kernel
+def thin_to_floor(source, address, code, first, last, inner, k0, k1, call, threshold, scale, shift, floor):
+    """Write the floor where the word that ``inner`` elements share is below the threshold, else x * scale + shift."""
+    limit, a, b, c = uint32(threshold), float32(scale), float32(shift), float32(floor)
+    words = np.empty(min(CHUNK, last - first) + PADDING, np.uint32)
+    while first < last:
+        group = first // inner
+        count = min((last - 1) // inner - group + 1, CHUNK)
+        start = fill_words(words, group, count, k0, k1, call)
+        groups = 1 if inner == 1 else count
+        for g in range(groups):
+            length = count if inner == 1 else min(last, (group + g + 1) * inner) - first
+            step = 1 if inner == 1 else 0
+            if code == FLOAT32:
+                x = carray(pointer(source + 4 * first), length, float32)
+                y = carray(pointer(address + 4 * first), length, float32)
+                for i in range(length):
+                    value = x[i] * a + b
+                    y[i] = c if words[start + g + i * step] < limit else value
+            elif code == FLOAT64:
+                wide = carray(pointer(source + 8 * first), length, float64)
+                out = carray(pointer(address + 8 * first), length, float64)
+                for i in range(length):
+                    double = wide[i] * scale + shift
+                    out[i] = floor if words[start + g + i * step] < limit else double
+            else:
+                bits = carray(pointer(source + 2 * first), length, uint16)
+                half = carray(pointer(address + 2 * first), length, uint16)
+                if code == BFLOAT16:
+                    for i in range(length):
+                        value = from_bfloat16(bits[i]) * a + b
+                        half[i] = to_bfloat16(c if words[start + g + i * step] < limit else value)
+                else:
+                    for i in range(length):
+                        value = from_float16(bits[i]) * a + b
+                        half[i] = to_float16(c if words[start + g + i * step] < limit else value)
+            first += length

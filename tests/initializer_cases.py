@@ -91,6 +91,9 @@ CASES = [
     Case(wp.init.Hadamard(), None, (24, 40)),
     Case(wp.init.Hadamard(), None, (40, 24)),
     Case(wp.init.Hadamard(), None, (20, 8, 3, 3)),
+    Case(wp.init.STFT(), None, (17, 1, 24)),
+    Case(wp.init.STFT("imag", "hamming", "spectrum", True), None, (16, 24, 9), Axes(out=1, in_=0)),
+    Case(wp.init.STFT(window=None), None, (12, 3, 8), Axes(groups=2)),
     Case(known.DecayRates(), None, (24, 16)),
     Case(known.StepSizes(), None, (64, 64)),
 ]

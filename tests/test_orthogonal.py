@@ -100,6 +100,24 @@ def test_dirac_is_torchs(shape: tuple[int, ...], groups: int) -> None:
     assert torch.equal(wp.init.Dirac()(shape, KEY, axes=Axes(groups=groups)), theirs)
 
 
+@pytest.mark.parametrize("window", ["hann", "hamming", None])
+def test_the_fourier_kernels_are_torchs_transform(window: str | None) -> None:
+    length, n = 12, 16
+    x = wp.random.normal((2, 60), KEY, dtype=DOUBLE)
+    values = torch.ones(length, dtype=DOUBLE)
+    if window is not None:
+        values = getattr(torch.signal.windows, window)(length, sym=False, dtype=DOUBLE)
+    # Torch centres a window in a frame of n; ours starts the frame.
+    frame = nn.functional.pad(values, (0, n - length))
+    theirs = torch.stft(x, n, 4, window=frame, center=False, return_complex=True)
+    kernels = [
+        wp.init.STFT(side, window, None, True)((n // 2 + 1, 1, length), KEY, dtype=DOUBLE) for side in ("real", "imag")
+    ]
+    frames = theirs.shape[-1]
+    real, imag = (nn.functional.conv1d(x[:, None], kernel, stride=4)[..., :frames] for kernel in kernels)
+    torch.testing.assert_close(torch.complex(real, imag), theirs)
+
+
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.55, 1.0])
 def test_sparse_has_as_many_zeros_in_each_column_as_torchs(sparsity: float) -> None:
     theirs = nn.init.sparse_(torch.empty(33, 20), sparsity)
@@ -120,6 +138,10 @@ BAD: list[tuple[Any, tuple[int, ...], str]] = [
     (lambda: wp.init.Identity(), (4, 4, 3), r"Dirac\(\)"),
     (lambda: wp.init.Dirac(), (4, 4), r"Identity\(\)"),
     (lambda: wp.init.Dirac(3), (4, 4, 3), "3 groups"),
+    (lambda: wp.init.STFT("left"), (), "'real', 'imag'"),  # type: ignore[arg-type]
+    (lambda: wp.init.STFT(window="round"), (), "'hann'"),
+    (lambda: wp.init.STFT(), (4, 4), "one dimension"),
+    (lambda: wp.init.STFT(), (1, 4, 4), "two outputs"),
     (lambda: wp.init.DeltaOrthogonal(), (4, 4), r"Orthogonal\(\)"),
     (lambda: wp.init.DeltaOrthogonal(), (4, 8, 3), r"Orthogonal\(\)"),
 ]

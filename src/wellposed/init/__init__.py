@@ -14,6 +14,7 @@ from wellposed.init.entrywise import Uniform as Uniform
 from wellposed.init.entrywise import Zeros as Zeros
 from wellposed.init.fans import Axes as Axes
 from wellposed.init.fans import fans as fans
+from wellposed.init.fourier import STFT as STFT
 from wellposed.init.gain import gain as gain
 from wellposed.init.initialize import initialize as initialize
 from wellposed.init.initializers import Glorot as Glorot

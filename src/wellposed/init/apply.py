@@ -74,11 +74,15 @@ def _check(plan: Plan, model: nn.Module, device: torch.device | str | int | None
             f"{listed(nowhere)}: on the meta device, without memory; say where they are to be, for example "
             "device='cpu', and let no rule leave them as they are"
         )
-    planned = {name for name, _ in _weights(plan)}
-    known = {id(t) for name in planned for t in _under(model, name)}
-    missing = [name for name, parameter in model.named_parameters() if id(parameter) not in known]
+    missing = unplanned(plan, model)
     if missing:
         raise WellposedError(f"the plan has no row for {listed(missing)}; make a new plan for this model")
+
+
+def unplanned(plan: Plan, model: nn.Module) -> list[str]:
+    """The parameters of a model that a plan has no row for."""
+    known = {id(t) for name, _ in _weights(plan) for t in _under(model, name)}
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in known]
 
 
 def _under(model: nn.Module, name: str) -> list[Tensor]:

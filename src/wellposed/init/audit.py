@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
+from wellposed.init.apply import unplanned
 from wellposed.init.plan import Plan, Row
+from wellposed.init.refusals import overlaps
 from wellposed.init.regions import held, region
-from wellposed.init.targets import find, reach
+from wellposed.init.targets import find, reach, targets
 from wellposed.random import shards
 
 _CHUNK = 1 << 15  # entries looked at a time: few enough for one thread
@@ -22,9 +24,9 @@ _TELLING = 8  # entries of a shard: fewer may be alike by chance
 def audit(plan: Plan, model: nn.Module) -> Plan:
     """Look at every weight of a model that a plan was applied to.
 
-    A weight fails when it is still on the meta device, has no entries, holds NaN or infinity, is bit for bit another
-    one's equal, or has a standard deviation off the one planned by more than six standard errors of a sample of its
-    size.
+    A weight fails when the plan has no row for it, when it shares memory with another, is still on the meta device, has
+    no entries, holds NaN or infinity, is bit for bit another one's equal, or has a standard deviation off the one
+    planned by more than six standard errors of a sample of its size.
 
     Args:
         plan: The plan.
@@ -42,7 +44,12 @@ def audit(plan: Plan, model: nn.Module) -> Plan:
         >>> audit(wp.init.initialize(model), model)["bias"].std_got
         0.0
     """
-    problems: list[str] = []
+    problems = [f"{name} has no row in the plan" for name in unplanned(plan, model)]
+    filled = {row.name for row in plan if row.initializer is not None}
+    problems += [
+        f"{pair} share memory and were filled twice"
+        for pair in overlaps([t for t in targets(model) if t.name in filled])
+    ]
     got: dict[str, dict[str, float]] = {}
     siblings: dict[tuple[object, ...], list[tuple[Row, Tensor]]] = defaultdict(list)
     blocks: dict[str, list[tuple[int, int, int]]] = defaultdict(list)

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
 from wellposed.errors import WellposedError
@@ -121,7 +122,7 @@ def _ruled(found: Sequence[Target], rules: Rules) -> Ruled:
     ruled: Ruled = {}
     for glob, value in rules.items():
         initializer, axes = value if isinstance(value, tuple) else (value, None)
-        if not isinstance(initializer, Initializer | None):
+        if not isinstance(initializer, Initializer | None) or not isinstance(axes, Axes | None):
             raise WellposedError(
                 f"the rule {glob!r} was given {value!r}; expected an initializer, (initializer, axes), or None to "
                 "leave the weight as it is"
@@ -207,6 +208,8 @@ def _row(target: Target, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
         choice = scheme.choose(site)
         initializer = choice.initializer
     axes = choice.axes or part.axes
+    if initializer is not None:
+        _rehearse(initializer, target, site, axes)
     return Row(
         name=target.name,
         shape=site.shape,
@@ -227,6 +230,14 @@ def _row(target: Target, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
         others=target.others,
         lr=choice.lr,
     )
+
+
+def _rehearse(initializer: Initializer, target: Target, site: Site, axes: Axes) -> None:
+    """Refuse what could not be filled, before anything is."""
+    try:
+        initializer.fill_(torch.empty(site.shape, dtype=target.tensor.dtype, device="meta"), Key(0), axes=axes)
+    except WellposedError as error:
+        raise WellposedError(f"{site.name}: {error}") from error
 
 
 def _stream(target: Target, part: Part) -> tuple[str, ...]:

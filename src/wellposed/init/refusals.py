@@ -51,7 +51,7 @@ def refuse(model: nn.Module, unclaimed: Sequence[Target], planned: Sequence[Targ
             f"{listed(empty)}: zero-sized, which is seldom meant; leave them as they are with a rule of None"
         )
     _refuse_shards(planned)
-    shared = _overlaps(planned)
+    shared = overlaps(planned)
     if shared:
         raise WellposedError(
             f"{listed(shared)}: different parameters that share memory would be filled twice; make them one parameter, "
@@ -94,7 +94,7 @@ def _refuse_shards(planned: Sequence[Target]) -> None:
             raise WellposedError(f"{target.name}: {error}") from error
 
 
-def _overlaps(planned: Sequence[Target]) -> list[str]:
+def overlaps(planned: Sequence[Target]) -> list[str]:
     """Pairs of weights that lie in the same memory."""
     spans = []
     for target in planned:

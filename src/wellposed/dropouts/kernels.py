@@ -120,31 +120,50 @@ def thin_to_floor(source, address, code, first, last, inner, k0, k1, call, thres
         group = first // inner
         count = min((last - 1) // inner - group + 1, CHUNK)
         start = fill_words(words, group, count, k0, k1, call)
-        groups = 1 if inner == 1 else count
-        for g in range(groups):
+        for g in range(1 if inner == 1 else count):
             length = count if inner == 1 else min(last, (group + g + 1) * inner) - first
-            step = 1 if inner == 1 else 0
+            dropped = words[start + g] < limit
             if code == FLOAT32:
                 x = carray(pointer(source + 4 * first), length, float32)
                 y = carray(pointer(address + 4 * first), length, float32)
-                for i in range(length):
-                    value = x[i] * a + b
-                    y[i] = c if words[start + g + i * step] < limit else value
+                if inner == 1:
+                    for i in range(length):
+                        value = x[i] * a + b
+                        y[i] = c if words[start + i] < limit else value
+                else:
+                    for i in range(length):
+                        value = x[i] * a + b
+                        y[i] = c if dropped else value
             elif code == FLOAT64:
                 wide = carray(pointer(source + 8 * first), length, float64)
                 out = carray(pointer(address + 8 * first), length, float64)
-                for i in range(length):
-                    double = wide[i] * scale + shift
-                    out[i] = floor if words[start + g + i * step] < limit else double
+                if inner == 1:
+                    for i in range(length):
+                        double = wide[i] * scale + shift
+                        out[i] = floor if words[start + i] < limit else double
+                else:
+                    for i in range(length):
+                        double = wide[i] * scale + shift
+                        out[i] = floor if dropped else double
             else:
                 bits = carray(pointer(source + 2 * first), length, uint16)
                 half = carray(pointer(address + 2 * first), length, uint16)
                 if code == BFLOAT16:
-                    for i in range(length):
-                        value = from_bfloat16(bits[i]) * a + b
-                        half[i] = to_bfloat16(c if words[start + g + i * step] < limit else value)
+                    if inner == 1:
+                        for i in range(length):
+                            value = from_bfloat16(bits[i]) * a + b
+                            half[i] = to_bfloat16(c if words[start + i] < limit else value)
+                    else:
+                        for i in range(length):
+                            value = from_bfloat16(bits[i]) * a + b
+                            half[i] = to_bfloat16(c if dropped else value)
                 else:
-                    for i in range(length):
-                        value = from_float16(bits[i]) * a + b
-                        half[i] = to_float16(c if words[start + g + i * step] < limit else value)
+                    if inner == 1:
+                        for i in range(length):
+                            value = from_float16(bits[i]) * a + b
+                            half[i] = to_float16(c if words[start + i] < limit else value)
+                    else:
+                        for i in range(length):
+                            value = from_float16(bits[i]) * a + b
+                            half[i] = to_float16(c if dropped else value)
             first += length

@@ -163,6 +163,41 @@ def test_a_dtype_that_cannot_hold_the_values_is_refused(case: Case, dtype: torch
     assert bool((tensor == 1).all())
 
 
+@DRAWN
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_quantised_tensor_is_refused(case: Case) -> None:
+    tensor = torch.quantize_per_tensor(torch.ones(case.shape), 0.5, 0, torch.qint8)
+    with pytest.raises(wp.WellposedError, match="float dtype"):
+        case.initializer.fill_(tensor, KEY, axes=case.axes)
+    assert bool((tensor.dequantize() == 1).all())
+
+
+class Halves(torch.Tensor):
+    """A tensor that is stored as its half."""
+
+    half_: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, values: torch.Tensor) -> "Halves":
+        made: Halves = torch.Tensor._make_wrapper_subclass(cls, values.shape, dtype=values.dtype)
+        made.half_ = values / 2
+        return made
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["half_"], None
+
+    @classmethod
+    def __torch_dispatch__(cls, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+@DRAWN
+def test_a_tensor_that_stores_its_values_in_another_form_is_refused(case: Case) -> None:
+    tensor = Halves(torch.ones(case.shape))
+    with pytest.raises(wp.WellposedError, match=r"Halves.*another form"):
+        case.initializer.fill_(tensor, KEY, axes=case.axes)
+
+
 def test_constants_in_integers() -> None:
     assert wp.init.Ones()((3,), KEY, dtype=torch.int64).tolist() == [1, 1, 1]
     assert wp.init.Zeros()((2,), KEY, dtype=torch.bool).tolist() == [False, False]

@@ -479,11 +479,19 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (lambda: nn.Sequential(nn.LazyLinear(3)), {}, "run the model once on an example"),
     (lambda: mlp(4, 4).to(torch.float8_e4m3fn), {}, r"0.weight \(torch.float8_e4m3fn\).*convert then"),
     (lambda: nn.Sequential(OrderedDict(i=Integers())), {}, r"i\.table \(torch\.int64\)"),
+    (lambda: Quantised(), {}, "inner: quantised weights cannot hold the values"),
     (lambda: Shared(), {}, "weight and alias: .*filled twice"),
     (lambda: Empty(), {}, "w: zero-sized"),
     (lambda: mlp(4, 4).to("meta"), {}, "device='cpu'"),
     (lambda: mlp(4, 4).to("meta"), {"device": "cpu", "rules": {"0.bias": None}}, "0.bias: on the meta device"),
 ]
+
+
+class Quantised(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.ao.nn.quantized.dynamic.Linear(4, 4)
+        self.outer = nn.Linear(4, 4)
 
 
 class Integers(nn.Module):
@@ -508,6 +516,7 @@ class Empty(nn.Module):
         wp.init.role("Empty")(lambda module: {"w": wp.init.Part("weight")})
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:.*quantization", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(("make", "options", "message"), BAD, ids=[message[:20] for *_, message in BAD])
 def test_refused_and_left_as_it_was(make: Any, options: dict[str, Any], message: str) -> None:
     model = make()

@@ -26,6 +26,7 @@ def refuse(model: nn.Module, unclaimed: Sequence[Target], planned: Sequence[Targ
             entries, shares memory with another, or is sharded so that no process holds a block of it.
     """
     _refuse_flat(model)
+    _refuse_quantised(model)
     if unclaimed:
         lines = "".join(f"\n  {t.name} {tuple(t.tensor.shape)} of {type(t.module).__name__}" for t in unclaimed)
         raise WellposedError(
@@ -73,6 +74,19 @@ def _refuse_flat(model: nn.Module) -> None:
         raise WellposedError(
             f"{listed(flat)}: FullyShardedDataParallel keeps weights in pieces that have lost their shape; initialize "
             "the model before it is wrapped, or shard it with fully_shard"
+        )
+
+
+def _refuse_quantised(model: nn.Module) -> None:
+    quantised = [
+        path or "the model"
+        for path, module in model.named_modules()
+        if ".quantized." in type(module).__module__ and hasattr(module, "_weight_bias") and "_packed" not in path
+    ]
+    if quantised:
+        raise WellposedError(
+            f"{listed(quantised)}: quantised weights cannot hold the values; initialize the float model, and "
+            "quantise it then"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
@@ -32,14 +33,19 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
         What this process holds of a DTensor, and its box; any other tensor with the box as it was given.
 
     Raises:
-        WellposedError: If a DTensor is given with a box, holds terms of a sum, or is sharded so that what a process
-            holds is no block.
+        WellposedError: If the tensor stores its values in another form, a DTensor is given with a box, holds terms of a
+            sum, or is sharded so that what a process holds is no block.
 
     Example:
         >>> local_block(torch.zeros(2, 3))[0].shape
         torch.Size([2, 3])
     """
     if not is_sharded(tensor):
+        if type(tensor) not in _PLAIN and (is_traceable_wrapper_subclass(tensor) or _has_no_memory(tensor)):
+            raise WellposedError(
+                f"a tensor of type {type(tensor).__name__} was given, which stores its values in another form, such as "
+                "a quantised one; fill the plain tensor that it is made from, and convert that"
+            )
         return tensor, box
     whole: Any = tensor
     if box is not None:
@@ -78,6 +84,10 @@ def total(values: Tensor, like: Tensor) -> Tensor:
     terms = [Replicate() if placement.is_replicate() else Partial() for placement in whole.placements]
     values = values.to(whole.device_mesh.device_type)
     return DTensor.from_local(values, whole.device_mesh, terms, run_check=False).full_tensor()
+
+
+def _has_no_memory(tensor: Tensor) -> bool:
+    return tensor.is_cpu and tensor.numel() > 0 and tensor.data_ptr() == 0
 
 
 def _is_interleaved(whole: Any) -> bool:

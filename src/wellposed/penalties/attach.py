@@ -133,9 +133,10 @@ class Handle:
         self._schedule = schedule
         _attached.setdefault(optimizer, []).append(self)
         self._nan_steps: dict[str, int | Tensor] = {}
+        # A compiled step leaves its graph for the penalty: traced, it would be compiled anew as the step number grows.
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+            optimizer.register_step_pre_hook(torch.compiler.disable(self._before)),
+            optimizer.register_step_post_hook(torch.compiler.disable(self._after)),
         ]
 
     def value(self) -> float:

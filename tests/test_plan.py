@@ -469,6 +469,7 @@ def test_buffers_of_a_meta_model() -> None:
 
 BAD: list[tuple[Any, dict[str, Any], str]] = [
     (Net, {"scheme": "xavierr"}, "there is no scheme 'xavierr'; expected one of 'auto', "),
+    (Net, {"scheme": ["he"]}, r"there is no scheme \['he'\]; expected one of 'auto', "),
     (Net, {"rules": {"*.wieght": wp.init.Zeros()}}, r"'\*\.wieght' matches no parameter; there are, for example, "),
     (Net, {"rules": {"*.weight": 3}}, "expected an initializer"),
     (Net, {"rules": {"*.weight": (wp.init.He(), 3)}}, "expected an initializer"),

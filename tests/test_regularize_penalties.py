@@ -143,8 +143,9 @@ def test_non_negative_least_squares_under_adam() -> None:
 def test_a_prox_for_one_step_size_is_refused_under_a_diagonal_metric_unless_the_metric_is_named() -> None:
     model = network()
     optimizer = Adam(model.parameters(), lr=0.1)
-    for penalty in (NuclearNorm(0.1), constraints.MaxNorm(1.0)):
-        with pytest.raises(wp.WellposedError, match="one step size only"):
+    for penalty, other in ((NuclearNorm(0.1), ", or mode='gradient'"), (constraints.MaxNorm(1.0), "")):
+        ways = f"one step size only.*use SGD, or metric='euclidean' for one step size{other}$"
+        with pytest.raises(wp.WellposedError, match=ways):
             regularize(optimizer, model, penalty)
     regularize(optimizer, model, constraints.MaxNorm(0.1), metric="euclidean")
     step(model, optimizer)

@@ -121,7 +121,7 @@ def scheme_of(scheme: "str | Scheme") -> Scheme:
         return scheme
     if scheme == "mup":
         raise WellposedError("the scheme 'mup' compares a model with a narrower one; give it: scheme=wp.init.mup(base)")
-    if scheme not in SCHEMES:
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise WellposedError(
             f"there is no scheme {scheme!r}; expected one of {', '.join(map(repr, SCHEMES))}, or a Scheme"
         )

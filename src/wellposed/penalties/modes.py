@@ -122,10 +122,8 @@ def _proximal_fits(traits: Traits, diagonal: bool) -> str | None:
     if not traits.prox:
         return "its prox is not known in closed form; use mode='gradient'"
     if diagonal and not (traits.separable or traits.diagonal):
-        return (
-            "its prox is known for one step size only, and this optimizer has one for each element; "
-            "use SGD or mode='gradient'"
-        )
+        ways = "use SGD, or metric='euclidean' for one step size" + (", or mode='gradient'" if traits.gradient else "")
+        return f"its prox is known for one step size only, and this optimizer has one for each element; {ways}"
     return None
 
 

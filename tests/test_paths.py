@@ -34,7 +34,7 @@ def nesterov(parameters: Any) -> torch.optim.Optimizer:
 def test_the_path_of_the_lasso_is_scikit_learns_from_the_first_weight_on(bias: bool) -> None:
     data = DATA if bias else (DATA[0], torch.from_numpy(Y)[:, None])
     fits = path(
-        linear(bias), data, L1(1.0), 8, loss=half_mean_square, optimizer=nesterov, validation=data, tolerance=1e-8
+        linear(bias), data, L1(1.0), 8, loss=half_mean_square, optimizer=nesterov, validation=data, tolerance=1e-10
     )
     assert fits.lambdas[0] == pytest.approx(abs(X.T @ Y).max() / len(Y), rel=1e-6)
     assert fits.zeros[0] == 10

@@ -152,7 +152,8 @@ def test_every_initializer_fills_shards(case: Case) -> None:
             tensor: Any = DTensor.from_local(
                 local, mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride()
             )
-            assert case.initializer.fill_(tensor, KEY, axes=case.axes) is tensor
+            filled: Any = case.initializer.fill_(tensor, KEY, axes=case.axes)
+            assert filled is tensor
             where = tuple(slice(o, o + n) for o, n in zip(offset, size, strict=True))
             assert torch.equal(tensor.to_local(), whole[where])
 

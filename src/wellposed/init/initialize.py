@@ -1,5 +1,6 @@
 """The one call: plan, apply, audit."""
 
+import copy
 from typing import Any
 
 import torch
@@ -53,6 +54,10 @@ def initialize(
     """
     chosen = scheme_of(scheme)
     made = plan(model, chosen, seed=seed, rules=rules, example=example)
+    if chosen.fit is not None:
+        rehearsal = copy.deepcopy(model)  # a fit may find no answer, and the model is then to be as it was
+        apply(made, rehearsal, device)
+        chosen.fit(made, rehearsal, example)
     apply(made, model, device)
     if chosen.fit is not None:
         made = chosen.fit(made, model, example)

@@ -29,8 +29,9 @@ def refuse(model: nn.Module, unclaimed: Sequence[Target], planned: Sequence[Targ
     _refuse_quantised(model)
     if unclaimed:
         lines = "".join(f"\n  {t.name} {tuple(t.tensor.shape)} of {type(t.module).__name__}" for t in unclaimed)
+        count = f"{len(unclaimed)} parameter" + "s" * (len(unclaimed) > 1)
         raise WellposedError(
-            f"no role and no rule claims:{lines}\n"
+            f"no role and no rule claims {count}:{lines}\n"
             f"say what each starts as, for example rules={{{unclaimed[0].name!r}: wp.init.Normal(0, 0.02)}}, or "
             f"register what {type(unclaimed[0].module).__name__}'s parameters are for with @wp.init.role"
         )

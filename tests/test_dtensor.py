@@ -1,30 +1,16 @@
 """A sharded tensor starts as the whole does, on every mesh: each rank fills its block alone."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torch.distributed as dist
 
 import wellposed as wp
 from draw_cases import identical
+from ranks import rank_of
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 KEY = wp.Key(0).fold("sharded")
 SHAPE = (7, 10)
-
-
-@contextmanager
-def rank_of(rank: int, world: int) -> Iterator[None]:
-    """One rank of a job whose other ranks do not exist; nothing may communicate."""
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    dist.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

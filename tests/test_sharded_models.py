@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 import wellposed as wp
 from initializer_cases import CASES, Case
+from ranks import rank_of
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed"),
@@ -60,18 +61,6 @@ class Net(nn.Module):
 KEY = wp.Key(5)
 IDS = torch.zeros(2, 5, dtype=torch.long)
 RULES: Any = {"middle.weight": wp.init.Orthogonal(), "blocks.1.back.weight": wp.init.Identity()}
-
-
-@contextmanager
-def rank_of(rank: int, world: int) -> Iterator[None]:
-    """One rank of a job whose other ranks do not exist: what is sent to them is lost."""
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    dist.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 @contextmanager

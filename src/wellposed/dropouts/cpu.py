@@ -76,14 +76,10 @@ def _split(
         work(*before, 0, count, *after)
         return
     step = -(-count // (4 * threads))
-    shares = [(first, min(first + step, count)) for first in range(0, count, step)]
+    shares = iter(range(0, count, step))
 
     def take() -> None:
-        while shares:
-            try:
-                first, last = shares.pop()
-            except IndexError:  # another thread was faster
-                return
-            work(*before, first, last, *after)
+        for first in shares:  # a range's iterator gives each share to one thread
+            work(*before, first, min(first + step, count), *after)
 
     pool.run_python(take, threads)

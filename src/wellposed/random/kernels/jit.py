@@ -15,23 +15,23 @@ from numba.np.numpy_support import as_dtype
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of plain loops: no interpreter lock, IEEE arithmetic in the order written, cached on disk.
-
-    Numba takes a cached kernel for current when its own file is unchanged, though it may call others in files that are
-    not. So the state of the source is made a part of the name that the cache goes by.
-    """
-    function.__qualname__ += f".{_state(Path(inspect.getfile(function)).parent)}"
+    """Compile a function of plain loops: no interpreter lock, IEEE arithmetic in the order written, cached on disk."""
     return _cached(functools.partial(numba.njit, nogil=True, error_model="numpy"), function)
 
 
 def c_function(function: Callable[..., Any]) -> int:
     """The address of a function of one address, compiled likewise, which can be called without the interpreter."""
-    function.__qualname__ += f".{_state(Path(inspect.getfile(function)).parent)}"
     compiled: Any = _cached(functools.partial(numba.cfunc, "void(int64)", error_model="numpy"), function)
     return int(compiled.address)
 
 
 def _cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile with a cache on disk.
+
+    Numba takes a cached kernel for current when its own file is unchanged, though it may call others in files that are
+    not. So the state of the source is made a part of the name that the cache goes by.
+    """
+    function.__qualname__ += f".{_state(Path(inspect.getfile(function)).parent)}"
     try:
         return cast(Callable[..., Any], compiler(cache=True)(function))
     except RuntimeError:  # no folder to cache in can be written to

@@ -66,7 +66,7 @@ def cases(shapes: list[tuple[int, ...]]) -> Iterator[Case]:
 
     def ours_gradient() -> float:
         added = add_gradients_([Push(L1, w, g, 1.0) for w, g in zip(weights, gradients, strict=True)])
-        return float(sum(one.value for one in added))
+        return float(sum(one.value or 0.0 for one in added))
 
     leaves = [w.detach().requires_grad_() for w in weights]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import wellposed as wp
 from penalty_tools import PEERS, N, X, Y, fit, linear, network, state, step
-from wellposed.penalties import L1, L2, regularize
+from wellposed.penalties import L1, L2, GroupLasso, Heads, regularize
 
 SGD = torch.optim.SGD
 
@@ -320,6 +320,8 @@ def integers() -> list[tuple[str, Tensor]]:
         ({"penalty": 0.1}, "penalty 0.1"),
         ({"model": nn.Linear(3, 3), "parameters": [nn.Parameter(torch.ones(1))]}, "does not hold weight"),
         ({"schedule": -1.0}, "schedule"),
+        ({"penalty": GroupLasso(0.1, groups=Heads(3))}, r"Heads.* cannot be computed on '0\.weight'.*multiple of 3"),
+        ({"penalty": L1(torch.ones(7))}, r"L1.* cannot be computed on '0\.weight'.*must match"),
         ({"options": {"differentiable": True}}, "differentiable"),
         ({"model": meta()}, "'weight' is on the meta device"),
         (

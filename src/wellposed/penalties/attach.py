@@ -55,7 +55,8 @@ def regularize(
         where: Which parameters: "weights" (two dimensions or more, no biases, no normalisation), "biases", "norms",
             "all", a glob on the name, a module type, a callable (name, parameter) -> bool, or several of these.
         mode: How the penalty acts.
-        schedule: What multiplies the penalty: a number, a scalar tensor, or a callable of the number of steps taken.
+        schedule: What multiplies the penalty: a number, a scalar tensor, or a callable of the number of steps taken. A
+            tensor is read at each step, and its values on an accelerator are trusted, since a look at them would wait.
         metric: For "proximal" on an optimizer of unknown kind: the optimizer type whose step sizes it shares, or a
             callable (group, state, parameter) -> step sizes. "euclidean" takes the learning rate for all elements
             whatever the optimizer does, which for a constraint is the plain projection after the step.
@@ -67,8 +68,8 @@ def regularize(
 
     Raises:
         WellposedError: Before anything is changed, if an argument is not as above, nothing is selected, the optimizer
-            does not hold a selected parameter, the penalty does not fit the mode, the optimizer's metric is not known,
-            or a parameter has a proximal penalty already.
+            does not hold a selected parameter, the penalty does not fit the mode or a parameter's shape, dtype or
+            device, the optimizer's metric is not known, or a parameter has a proximal penalty already.
 
     Example:
         >>> import torch
@@ -226,7 +227,10 @@ class Handle:
     def _factor(self) -> Number:
         if not callable(self._schedule):
             return self._schedule
-        return strength(self._schedule(self.step), f"the schedule at step {self.step}")
+        given = self._schedule(self.step)
+        if isinstance(given, Tensor) and not given.is_cpu:
+            return given  # to look at it would wait for the accelerator
+        return strength(given, f"the schedule at step {self.step}")
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._mode.after:
@@ -325,6 +329,12 @@ def _refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> 
             why = "the weights are complex, and the optimizer has step sizes of their own for real and imaginary parts"
         if why is not None:
             raise WellposedError(f"{row.penalty!r} on {row.name!r} does not fit mode={mode.name!r}: {why}")
+        try:
+            # This counts the groups that labels make, too, so that no step has to wait for an accelerator to do it.
+            with torch.no_grad():
+                row.penalty.bind(parameter.detach()).value(parameter)
+        except (WellposedError, RuntimeError) as error:
+            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}: {error}") from error
 
 
 def _refuse_second_prox(optimizer: Optimizer, entries: list[Entry], mode: Mode) -> None:

@@ -143,7 +143,7 @@ class Penalty:
         from wellposed.penalties.passes import Push, add_gradients_
 
         value = add_gradients_([Push(self, w, gradient, factor)])[0].value
-        return value if isinstance(value, Tensor) else torch.tensor(value, dtype=w.dtype)
+        return self.value(w.detach()) if value is None else torch.tensor(value, dtype=w.dtype)
 
     def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The pair (value, gradient), without an autograd graph."""

@@ -1,6 +1,7 @@
 """What a penalty refuses: strengths, steps and weights that it cannot be computed with."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def strength(value: object, name: str) -> Number:
         if not bool(((value >= 0) & value.isfinite()).all()):
             raise WellposedError(f"{name} was given a tensor with negative, NaN or infinite entries; expected all >= 0")
         return value
-    return _number(value, name)
+    return _number(value, lambda: name)
 
 
 def step_size(step: object, weight: Tensor, owner: object, *, elementwise: bool) -> Number:
@@ -47,7 +48,8 @@ def step_size(step: object, weight: Tensor, owner: object, *, elementwise: bool)
         WellposedError: If it is not such a number or tensor.
     """
     if not isinstance(step, Tensor):
-        return _number(step, f"the step of {owner!r}.prox")
+        # A penalty's text holds its numbers, and to read them at each step would wait for an accelerator.
+        return _number(step, lambda: f"the step of {owner!r}.prox")
     fits = step.ndim <= weight.ndim and all(
         s in (1, w) for s, w in zip(reversed(step.shape), reversed(weight.shape), strict=False)
     )
@@ -78,15 +80,15 @@ def weight(w: object, owner: object) -> Tensor:
     return w
 
 
-def _number(value: object, name: str) -> float:
+def _number(value: object, name: Callable[[], str]) -> float:
     try:
         if isinstance(value, bool | str | bytes):
             raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise WellposedError(f"{name} was given {value!r}; expected a number >= 0") from None
+        raise WellposedError(f"{name()} was given {value!r}; expected a number >= 0") from None
     if not (math.isfinite(number) and number >= 0):
-        raise WellposedError(f"{name} was given {number}; expected a finite number >= 0")
+        raise WellposedError(f"{name()} was given {number}; expected a finite number >= 0")
     return number
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.penalties import checks
-from wellposed.penalties.base import Penalty, Traits
+from wellposed.penalties.base import Penalty, Traits, unchecked
 from wellposed.penalties.checks import Number
 from wellposed.penalties.grouping import Groups, grouping
 from wellposed.penalties.projections import onto_l1_ball, onto_simplex
@@ -164,7 +164,8 @@ class L2Ball(Constraint):
         object.__setattr__(self, "radius", checks.strength(self.radius, "L2Ball(radius)"))
 
     def _project(self, w: Tensor) -> Tensor:
-        return MaxNorm(self.radius, "all")._project(w)
+        ball = unchecked(MaxNorm, limit=self.radius, groups="all")
+        return ball._prox(w, 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -249,6 +250,8 @@ class Simplex(Constraint):
 @dataclass(frozen=True, eq=False, repr=False)
 class Stiefel(Constraint):
     """Orthonormal rows, or columns if there are fewer of them: the polar factor of the weight as a matrix.
+
+    On an accelerator each use waits for torch's singular value decomposition.
 
     Raises:
         WellposedError: When it is used, if a weight has fewer than two dimensions.

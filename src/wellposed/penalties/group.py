@@ -132,14 +132,14 @@ class SparseGroupLasso(Penalty):
     traits = Traits(separable=False, diagonal=True)
 
     @property
-    def _group(self) -> GroupLasso:
-        return GroupLasso(self.lam, self.groups, self.root_size)
+    def _group(self) -> Penalty:
+        return unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size)
 
     def _value(self, w: Tensor) -> Tensor:
-        return L1(self.l1)._value(w) + self._group._value(w)
+        return unchecked(L1, lam=self.l1)._value(w) + self._group._value(w)
 
     def _grad(self, w: Tensor) -> Tensor:
-        return L1(self.l1)._grad(w) + self._group._grad(w)
+        return unchecked(L1, lam=self.l1)._grad(w) + self._group._grad(w)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         return self._group._prox(soft_threshold(w, step * self.l1), step)

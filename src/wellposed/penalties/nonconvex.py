@@ -130,7 +130,7 @@ class MCP(Penalty):
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         # At a step of gamma and more nothing between 0 and w is a minimum any more.
-        step = torch.as_tensor(step, dtype=w.abs().dtype, device=w.device)
+        step = _beside(w, step)
         firm = soft_threshold(w, step * self.lam) / (1 - step / self.gamma)
         firm = torch.where(w.abs() <= self.gamma * self.lam, firm, w)
         hard = _zero_below(w, w, self.lam * (step * self.gamma).sqrt())
@@ -177,7 +177,7 @@ class SCAD(Penalty):
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         m, lam, a = w.abs(), self.lam, self.a
-        step = torch.as_tensor(step, dtype=m.dtype, device=w.device)
+        step = _beside(w, step)
         soft = soft_threshold(w, step * lam)
         fading = ((a - 1) * w - w.sgn() * step * a * lam) / (a - 1 - step)
         firm = torch.where(m <= (1 + step) * lam, soft, torch.where(m <= a * lam, fading, w))
@@ -189,6 +189,13 @@ class SCAD(Penalty):
 def _zero_below(w: Tensor, kept: Tensor, threshold: Number) -> Tensor:
     """``kept`` where |w| is above the threshold or NaN, 0 elsewhere."""
     return torch.where(w.abs() <= threshold, torch.zeros_like(w), kept)
+
+
+def _beside(w: Tensor, step: Number) -> Tensor:
+    """``step`` as a real tensor on ``w``'s device; a number is made there, since bringing one over would wait."""
+    if isinstance(step, Tensor):
+        return step.to(w.device, w.dtype.to_real())
+    return torch.full((), step, dtype=w.dtype.to_real(), device=w.device)
 
 
 def _above(value: object, least: float, name: str) -> float:

@@ -29,9 +29,9 @@ class Push(NamedTuple):
 
 
 class Added(NamedTuple):
-    """What came of a gradient: the penalty's value, times nothing, and whether NaN is in the sum."""
+    """What came of a gradient: the penalty's value, times nothing, if the pass gives it; whether NaN is in the sum."""
 
-    value: float | Tensor
+    value: float | None
     bad: bool | Tensor
 
 
@@ -47,8 +47,8 @@ def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
     results: list[bool | Tensor] = [False] * len(steps)
     jobs, of = [], []
     for i, (penalty, w, size) in enumerate(steps):
-        ready = size if isinstance(size, RootStep) else _number(size)
-        if penalty.elastic is not None and ready is not None and isinstance(w, Tensor) and w.is_cpu:
+        ready = size if isinstance(size, RootStep) else _on_host(size)
+        if penalty.elastic is not None and not isinstance(ready, Tensor) and isinstance(w, Tensor) and w.is_cpu:
             from wellposed.penalties import cpu
 
             if not isinstance(ready, RootStep):
@@ -58,7 +58,7 @@ def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
                 of.append(i)
                 continue
         with torch.no_grad():
-            w.copy_(penalty.prox(w, size.tensor() if isinstance(size, RootStep) else size))
+            w.copy_(penalty.prox(w, ready.tensor() if isinstance(ready, RootStep) else ready))
             results[i] = has_nan(w)
     if jobs:
         for i, seen in zip(of, cpu.run(jobs), strict=True):
@@ -75,11 +75,11 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
     Returns:
         What came of each: in tensors where reading them would wait for an accelerator.
     """
-    results: list[Added] = [Added(0.0, False)] * len(pushes)
+    results: list[Added] = [Added(None, False)] * len(pushes)
     jobs, of = [], []
     for i, (penalty, w, gradient, factor) in enumerate(pushes):
-        number = _number(factor)
-        if penalty.elastic is not None and number is not None and isinstance(w, Tensor) and w.is_cpu:
+        number = _on_host(factor)
+        if penalty.elastic is not None and not isinstance(number, Tensor) and isinstance(w, Tensor) and w.is_cpu:
             from wellposed.penalties import cpu
 
             if cpu.serves(w, gradient):
@@ -87,8 +87,8 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
                 of.append(i)
                 continue
         with torch.no_grad():
-            gradient.add_((factor * penalty.grad(w)).to(gradient.dtype))
-            results[i] = Added(penalty.value(w), has_nan(gradient))
+            gradient.add_((number * penalty.grad(w)).to(gradient.dtype))
+            results[i] = Added(None, has_nan(gradient))
     if jobs:
         for i, seen in zip(of, cpu.run(jobs), strict=True):
             results[i] = Added(sum(total for total, _ in seen), any(bad for _, bad in seen))
@@ -101,8 +101,6 @@ def has_nan(tensor: Tensor) -> bool | Tensor:
     return bool(bad) if bad.is_cpu else bad
 
 
-def _number(value: Number) -> float | None:
-    """``value`` as a float, if that costs no waiting."""
-    if not isinstance(value, Tensor):
-        return value
-    return float(value) if value.is_cpu and value.ndim == 0 else None
+def _on_host(value: Number) -> Number:
+    """``value`` as a number, if reading it costs no waiting."""
+    return float(value) if isinstance(value, Tensor) and value.is_cpu and value.ndim == 0 else value

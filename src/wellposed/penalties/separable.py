@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from wellposed.errors import WellposedError
-from wellposed.penalties.base import Penalty, Traits
+from wellposed.penalties.base import Penalty, Traits, unchecked
 from wellposed.penalties.checks import Number
 
 
@@ -157,10 +157,10 @@ class ElasticNet(Penalty):
         return None if isinstance(self.l1, Tensor) or isinstance(self.l2, Tensor) else (self.l1, self.l2)
 
     def _value(self, w: Tensor) -> Tensor:
-        return L1(self.l1)._value(w) + L2(self.l2)._value(w)
+        return unchecked(L1, lam=self.l1)._value(w) + unchecked(L2, lam=self.l2)._value(w)
 
     def _grad(self, w: Tensor) -> Tensor:
-        return L1(self.l1)._grad(w) + L2(self.l2)._grad(w)
+        return unchecked(L1, lam=self.l1)._grad(w) + unchecked(L2, lam=self.l2)._grad(w)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         return soft_threshold(w, step * self.l1) / (1 + 2 * step * self.l2)

@@ -29,7 +29,7 @@ class NuclearNorm(Penalty):
     """The sum of singular values, whose prox lowers the rank.
 
     Omega(w) = lam * sum_k sigma_k(w). The prox soft-thresholds the singular values. The subgradient is U V^T over the
-    singular values that are not 0.
+    singular values that are not 0. On an accelerator each use waits for torch's singular value decomposition.
 
     Args:
         lam: The strength, >= 0.
@@ -70,7 +70,7 @@ class SpectralNorm(Penalty):
     """The largest singular value: how much the layer can stretch its input.
 
     Omega(w) = lam * sigma_1(w). The prox lowers the largest singular values to one level, step * lam in all. The
-    gradient is u_1 v_1^T.
+    gradient is u_1 v_1^T. On an accelerator each use waits for torch's singular value decomposition.
 
     Args:
         lam: The strength, >= 0.

@@ -68,17 +68,23 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], dict[str, Any], dict
     "adam-fused": (optim.Adam, {"lr": 0.1}, {"fused": True}),
     "adam-capturable": (optim.Adam, {"lr": 0.1}, {"capturable": True}),
     "adamw": (optim.AdamW, {"lr": 0.1}, {}),
+    "adamw-foreach": (optim.AdamW, {"lr": 0.1}, {"foreach": True}),
     "adamw-fused": (optim.AdamW, {"lr": 0.1}, {"fused": True}),
     "adamw-capturable": (optim.AdamW, {"lr": 0.1}, {"capturable": True, "foreach": True}),
     "nadam": (optim.NAdam, {"lr": 0.1}, {}),
+    "nadam-foreach": (optim.NAdam, {"lr": 0.1}, {"foreach": True}),
     "nadam-capturable": (optim.NAdam, {"lr": 0.1}, {"capturable": True}),
     "radam": (optim.RAdam, {"lr": 0.1}, {}),
+    "radam-foreach": (optim.RAdam, {"lr": 0.1}, {"foreach": True}),
     "radam-capturable": (optim.RAdam, {"lr": 0.1}, {"capturable": True}),
     "adamax": (optim.Adamax, {"lr": 0.1}, {}),
+    "adamax-foreach": (optim.Adamax, {"lr": 0.1}, {"foreach": True}),
     "adamax-capturable": (optim.Adamax, {"lr": 0.1}, {"capturable": True}),
     "rmsprop": (optim.RMSprop, {"lr": 0.01, "centered": True, "momentum": 0.5}, {}),
+    "rmsprop-foreach": (optim.RMSprop, {"lr": 0.01, "centered": True}, {"foreach": True}),
     "rmsprop-capturable": (optim.RMSprop, {"lr": 0.01, "momentum": 0.5}, {"capturable": True, "foreach": True}),
     "adagrad": (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.1}, {}),
+    "adagrad-foreach": (optim.Adagrad, {"lr": 0.1}, {"foreach": True}),
     "adagrad-fused": (optim.Adagrad, {"lr": 0.1}, {"fused": True}),
 }
 
@@ -137,6 +143,18 @@ def test_a_step_waits_for_nothing_and_comes_to_what_the_cpu_comes_to(kind: str, 
         assert handle.sparsity() == twin.sparsity()
         assert handle.value() == pytest.approx(twin.value(), rel=1e-3)
         assert handle.nan_steps() == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [kind for kind in OPTIMIZERS if kind.endswith(("-foreach", "-fused"))])
+def test_foreach_and_fused_steps_come_to_what_the_loop_comes_to(kind: str, mode: str) -> None:
+    make, options, way = OPTIMIZERS[kind]
+    given: dict[str, Any] = {"penalty": MODES[mode], "mode": mode}
+    ours, handle = train(lambda p: make(p, **options, **way), torch.clone, 7, **given)
+    theirs, twin = train(lambda p: make(p, **options, foreach=False), torch.clone, 7, **given)
+    for name, w in ours.items():
+        torch.testing.assert_close(w, theirs[name], rtol=1e-4, atol=1e-5)
+    assert handle.sparsity() == twin.sparsity()
 
 
 STRENGTHS: dict[str, Callable[[Callable[[Tensor], Tensor]], Any]] = {

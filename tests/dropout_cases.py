@@ -55,6 +55,12 @@ def kept_for_backward(work: Callable[[], object]) -> list[Tensor]:
     return kept
 
 
+def bytes_kept(work: Callable[[], object]) -> int:
+    """The bytes that those tensors have in all, shared memory counted once."""
+    memory = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept_for_backward(work)}
+    return sum(memory.values())
+
+
 def gradient(x: Tensor) -> Tensor:
     assert x.grad is not None
     return x.grad

@@ -176,6 +176,15 @@ def test_the_default_compiler_recomputing_most_gives_the_same_masks() -> None:
         agree(outcome(*compiled(plain, backend="inductor")), outcome(plain, plain))
 
 
+def test_a_compiled_function_has_the_paths_of_no_model_but_takes_streams() -> None:
+    model = network()
+    function = torch.compile(lambda x: model(x), backend="aot_eager", fullgraph=True)
+    with pytest.raises(wp.WellposedError, match="no model that contains it is being called"):
+        outcome(function, model)
+    wanted = outcome(model, model)
+    agree(outcome(function, wp.convert_dropout(model)), wanted)
+
+
 def test_a_new_step_compiles_nothing_again() -> None:
     model, block = compiled(network())
     with torch._dynamo.config.patch(error_on_recompile=True):

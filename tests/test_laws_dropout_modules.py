@@ -6,6 +6,7 @@ import math
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import wellposed as wp
-from dropout_cases import DTYPES, gradient
+from dropout_cases import DTYPES, bytes_kept, gradient
 from dropout_module_cases import CASES, THINNING, Case, filled, linear
 
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's forward mode, of itself
 THINS = pytest.mark.parametrize("case", THINNING, ids=str)
 
 
@@ -83,6 +85,24 @@ def test_gradcheck(case: Case) -> None:
     module = filled(case.make(0.4))
     parameters = list(module.parameters())
     assert torch.autograd.gradcheck(lambda x, *_: run(module, x, 2), (values(case).requires_grad_(), *parameters))
+
+
+@EVERY
+def test_other_derivatives(case: Case) -> None:
+    """Of second order, in forward mode, and of many gradients at once."""
+    module, x = filled(case.make(0.4)), values(case).requires_grad_()
+    module.requires_grad_(False)
+    assert torch.autograd.gradgradcheck(lambda x: run(module, x, 2), x)
+    assert torch.autograd.gradcheck(lambda x: run(module, x, 2), x, check_forward_ad=True, check_batched_grad=True)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "Attention" not in case.name], ids=str)
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_nothing_is_stored_for_the_backward_pass(case: Case, backend: Literal["auto", "reference"]) -> None:
+    """Beyond what the layers inside store outside training; attention stores the weights that it multiplies by."""
+    module, x = filled(case.make(0.4)), values(case).requires_grad_()
+    with wp.random.backend(backend):
+        assert bytes_kept(lambda: run(module, x)) <= bytes_kept(lambda: module.eval()(x))
 
 
 @EVERY

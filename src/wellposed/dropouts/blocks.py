@@ -1,14 +1,16 @@
 """Dropout of square and cubic regions of feature maps."""
 
+import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.linear import linear
 from wellposed.dropouts.operator import thin_any
-from wellposed.dropouts.thinning import is_plain_on_cpu, quick_apply, words_of
+from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
 from wellposed.errors import WellposedError
 
 
@@ -31,30 +33,10 @@ class Blocks(NamedTuple):
         return blocks, [shape[0], 1 if self.couple_channels else shape[1], *places], rate
 
 
-class _DropBlocks(torch.autograd.Function):
-    """Clears blocks; its transpose is itself, so nothing is stored but what names them."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, name: Blocks) -> Tensor:
-        ctx.name = name
-        return _clear(x, name)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return drop_blocks(grad, ctx.name), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return drop_blocks(tangent, ctx.name)
-
-
-_apply = quick_apply(_DropBlocks)
-
-
-def drop_blocks(x: Tensor, name: Blocks) -> Tensor:
-    """Clear blocks of a tensor of which the name is known."""
+def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
+    """Clear blocks of a tensor of which the name is known; the transpose is the same."""
     if is_plain_on_cpu(x):
-        return _apply(x, name)
+        return _clear(x, name)
     words = words_of(name.key, name.call)
     return clear_by_operators(x, name, words + words.new_tensor([0, 0, name.row]))
 
@@ -106,10 +88,13 @@ class _DropBlock(Thinning):
             )
         if not self.training or self.p == 0.0:
             return x
+        chosen = self.p, self.block_size, self.couple_channels
         if is_plain_on_cpu(x):
-            return drop_blocks(x, Blocks(self.p, self.block_size, self.couple_channels, *self.next_name()))
-        name = Blocks(self.p, self.block_size, self.couple_channels, (0, 0), 0, 0)
-        return clear_by_operators(x, name, self.next_words(x.detach()))
+            clear = functools.partial(clear_blocks, name=Blocks(*chosen, *self.next_name()))
+        else:
+            words = self.next_words(x.detach())
+            clear = functools.partial(clear_by_operators, name=Blocks(*chosen, (0, 0), 0, 0), words=words)
+        return linear(x, clear, clear)
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

@@ -1,14 +1,14 @@
 """``wellposed::noise``: uniform or normal numbers of a stream, for modules that need more than a mask."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.linear import linear
 from wellposed.dropouts.operator import part_of_batch
-from wellposed.dropouts.thinning import is_plain
 from wellposed.errors import WellposedError
 from wellposed.random.distributions import normal_, uniform_
 from wellposed.random.key import Key
@@ -34,27 +34,6 @@ def noise(x: Tensor, words: Tensor, shape: Sequence[int], kind: Literal["normal"
     """
     numbers: Tensor = torch.ops.wellposed.noise(x.detach(), words, shape, kind)
     return numbers
-
-
-def multiply(x: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-    """``x * make(x)``, rounded once, where the factor depends on no value of ``x``: made again for the gradient.
-
-    So nothing is stored for the backward pass; compilers weigh storing against making again themselves.
-    """
-    if is_plain(x) and x.requires_grad and torch.is_grad_enabled():
-        return _Multiply.apply(x, make)  # type: ignore[no-any-return, no-untyped-call]
-    return (x * make(x)).to(x.dtype)
-
-
-class _Multiply(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.make = make
-        return (x * make(x)).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return multiply(grad, ctx.make), None
 
 
 def _empty(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -110,4 +89,10 @@ class GaussianDropout(Thinning):
         if self.p == 1.0:
             raise WellposedError("GaussianDropout was given p=1, whose noise has no variance; expected p in [0, 1)")
         words, std = self.next_words(x.detach()), (self.p / (1 - self.p)) ** 0.5
-        return multiply(x, lambda like: 1 + std * noise(like, words, like.shape, "normal"))
+        like = x.detach().new_empty(())
+
+        def multiply(x: Tensor) -> Tensor:
+            product: Tensor = x * (1 + std * noise(like, words, x.shape, "normal"))
+            return product.to(x.dtype)
+
+        return linear(x, multiply, multiply)

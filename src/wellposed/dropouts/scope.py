@@ -76,7 +76,11 @@ class Scope:
             if module in paths:
                 self._names = paths | self._names
                 return self._names[module]
-        return self._names.setdefault(module, "")
+        raise WellposedError(
+            f"{module} ran in a wp.keyed block, and no model that contains it is being called: a compiled function has "
+            "taken its place, so its path is not known; compile the model itself, torch.compile(model), or name its "
+            "streams with wp.convert_dropout(model)"
+        )
 
 
 _scope: ContextVar[Scope | None] = ContextVar("wellposed_keyed", default=None)
@@ -204,12 +208,16 @@ def _within(name: str, value: int, end: int) -> int:
 
 
 def modules_being_called() -> Iterator[nn.Module]:
-    """The modules whose methods are on the stack, innermost first: a method's first argument is its object."""
+    """The modules whose methods are on the stack, innermost first: a method's first argument is its object.
+
+    A compiled graph asks a module for its stream without calling it, so that alone is no call.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if code.co_argcount and isinstance(found := frame.f_locals.get(code.co_varnames[0]), nn.Module):
-            yield found
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(first, nn.Module) and code.co_name != "next_name":
+            yield first
         frame = frame.f_back  # type: ignore[assignment]
 
 

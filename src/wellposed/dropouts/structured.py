@@ -1,5 +1,6 @@
 """Dropout of tokens, words and sequences."""
 
+import functools
 import math
 from typing import Any
 
@@ -7,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.linear import linear
 from wellposed.dropouts.noise import noise
-from wellposed.dropouts.thinning import is_plain_on_cpu, quick_apply
+from wellposed.dropouts.operator import thin_any
+from wellposed.dropouts.thinning import is_plain_on_cpu
 from wellposed.errors import WellposedError
 
 
@@ -46,17 +49,25 @@ class TokenDropout(Thinning):
             raise WellposedError(f"TokenDropout was given an input of shape {tuple(x.shape)}; expected (N, L, ...)")
         if not self.training or self.p == 0.0:
             return x
-        rows, count = x.shape[0], x.shape[1] - self.prefix
+        rows, before, count = x.shape[0], x.shape[1], x.shape[1] - self.prefix
         kept = min(count, max(1, math.floor(count * (1 - self.p))))
+        after, sizes = self.prefix + kept, (rows, self.prefix, count, kept)
         if is_plain_on_cpu(x):
             key, call, row = self.next_name()
-            name = (row * count, key, call - (call >> 63 << 64))
-            return _take(x, _kept_tokens(rows, self.prefix, count, kept, *name))
-        like = x.detach().new_empty((), dtype=torch.float32)
-        order = noise(like, self.next_words(x.detach()), (rows, count), "uniform").argsort(dim=1, stable=True)
-        chosen = order[:, :kept].sort(dim=1).values + self.prefix
-        always = torch.arange(self.prefix, device=x.device).expand(rows, -1)
-        return x[torch.arange(rows, device=x.device).unsqueeze(1), torch.cat([always, chosen], dim=1)]
+            chosen = functools.partial(_kept_tokens, *sizes, row * count, key, call - (call >> 63 << 64))
+        else:
+            like = x.detach().new_empty((), dtype=torch.float32)
+            chosen = functools.partial(_kept_by_operators, *sizes, like, self.next_words(x.detach()))
+
+        def take(x: Tensor) -> Tensor:
+            return x.reshape(rows * before, *x.shape[2:]).index_select(0, chosen()).reshape(rows, after, *x.shape[2:])
+
+        def put(y: Tensor) -> Tensor:  # each token has its gradient from one place, so none need be summed
+            tokens = y.new_zeros(rows * before, *y.shape[2:])
+            tokens = tokens.index_copy(0, chosen(), y.reshape(rows * after, *y.shape[2:]))
+            return tokens.reshape(rows, before, *y.shape[2:])
+
+        return linear(x, take, put)
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""
@@ -71,32 +82,13 @@ def _kept_tokens(*arguments: Any) -> Tensor:
     return _kept_tokens(*arguments)
 
 
-class _Take(torch.autograd.Function):
-    """Tokens at different indices; each has its gradient from one place, so none need be summed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, chosen: Tensor) -> Tensor:
-        ctx.save_for_backward(chosen)
-        ctx.save_for_forward(chosen)
-        ctx.shape = x.shape
-        y: Tensor = x.flatten(0, 1).index_select(0, chosen).unflatten(0, (x.shape[0], -1))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (chosen,) = ctx.saved_tensors
-        tokens = grad.new_zeros(ctx.shape).flatten(0, 1)
-        gradient: Tensor = tokens.index_copy(0, chosen, grad.flatten(0, 1)).view(ctx.shape)
-        return gradient, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        (chosen,) = ctx.saved_tensors
-        y: Tensor = tangent.flatten(0, 1).index_select(0, chosen).unflatten(0, (ctx.shape[0], -1))
-        return y
-
-
-_take = quick_apply(_Take)
+def _kept_by_operators(rows: int, prefix: int, count: int, kept: int, like: Tensor, words: Tensor) -> Tensor:
+    """The same by torch's operators, the truth beside the kernel."""
+    order = noise(like, words, (rows, count), "uniform").argsort(dim=1, stable=True)
+    chosen = order[:, :kept].sort(dim=1).values + prefix
+    always = torch.arange(prefix, device=like.device).expand(rows, -1)
+    first = torch.arange(rows, device=like.device).unsqueeze(1) * (prefix + count)
+    return (torch.cat([always, chosen], dim=1) + first).flatten()
 
 
 class EmbeddingDropout(Thinning):
@@ -130,9 +122,16 @@ class EmbeddingDropout(Thinning):
         vectors: Tensor = self.embedding(words)
         if not self.training:
             return vectors
+        names, rate = self.next_words(vectors.detach()), self._rate
         exact = torch.promote_types(vectors.dtype, torch.float32)
-        factors = self.thin(vectors.new_ones(self.embedding.num_embeddings, dtype=exact), batch=-1)
-        return (vectors.to(exact) * factors[words].unsqueeze(-1)).to(vectors.dtype)
+
+        count = self.embedding.num_embeddings
+
+        def drop(x: Tensor) -> Tensor:
+            factors = thin_any(x.new_ones(count, dtype=exact), names, rate, batch=-1)
+            return (x.to(exact) * factors[words].unsqueeze(-1)).to(x.dtype)
+
+        return linear(vectors, drop, drop)
 
 
 class LockedDropout(Thinning):

@@ -1,0 +1,49 @@
+"""Linear maps of which autograd keeps nothing: each derivative makes them again from what names them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from wellposed.dropouts.thinning import is_plain, quick_apply
+
+Map = Callable[[Tensor], Tensor]
+
+
+def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
+    """``forth(x)``, recorded for derivatives of any order.
+
+    Compilers, functorch and modes see the map itself, and weigh keeping against making again themselves.
+
+    Args:
+        x: The tensor.
+        forth: The map. It must be the same whenever it is called, and hold no tensor of the size of ``x``.
+        back: Its transpose.
+
+    Returns:
+        What the map makes of ``x``.
+    """
+    if is_plain(x) and ((x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0):
+        return _apply(x, forth, back)
+    return forth(x)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forth: Map, back: Map) -> Tensor:
+        ctx.maps = forth, back
+        return forth(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        forth, back = ctx.maps
+        return linear(grad, back, forth), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return linear(tangent.clone() if tangent._is_zerotensor() else tangent, *ctx.maps)
+
+
+_apply = quick_apply(_Linear)

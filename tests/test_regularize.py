@@ -355,8 +355,10 @@ def test_a_bad_schedule_or_state_is_refused() -> None:
     model = network()
     optimizer = SGD(model.parameters(), lr=0.1)
     handle = regularize(optimizer, model, L1(0.1), schedule=lambda t: -1.0)
+    before = state(model)
     with pytest.raises(wp.WellposedError, match="schedule at step 0"):
         step(model, optimizer)
+    assert all(p.equal(before[name]) for name, p in model.named_parameters())
     with pytest.raises(wp.WellposedError, match="load_state_dict"):
         handle.load_state_dict({"steps": 3})
     with pytest.raises(wp.WellposedError, match="starting weights of"):

@@ -109,7 +109,8 @@ class Handle:
 
     Attributes:
         plan: Which parameters are in or out, and why.
-        step: How many steps the optimizer has taken with it.
+        step: How many steps the optimizer has been asked for with it. A fused step that a gradient scaler skips on an
+            accelerator counts: to know of it would wait.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Handle:
         self._mode = mode
         self._metric = metric
         self._schedule = schedule
+        self._now: Number = 1.0
         _attached.setdefault(optimizer, []).append(self)
         self._nan_steps: dict[str, int | Tensor] = {}
         # A compiled step leaves its graph for the penalty: traced, it would be compiled anew as the step number grows.
@@ -233,6 +235,8 @@ class Handle:
         return strength(given, f"the schedule at step {self.step}")
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Asked before the optimizer moves anything, so that a factor that is refused leaves the weights as they were.
+        self._now = self._factor()
         if self._mode.after:
             return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -255,7 +259,6 @@ class Handle:
 
     @torch.no_grad()
     def _act(self, optimizer: Optimizer) -> None:
-        factor = self._factor()
         scale = getattr(optimizer, "grad_scale", None)
         # A fused optimizer under a gradient scaler is called even when it will skip the step inside its kernel.
         skipped = getattr(optimizer, "found_inf", None)
@@ -269,7 +272,7 @@ class Handle:
             Update(
                 entry.parameter,
                 self._penalties[id(entry.parameter)],
-                factor,
+                self._now,
                 group,
                 optimizer.state.get(entry.parameter, {}),
                 self._metric,

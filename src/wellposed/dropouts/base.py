@@ -4,11 +4,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.operator import check_probability, part_of_batch, thin_any
-from wellposed.dropouts.streams import Stochastic
-from wellposed.dropouts.thinning import is_plain, mask_of, thin_plain
+from wellposed.dropouts.scope import current_scope
+from wellposed.dropouts.streams import Stochastic, last_key, own_key
+from wellposed.dropouts.thinning import (
+    is_plain,
+    is_recorded,
+    mask_of,
+    rates_of,
+    record,
+    thin_plain,
+    thin_small,
+)
 
 
 class Thinning(Stochastic):
@@ -20,6 +30,7 @@ class Thinning(Stochastic):
 
     _p: float
     _rate: Tensor
+    _rates: tuple[int, float]
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -34,10 +45,19 @@ class Thinning(Stochastic):
     def p(self, p: float) -> None:
         check_probability(type(self).__name__, p)
         self._p = float(p)
+        self._rates = rates_of(self._p)
         self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
 
     def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0) -> Tensor:
         """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
+        if not is_compiling() and self._p > 0.0 and not self._was_keyed and current_scope() is None:
+            threshold, scale = self._rates
+            tensor, memory = own_key.source
+            thinned = thin_small(x, dims, (tensor, memory, 0, threshold, scale))
+            if thinned is not None:
+                if not is_recorded(x):
+                    return thinned
+                return record(x, (self._p, dims, None, (*last_key(), 0, threshold, scale)), thinned)
         check_input(type(self).__name__, x)
         if x.is_complex():
             counted = tuple(range(x.dim())) if dims is None else dims
@@ -54,7 +74,7 @@ class Thinning(Stochastic):
         return f"p={self._p}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_rate"}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_rate", "_rates")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -9,8 +9,7 @@ from torch import Tensor
 from wellposed.dropouts import kernels
 from wellposed.dropouts.thinning import Words
 from wellposed.random import pool
-from wellposed.random.cpu import _CODES
-from wellposed.random.kernels import engine
+from wellposed.random.draw import CODES
 from wellposed.random.memory import on_large_pages
 
 
@@ -34,24 +33,16 @@ def clear_blocks(
     name = (maps // shared, start, *key, call, threshold)
     dropped = kernels.paint_blocks(painted.data_ptr(), *name, *_three(sides), *_three(blocks))
     result = on_large_pages(torch.empty_like(x))
-    before = (x.data_ptr(), result.data_ptr(), painted.data_ptr(), _CODES[x.dtype])
+    before = (x.data_ptr(), result.data_ptr(), painted.data_ptr(), CODES[x.dtype])
     scale = painted.numel() / max(1, painted.numel() - dropped)
     _split(kernels.clear_painted, maps, x.numel(), before, (size, shared, scale))
-    return result
-
-
-def thin_few_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold: int, scale: float) -> Tensor:
-    """``random.cpu.thin_groups`` on this thread, without any step that a small tensor would feel."""
-    result = torch.empty_like(x)
-    name = (low, high, call, threshold, scale)
-    engine.thin_groups(x.data_ptr(), result.data_ptr(), _CODES[x.dtype], 0, x.numel(), inner, *name)
     return result
 
 
 def thin_to_floor(x: Tensor, inner: int, words: Words, shift: float, floor: float) -> Tensor:
     """A contiguous ``x`` times the scale plus the shift, or the floor where a word says, which ``inner`` share."""
     result = on_large_pages(torch.empty_like(x))
-    before, after = (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), (inner, *words, shift, floor)
+    before, after = (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), (inner, *words, shift, floor)
     _split(kernels.thin_to_floor, x.numel(), x.numel(), before, after)
     return result
 

@@ -107,21 +107,32 @@ _modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
 
 def draw_key() -> tuple[int, int]:
     """Draw a key's two words from torch's default CPU generator."""
-    _local.tensor.random_()
-    number = _local.number.value
+    own_key.source[0].random_()
+    return last_key()
+
+
+def last_key() -> tuple[int, int]:
+    """The key that this thread drew last."""
+    number = own_key.number.value
     return number & 0xFFFF_FFFF, number >> 32
 
 
-class _Local(threading.local):
-    """A number of each thread's own, filled anew by each draw: making a tensor would take longer than drawing."""
+class _OwnKey(threading.local):
+    """The key that a thread drew last, in a tensor that each draw fills anew: to make one would take longer.
+
+    Attributes:
+        source: The tensor and the address of its memory.
+        number: What it holds.
+    """
 
     def __init__(self) -> None:
         with torch.inference_mode(mode=False):
-            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
-        self.number = ctypes.c_int64.from_address(self.tensor.data_ptr())
+            tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        self.source = tensor, tensor.data_ptr()
+        self.number = ctypes.c_int64.from_address(tensor.data_ptr())
 
 
-_local = _Local()
+own_key = _OwnKey()
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
     "stream(Tensor x, Tensor module) -> Tensor",

@@ -15,11 +15,11 @@ from torch.compiler import is_compiling
 from wellposed.random.backend import _chosen, backend_for
 from wellposed.random.box import WHOLE, Box, layout
 
-_SMALL = 1 << 16  # elements: fewer are one thread's work, and the way to the kernel is what they cost
-
 # What names a mask. Plain tuples, since making an object of a class would cost as much as thinning a small tensor.
 # The key's words, low and high; the call, as a signed number; the threshold and the scale that p stands for.
 Words = tuple[int, int, int, int, float]
+# The same with a key yet to be drawn: what it is drawn into, and the address of its memory.
+Fresh = tuple[Tensor, int, int, int, float]
 # p; the dimensions that the mask varies over, none negative, or None for all; the whole that the tensor is a part of,
 # or None; and the words above.
 Mask = tuple[float, tuple[int, ...] | None, Box | None, Words]
@@ -30,7 +30,12 @@ def mask_of(
 ) -> Mask:
     """Name a mask: words below p * 2^32 drop their elements, and 1 / (1 - p) scales the others."""
     signed = call if call < 9223372036854775808 else call - 18446744073709551616
-    return p, dims, box, (*key, signed, round(p * 4294967296.0), 1.0 / (1.0 - p) if p < 1.0 else 0.0)
+    return p, dims, box, (*key, signed, *rates_of(p))
+
+
+def rates_of(p: float) -> tuple[int, float]:
+    """The threshold below which a word drops its element, and the scale of the others."""
+    return round(p * 4294967296.0), 1.0 / (1.0 - p) if p < 1.0 else 0.0
 
 
 def is_plain(x: Tensor) -> bool:
@@ -70,24 +75,63 @@ _tracer = torch._C._get_tracing_state
 
 def thin(x: Tensor, mask: Mask) -> Tensor:
     """Thin any tensor; autograd, functorch, compilers and subclasses see it done."""
+    if not is_compiling():
+        thinned = _thin_few(x, mask)
+        if thinned is not None:
+            return record(x, mask, thinned) if is_recorded(x) else thinned
     return thin_plain(x, mask) if is_plain(x) else thin_by_operator(x, mask)
 
 
 def thin_plain(x: Tensor, mask: Mask) -> Tensor:
     """Thin a plain tensor, recording what autograd needs."""
-    _, dims, box, words = mask
-    is_small = (
-        box is None
-        and (dims is None or dims == _LEADING[: len(dims)])
-        and x.numel() < _SMALL
-        and x.is_contiguous()
-        and x.is_cpu
-        and words[3] < 4294967296
-        and _chosen.get() == "auto"
-    )
-    if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        return _apply_small(x, mask) if is_small else _apply(x, mask)
-    return _thin_few(x, mask) if is_small else compute(x, mask)
+    thinned = _thin_few(x, mask)
+    if is_recorded(x):
+        return _apply(x, mask) if thinned is None else record(x, mask, thinned)
+    return compute(x, mask) if thinned is None else thinned
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Whether autograd is to know what is done to ``x``."""
+    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
+
+
+def _thin_few(x: Tensor, mask: Mask) -> Tensor | None:
+    return None if mask[2] is not None else thin_small(x, mask[1], mask[3])
+
+
+def thin_small(x: Tensor, dims: tuple[int, ...] | None, words: Words | Fresh) -> Tensor | None:
+    """What a builtin makes of a small plain tensor; ``None`` for any other.
+
+    For the words of the key may stand the source of ``streams.own_key``.
+    """
+    if dims is None:
+        return _thin_elements(x, words)
+    inner = math.prod(x.shape[len(dims) :])
+    if dims != _LEADING[: len(dims)]:
+        return None
+    return _thin_elements(x, words) if inner == 1 else _thin_few_groups(x, words, inner)
+
+
+def _thin_elements(x: Tensor, words: Words | Fresh) -> Tensor | None:
+    """Stands in for the builtin until its first use, since Numba takes long to import."""
+    global _thin_elements
+    if not x.is_cpu:
+        return None
+    from wellposed.random.kernels.small_thin import element_thinner
+
+    _thin_elements = element_thinner()
+    return _thin_elements(x, words)
+
+
+def _thin_few_groups(x: Tensor, words: Words | Fresh, inner: int) -> Tensor | None:
+    """Stands in for the builtin likewise."""
+    global _thin_few_groups
+    if not x.is_cpu:
+        return None
+    from wellposed.random.kernels.small_thin import group_thinner
+
+    _thin_few_groups = group_thinner()
+    return _thin_few_groups(x, words, inner)
 
 
 def compute(x: Tensor, mask: Mask) -> Tensor:
@@ -119,28 +163,6 @@ def _thin_groups(*arguments: Any) -> Tensor:
     return _thin_groups(*arguments)
 
 
-def _thin_small(*arguments: Any) -> Tensor:
-    """Stands in for the kernel until its first use, since Numba takes long to import."""
-    global _thin_small
-    from wellposed.random.cpu import thin_small as _thin_small
-
-    return _thin_small(*arguments)
-
-
-def _thin_few(x: Tensor, mask: Mask) -> Tensor:
-    _, dims, _, words = mask
-    inner = 1 if dims is None else math.prod(x.shape[len(dims) :])
-    return _thin_small(x, *words) if inner == 1 else _thin_few_groups(x, inner, *words)
-
-
-def _thin_few_groups(*arguments: Any) -> Tensor:
-    """Stands in for the kernel likewise."""
-    global _thin_few_groups
-    from wellposed.dropouts.cpu import thin_few_groups as _thin_few_groups
-
-    return _thin_few_groups(*arguments)
-
-
 class _Thin(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
@@ -156,29 +178,21 @@ class _Thin(torch.autograd.Function):
         return thin(tangent.clone() if tangent._is_zerotensor() else tangent, ctx.mask)
 
 
-class _ThinSmall(_Thin):
-    """The same for a small tensor, as short as it can be."""
+class _ThinDone(_Thin):
+    """The same for a small tensor that has been thinned already."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
-        ctx.mask = mask
-        return _thin_few(x, mask)
+    def forward(ctx: Any, x: Tensor, done: tuple[Mask, Tensor]) -> Tensor:
+        ctx.mask, thinned = done
+        return thinned
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        if (
-            not is_compiling()
-            and type(grad) is Tensor
-            and not grad.requires_grad
-            and grad.is_contiguous()
-            and not grad.is_neg()
-            and not _dispatch_modes()
-            and not _function_modes()
-        ):
-            try:
-                return _thin_few(grad, ctx.mask), None
-            except RuntimeError:  # a batch of gradients looks like one gradient, but has no memory of its own
-                pass
+        if not is_compiling() and not grad.requires_grad and not _is_batched(grad):
+            _, dims, _, words = ctx.mask
+            thinned = thin_small(grad, dims, words)
+            if thinned is not None:
+                return thinned, None
         return _thin_gradient(grad, ctx.mask), None
 
 
@@ -198,7 +212,12 @@ def quick_apply(kind: type[torch.autograd.Function]) -> Callable[..., Tensor]:
     return apply
 
 
-_apply, _apply_small = quick_apply(_Thin), quick_apply(_ThinSmall)
+_apply, _apply_done = quick_apply(_Thin), quick_apply(_ThinDone)
+
+
+def record(x: Tensor, mask: Mask, thinned: Tensor) -> Tensor:
+    """Tell autograd what has been made of ``x``."""
+    return _apply_done(x, (mask, thinned))
 
 
 def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:

@@ -9,24 +9,14 @@ import torch
 from torch import Tensor
 
 from wellposed.random.box import Layout
-from wellposed.random.draw import Draw
-from wellposed.random.kernels import dtypes, engine, shares
+from wellposed.random.draw import CODES, Draw
+from wellposed.random.kernels import engine, shares
 from wellposed.random.memory import on_large_pages
-
-_CODES = {
-    torch.float32: dtypes.FLOAT32,
-    torch.float64: dtypes.FLOAT64,
-    torch.bfloat16: dtypes.BFLOAT16,
-    torch.float16: dtypes.FLOAT16,
-    torch.bool: dtypes.BYTE,
-    torch.uint8: dtypes.BYTE,
-    torch.uint32: dtypes.WORD,
-}
 
 
 def serves(tensor: Tensor) -> bool:
     """Whether ``tensor`` has memory of a kind that the kernels reach: a dense CPU tensor of a dtype they know."""
-    return tensor.is_cpu and tensor.dtype in _CODES and tensor.layout == torch.strided
+    return tensor.is_cpu and tensor.dtype in CODES and tensor.layout == torch.strided
 
 
 def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
@@ -34,26 +24,10 @@ def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: L
     target = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
     where, _held = _where(layout)
     name = (*where, *key, _signed(call), *draw.parameters)
-    if draw.wide:
-        shares.split(engine.fill_double, target.numel(), (target.data_ptr(),), name)
-    else:
-        shares.split(engine.fill, target.numel(), (target.data_ptr(), _CODES[tensor.dtype]), name)
+    shares.split(engine.fill_double if draw.wide else engine.fill, target.numel(), (target.data_ptr(),), name)
     if target is not tensor:
         with torch.no_grad():
             tensor.copy_(target)
-
-
-def fill_small(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int) -> bool:
-    """``fill_`` of a contiguous tensor that is the whole, on this thread, for a call below 2^63.
-
-    It leaves out every step that a small tensor would feel. Returns whether the kernels know the dtype.
-    """
-    code = _CODES.get(tensor.dtype)
-    if draw.wide:
-        engine.fill_double(tensor.data_ptr(), 0, tensor.numel(), 0, 0, 0, *key, call, *draw.parameters)
-    elif code is not None:
-        engine.fill(tensor.data_ptr(), code, 0, tensor.numel(), 0, 0, 0, *key, call, *draw.parameters)
-    return code is not None
 
 
 def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout) -> Tensor:
@@ -64,18 +38,7 @@ def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: in
     result = on_large_pages(torch.empty_like(x))
     where, _held = _where(layout)
     name = (*where, *key, _signed(call), threshold, scale)
-    shares.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), name)
-    return result
-
-
-def thin_small(x: Tensor, low: int, high: int, call: int, threshold: int, scale: float) -> Tensor:
-    """``thin`` of a contiguous tensor that is the whole, on this thread, for a threshold below 2^32 and a signed call.
-
-    It leaves out every step that a small tensor would feel.
-    """
-    result = torch.empty_like(x)
-    where = (0, x.numel(), 0, 0, 0)
-    engine.thin(x.data_ptr(), result.data_ptr(), _CODES[x.dtype], *where, low, high, call, threshold, scale)
+    shares.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), name)
     return result
 
 
@@ -85,7 +48,7 @@ def thin_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold
     The threshold is below 2^32 and the call signed.
     """
     result = on_large_pages(torch.empty_like(x))
-    before, after = (x.data_ptr(), result.data_ptr(), _CODES[x.dtype]), (inner, low, high, call, threshold, scale)
+    before, after = (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), (inner, low, high, call, threshold, scale)
     shares.split(engine.thin_groups, x.numel(), before, after)
     return result
 

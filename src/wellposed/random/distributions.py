@@ -8,18 +8,15 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.random import draw as draws
-from wellposed.random.backend import _chosen, backend_for
+from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
 from wellposed.random.key import Key, integer
 from wellposed.random.memory import on_large_pages
-from wellposed.random.pool import SMALLEST_SHARE
 from wellposed.random.shards import local_block
 
 _Shape = int | Sequence[int]
 _Device = torch.device | str | int | None
-_PLAIN = (Tensor, torch.nn.Parameter)
-_SMALL = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
 
 
 def bits(shape: _Shape, key: Key, *, call: int = 0, device: _Device = None) -> Tensor:
@@ -107,6 +104,8 @@ def uniform_(
 
     Source: the top bits of Philox4x32-10 words (Salmon et al., 2011).
     """
+    if box is None and _fill_small(tensor, key, call, draws.uniform, low, high):
+        return tensor
     return _fill_(tensor, draws.uniform(float(low), float(high), tensor.dtype), key, call, box)
 
 
@@ -173,6 +172,8 @@ def normal_(
 
     Source: the inverse distribution function; for float64 algorithm AS 241 (Wichura, 1988).
     """
+    if box is None and _fill_small(tensor, key, call, draws.normal, mean, std):
+        return tensor
     return _fill_(tensor, draws.normal(float(mean), float(std), tensor.dtype), key, call, box)
 
 
@@ -255,6 +256,8 @@ def truncated_normal_(
 
     Source: Mills' ratio for the far tails (Mills, 1926).
     """
+    if box is None and _fill_small(tensor, key, call, draws.truncated_normal, mean, std, a, b):
+        return tensor
     draw = draws.truncated_normal(float(mean), float(std), float(a), float(b), tensor.dtype)
     return _fill_(tensor, draw, key, call, box)
 
@@ -318,9 +321,9 @@ def bernoulli_(tensor: Tensor, key: Key, p: float = 0.5, *, call: int = 0, box: 
 
     Source: comparison of Philox4x32-10 words (Salmon et al., 2011).
     """
-    if tensor.dtype.is_complex:
-        raise WellposedError(f"bernoulli_ was given a {tensor.dtype} tensor; expected a real dtype")
-    return _fill_(tensor, draws.bernoulli(float(p)), key, call, box)
+    if box is None and _fill_small(tensor, key, call, draws.bernoulli, p):
+        return tensor
+    return _fill_(tensor, draws.bernoulli(float(p), tensor.dtype), key, call, box)
 
 
 def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
@@ -329,22 +332,6 @@ def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
 
 
 def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> Tensor:
-    # A small tensor would feel the general way, whose checks cost more than the kernel.
-    if (
-        box is None
-        and type(key) is Key
-        and type(call) is int
-        and 0 <= call < 9223372036854775808
-        and type(tensor) in _PLAIN
-        and tensor.is_cpu
-        and tensor.layout is torch.strided
-        and tensor.numel() < _SMALL
-        and tensor.is_contiguous()
-        and _chosen.get() == "auto"
-        and _fill_small(tensor, draw, key.words, call)
-    ):
-        torch.autograd.graph.increment_version(tensor)
-        return tensor
     if not isinstance(key, Key):
         raise WellposedError(
             f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)"
@@ -359,8 +346,8 @@ def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> 
 
 
 def _fill_small(*arguments: Any) -> bool:
-    """Stands in for the kernel until its first use, since Numba takes long to import."""
+    """Stands in for the builtin until its first use, since Numba takes long to import."""
     global _fill_small
-    from wellposed.random.cpu import fill_small as _fill_small
+    from wellposed.random.kernels.small_fill import fill_small as _fill_small
 
     return _fill_small(*arguments)

@@ -12,6 +12,15 @@ from wellposed.errors import WellposedError
 from wellposed.random.inverse_normal import one_sided, straddling
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+CODES = {  # what kernels call a dtype
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+    torch.bool: 4,
+    torch.uint8: 4,
+    torch.uint32: 5,
+}
 _DEPTH = {False: (23, 18), True: (46, 48)}  # wide -> -log of the smallest uniform, rounded up; degree for full accuracy
 
 
@@ -35,22 +44,26 @@ class Draw:
         wide: Whether an element takes two words and the arithmetic is float64, rather than one word and float32.
         constants: The formula's constants, each exactly representable in that arithmetic.
         array: The same, in memory that kernels read; float32 unless wide or a threshold.
-        parameters: What kernels take: the kind, and the address and the number of the constants.
+        dtype: What the values are stored as.
+        parameters: What kernels take: the dtype's code, or -1 where they know none, the kind, and the address and the
+            number of the constants.
     """
 
     kind: Kind
     wide: bool
     constants: tuple[float, ...]
+    dtype: torch.dtype
     array: np.ndarray[tuple[int], np.dtype[np.floating]] = field(init=False, repr=False, compare=False)
-    parameters: tuple[int, int, int] = field(init=False, repr=False, compare=False)
+    parameters: tuple[int, int, int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         exact = self.wide or self.kind == Kind.BERNOULLI
         object.__setattr__(self, "array", np.array(self.constants, np.float64 if exact else np.float32))
-        object.__setattr__(self, "parameters", (int(self.kind), self.array.ctypes.data, len(self.constants)))
+        parameters = (CODES.get(self.dtype, -1), int(self.kind), self.array.ctypes.data, len(self.constants))
+        object.__setattr__(self, "parameters", parameters)
 
 
-BITS = Draw(Kind.BITS, False, ())
+BITS = Draw(Kind.BITS, False, (), torch.uint32)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -105,11 +118,13 @@ def truncated_normal(mean: float, std: float, a: float, b: float, dtype: torch.d
 
 
 @functools.lru_cache(maxsize=4096)
-def bernoulli(p: float) -> Draw:
+def bernoulli(p: float, dtype: torch.dtype) -> Draw:
     """Success with probability p: the word is below round(p * 2^32)."""
+    if dtype.is_complex:
+        raise WellposedError(f"bernoulli was given dtype {dtype}; expected a real dtype")
     if not 0 <= p <= 1:
         raise WellposedError(f"bernoulli was given p={p}; expected a probability in [0, 1]")
-    return Draw(Kind.BERNOULLI, False, (float(round(p * 2**32)),))
+    return Draw(Kind.BERNOULLI, False, (float(round(p * 2**32)),), dtype)
 
 
 def _check_normal(name: str, mean: float, std: float) -> None:
@@ -132,7 +147,7 @@ def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
                 "expected parameters below 3.4e38, or dtype=torch.float64"
             )
         constants = rounded
-    return Draw(kind, wide, constants)
+    return Draw(kind, wide, constants, dtype)
 
 
 def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -> tuple[float, float]:

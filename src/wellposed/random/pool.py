@@ -14,10 +14,11 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from wellposed.random.libtorch import c_function
 
 SMALLEST_SHARE = 1 << 15  # elements a thread: below, handing work over costs more than it saves
 Body = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # what a thread runs: a C function of one address
@@ -32,6 +33,9 @@ def threads_for(count: int) -> int:
 
 def run(body: Any, data: int, threads: int) -> None:
     """Call the ``Body`` with ``data`` on so many threads at once, this one among them, and wait until all return."""
+    if threads == 1:
+        body(data)
+        return
     team = None if _is_forked else _openmp()
     if team is not None:
         team(body, data, threads, 0)
@@ -64,14 +68,10 @@ def run_python(work: Callable[[], None], threads: int) -> None:
 @functools.cache
 def _openmp() -> Any:
     """``GOMP_parallel`` of the OpenMP library that torch runs on; ``None`` where it is another kind of library."""
-    for library in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
-        try:
-            team = ctypes.CDLL(str(library)).GOMP_parallel  # found among the libraries that torch's depends on
-        except (OSError, AttributeError):
-            continue
+    team = c_function("GOMP_parallel")
+    if team is not None:
         team.argtypes, team.restype = (Body, ctypes.c_int64, ctypes.c_uint, ctypes.c_uint), None
-        return team
-    return None
+    return team
 
 
 def _after_fork() -> None:

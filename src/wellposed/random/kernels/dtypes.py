@@ -3,9 +3,10 @@
 import numpy as np
 from numba import float32, int32, uint16, uint32
 
+from wellposed.random.draw import CODES
 from wellposed.random.kernels.jit import float32_from_bits, int32_bits, kernel
 
-FLOAT32, FLOAT64, BFLOAT16, FLOAT16, BYTE, WORD = range(6)  # what kernels call a tensor's dtype
+FLOAT32, FLOAT64, BFLOAT16, FLOAT16, BYTE, WORD = sorted(set(CODES.values()))
 
 _UNIT_HALF = np.float32(2.0**-24)  # the smallest positive float16
 _ONE_HALF = np.float32(0.5)

@@ -16,12 +16,15 @@ from wellposed.random.kernels.dtypes import (
     store_half,
     to_bfloat16,
 )
-from wellposed.random.kernels.jit import kernel, pointer
+from wellposed.random.kernels.jit import kernel, pointer, stack_memory
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words, layout_words
 
 _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
     int(kind) for kind in (Kind.UNIFORM, Kind.NORMAL, Kind.STRADDLING, Kind.BERNOULLI)
 )
+
+_words, _double_words = stack_memory(4 * (CHUNK + PADDING)), stack_memory(4 * (2 * CHUNK + PADDING))
+_values = stack_memory(4 * CHUNK)
 
 
 @kernel
@@ -38,7 +41,7 @@ def draw(kind, words, count, out, constants):
 
 
 @kernel
-def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, parameters, parameter_count):
+def fill(address, first, last, start, rank, table, k0, k1, call, code, kind, parameters, parameter_count):
     """Fill elements first to last of the contiguous tensor at ``address`` with values of a distribution.
 
     Addresses are integers: taking a tensor apart into arrays would cost more than filling a small one. Draws in float64
@@ -52,9 +55,7 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
         first += fused.bernoulli(address, first, last, start + first, k0, k1, call, threshold)
     if first == last:
         return
-    size = min(CHUNK, last - first)
-    buffer = np.empty(size + PADDING, np.uint32)
-    scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
+    buffer, scratch = carray(pointer(_words()), CHUNK + PADDING, uint32), carray(pointer(_values()), CHUNK, float32)
     while first < last:
         count = min(CHUNK, last - first)
         shift = layout_words(buffer, first, count, 1, start, rank, table, k0, k1, call)
@@ -83,10 +84,10 @@ def fill(address, code, first, last, start, rank, table, k0, k1, call, kind, par
 
 
 @kernel
-def fill_double(address, first, last, start, rank, table, k0, k1, call, kind, parameters, parameter_count):
+def fill_double(address, first, last, start, rank, table, k0, k1, call, _code, kind, parameters, parameter_count):
     """``fill`` in float64, two words an element."""
     constants = carray(pointer(parameters), parameter_count, float64)
-    buffer = np.empty(2 * min(CHUNK, last - first) + PADDING, np.uint32)
+    buffer = carray(pointer(_double_words()), 2 * CHUNK + PADDING, uint32)
     while first < last:
         count = min(CHUNK, last - first)
         shift = layout_words(buffer, first, count, 2, start, rank, table, k0, k1, call)
@@ -115,9 +116,7 @@ def thin(source, address, code, first, last, start, rank, table, k0, k1, call, t
         first += fused.thin(source, address, first, last, start + first, k0, k1, call, threshold, float32(scale))
     if first == last:
         return
-    size = min(CHUNK, last - first)
-    buffer = np.empty(size + PADDING, np.uint32)
-    scratch = np.empty(size if code in (BFLOAT16, FLOAT16) else 0, np.float32)
+    buffer, scratch = carray(pointer(_words()), CHUNK + PADDING, uint32), carray(pointer(_values()), CHUNK, float32)
     while first < last:
         count = min(CHUNK, last - first)
         shift = layout_words(buffer, first, count, 1, start, rank, table, k0, k1, call)
@@ -138,8 +137,7 @@ def thin(source, address, code, first, last, start, rank, table, k0, k1, call, t
 @kernel
 def thin_groups(source, address, code, first, last, inner, k0, k1, call, threshold, scale):
     """``thin`` where ``inner`` elements in a row share a word: element i has word i // inner."""
-    words = np.empty(CHUNK + PADDING, np.uint32)
-    scratch = np.empty(CHUNK if code in (BFLOAT16, FLOAT16) else 0, np.float32)
+    words, scratch = carray(pointer(_words()), CHUNK + PADDING, uint32), carray(pointer(_values()), CHUNK, float32)
     limit = uint32(threshold)
     while first < last:
         group = first // inner

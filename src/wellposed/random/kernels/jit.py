@@ -19,10 +19,14 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return _cached(functools.partial(numba.njit, nogil=True, error_model="numpy"), function)
 
 
-def c_function(function: Callable[..., Any]) -> int:
-    """The address of a function of one address, compiled likewise, which can be called without the interpreter."""
-    compiled: Any = _cached(functools.partial(numba.cfunc, "void(int64)", error_model="numpy"), function)
-    return int(compiled.address)
+def c_function(function: Callable[..., Any], signature: str = "void(int64)") -> int:
+    """The address of a C function, compiled likewise, which can be called without the interpreter."""
+    code: Any = _cached(functools.partial(numba.cfunc, signature, error_model="numpy"), function)
+    _kept.append(code)
+    return int(code.address)
+
+
+_kept: list[Any] = []  # code lives as long as what holds its address, which may be for ever
 
 
 def _cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +57,22 @@ def pointer(_typing: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+def stack_memory(size: int) -> Any:
+    """An intrinsic for the address of so many bytes that last until the function returns; the heap takes longer."""
+
+    @intrinsic
+    def reserve(_typing: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+            with builder.goto_entry_block():
+                memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+                memory.align = 64
+            return builder.ptrtoint(memory, ir.IntType(64))
+
+        return types.int64(), generate
+
+    return reserve
 
 
 @intrinsic

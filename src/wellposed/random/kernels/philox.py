@@ -4,7 +4,7 @@ import numpy as np
 from numba import carray, int64, uint32, uint64
 from numba.extending import register_jitable
 
-from wellposed.random.kernels.jit import kernel, pointer
+from wellposed.random.kernels.jit import kernel, pointer, stack_memory
 
 CHUNK = 2048  # elements: 8 KiB of words and 8 KiB of values stay in the first-level cache
 PADDING = 8  # words by which whole blocks may overhang a chunk at its two ends
@@ -12,6 +12,7 @@ PADDING = 8  # words by which whole blocks may overhang a chunk at its two ends
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 _HALF = np.uint64(32)
+_run = stack_memory(4 * (2 * CHUNK + PADDING))
 
 
 @register_jitable(forceinline=True)
@@ -58,7 +59,7 @@ def layout_words(out, first, count, width, start, rank, table, k0, k1, call):
         return fill_words(out, (start + first) * width, count * width, k0, k1, call)
     numbers = carray(pointer(table), (2, rank), int64)
     inner, step = numbers[0, rank - 1], numbers[1, rank - 1]
-    run = np.empty(CHUNK * width + PADDING, np.uint32)
+    run = carray(pointer(_run()), 2 * CHUNK + PADDING, uint32)
     done = 0
     while done < count:
         row, column = (first + done) // inner, (first + done) % inner

@@ -16,7 +16,7 @@ from wellposed.random.kernels.jit import c_function, fetch_add, kernel, pointer
 
 _SHARES = 16  # a thread takes at most
 _GRAIN = 64  # shares start on a multiple of it, so that no two threads write to one cache line
-_HEAD = 3  # a block begins with the next element to take, the number of elements, and the elements a share
+_HEAD = 3  # the numbers that a block begins with, before the kernel's arguments
 
 
 def split(work: Callable[..., object], count: int, before: tuple[int, ...], after: tuple[float, ...]) -> None:
@@ -25,9 +25,6 @@ def split(work: Callable[..., object], count: int, before: tuple[int, ...], afte
     All arguments are integers, but for a float at the end where the kernel takes one.
     """
     threads = pool.threads_for(count)
-    if threads == 1:
-        work(*before, 0, count, *after)
-        return
     share = max(pool.SMALLEST_SHARE, -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN)
     block = np.array((0, count, share, *before, *(int(number) for number in after)), np.int64)
     if isinstance(after[-1], float):
@@ -36,8 +33,18 @@ def split(work: Callable[..., object], count: int, before: tuple[int, ...], afte
 
 
 @functools.cache
+def address_of(work: Callable[..., object]) -> int:
+    """Where the C function is that takes shares of a kernel's work; it is given the address of a block of numbers.
+
+    The block holds the next element to take, the number of elements, the elements a share, and the kernel's arguments
+    but for ``first`` and ``last``.
+    """
+    return c_function(_BODIES[work])
+
+
+@functools.cache
 def _body(work: Callable[..., object]) -> Any:
-    return pool.Body(c_function(_BODIES[work]))
+    return pool.Body(address_of(work))
 
 
 @kernel
@@ -52,15 +59,15 @@ def _fill(block):
     n = carray(pointer(block), 14, int64)
     first, last = _take(block)
     while first < last:
-        engine.fill(n[3], n[4], first, last, n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13])
+        engine.fill(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13])
         first, last = _take(block)
 
 
 def _fill_double(block):
-    n = carray(pointer(block), 13, int64)
+    n = carray(pointer(block), 14, int64)
     first, last = _take(block)
     while first < last:
-        engine.fill_double(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12])
+        engine.fill_double(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13])
         first, last = _take(block)
 
 

@@ -1,0 +1,265 @@
+"""Functions that the interpreter calls as it calls its own, through the C interface of Python.
+
+What a small tensor costs is the way to the kernel: each attribute is a step of the interpreter, and Numba takes a
+dozen arguments apart. A builtin does all of it as compiled code: measured, a fill of eight elements takes a third of
+the time.
+
+An object is its address here, and 0 stands for an exception that has been set.
+"""
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from llvmlite import ir
+from llvmlite.binding import add_symbol
+from numba import float64, int32, int64, types, void
+from numba.extending import intrinsic, register_jitable
+
+from wellposed.random import libtorch
+from wellposed.random.kernels.jit import c_function, stack_memory
+
+_TYPE = object.__basicsize__ // 8 - 1  # where an object's type stands: last in what all objects begin with
+_FIRST_ITEM = tuple.__basicsize__ // 8  # where a tuple's items begin
+_FAST = 0x0080  # METH_FASTCALL: called with the address and the number of the arguments
+
+retain = types.ExternalFunction("Py_IncRef", void(int64))
+to_int = types.ExternalFunction("PyLong_AsLongLong", int64(int64))
+to_float = types.ExternalFunction("PyFloat_AsDouble", float64(int64))
+forget = types.ExternalFunction("PyErr_Clear", void())
+release = types.ExternalFunction("Py_DecRef", void(int64))
+attribute = types.ExternalFunction("PyObject_GetAttr", int64(int64, int64))
+_call = types.ExternalFunction("PyObject_Vectorcall", int64(int64, int64, int64, int64))
+_list_item = types.ExternalFunction("PyList_GetItem", int64(int64, int64))  # not retained
+_set_list_item = types.ExternalFunction("PyList_SetItem", int32(int64, int64, int64))  # keeps what it is given
+_variable = types.ExternalFunction("PyContextVar_Get", int32(int64, int64, int64))
+
+
+class _Definition(ctypes.Structure):
+    """``PyMethodDef``."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("document", ctypes.c_char_p),
+    )
+
+
+_new = ctypes.pythonapi.PyCFunction_NewEx
+_new.restype, _new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+_kept: list[Any] = []  # what lives as long as the functions, which is for ever
+
+
+_FIELDS = ("get_layout", "get_device_type", "is_contiguous", "get_dtype", "get_numel", "get_data_ptr")
+LAYOUT, DEVICE, CONTIGUOUS, DTYPE, SIZE, DATA = range(1, 7)  # where ``describe`` writes them
+
+
+@functools.cache
+def _is_available() -> bool:
+    """Whether this build of Python and of torch is one that builtins know their way about.
+
+    Torch's C interface takes the address of an ``at::Tensor``, which is a pointer to what ``_cdata`` gives the address
+    of. That this is so here is tried on a tensor.
+    """
+    if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
+        return False
+    tensor = torch.empty(3, 4116, dtype=torch.float64, device="cpu")
+    for field, expected in zip(_FIELDS, (None, None, 1, None, tensor.numel(), tensor.data_ptr()), strict=True):
+        function = libtorch.c_function(f"aoti_torch_{field}")
+        if function is None:
+            return False
+        handle, result = ctypes.c_void_p(tensor._cdata), ctypes.c_int64(0)
+        if function(ctypes.byref(handle), ctypes.byref(result)) != 0 or expected not in (None, result.value):
+            return False
+        add_symbol(f"aoti_torch_{field}", ctypes.cast(function, ctypes.c_void_p).value)
+    return True
+
+
+def builtin(function: Callable[..., Any], context: tuple[object, ...], otherwise: object) -> Callable[..., Any]:
+    """A function of the interpreter's own kind.
+
+    Args:
+        function: What it does, given the address of ``context``, that of an array of its arguments' addresses, and
+            how many there are; it returns the address of an object that it retained.
+        context: Every object that it needs besides.
+        otherwise: What it returns where builtins are not to be had.
+    """
+    if not _is_available():
+        return lambda *_: otherwise
+    address = c_function(function, "int64(int64, int64, int64)")
+    definition = _Definition(function.__name__.encode(), address, _FAST, None)
+    _kept.append(definition)
+    names = tuple(sys.intern(entry) if isinstance(entry, str) else entry for entry in context)
+    return _new(ctypes.byref(definition), names, None)  # type: ignore[no-any-return]
+
+
+@register_jitable(forceinline=True)
+def item(things, index):
+    """An item of a tuple, which keeps it: not retained."""
+    return load(things, _FIRST_ITEM + index)
+
+
+@register_jitable(forceinline=True)
+def is_exactly(thing, kind):
+    """Whether a thing's type is that very one."""
+    return load(thing, _TYPE) == kind
+
+
+@register_jitable(forceinline=True)
+def attribute_is(thing, name, value):
+    """Whether an attribute is that very object."""
+    return _is_released(attribute(thing, name), value)
+
+
+_get_layout, _get_device, _is_contiguous, _get_dtype, _get_size, _get_data = (
+    types.ExternalFunction(f"aoti_torch_{field}", int32(int64, int64)) for field in _FIELDS
+)
+
+
+@register_jitable(forceinline=True)
+def describe(tensor, cdata, slot):
+    """Write what a CPU tensor with memory in order is like into a slot; say whether it is one.
+
+    ``cdata`` is the name "_cdata".
+    """
+    number = attribute(tensor, cdata)
+    if number == 0:
+        forget()
+        return False
+    store(slot, 0, to_int(number))
+    release(number)
+    for field in range(1, 7):
+        store(slot, field, 0)
+    _get_layout(slot, slot + 8 * LAYOUT)
+    _get_device(slot, slot + 8 * DEVICE)
+    if load(slot, LAYOUT) != 0 or load(slot, DEVICE) != 0:  # strided, CPU
+        return False
+    _is_contiguous(slot, slot + 8 * CONTIGUOUS)
+    if load(slot, CONTIGUOUS) == 0:
+        return False
+    _get_dtype(slot, slot + 8 * DTYPE)
+    _get_size(slot, slot + 8 * SIZE)
+    return _get_data(slot, slot + 8 * DATA) == 0
+
+
+@register_jitable(forceinline=True)
+def variable_is(variable, slot, value):
+    """Whether a context variable holds that very object; ``slot`` is the address of memory to work in."""
+    _variable(variable, 0, slot)
+    found = load(slot, 0)
+    if found == 0:
+        return False
+    release(found)
+    return found == value
+
+
+@register_jitable(forceinline=True)
+def call(function, arguments, count):
+    """What a function returns for an array of so many arguments."""
+    return _call(function, arguments, count, 0)
+
+
+@register_jitable(forceinline=True)
+def call_with(function, slot, argument):
+    """What a function returns for one argument."""
+    store(slot, 0, argument)
+    return call(function, slot, 1)
+
+
+@register_jitable(forceinline=True)
+def call_with_list(function, slot, alone, argument):
+    """What a function returns for a list of one; ``alone`` is a list of one to put the argument in meanwhile."""
+    before = _list_item(alone, 0)
+    retain(before)
+    retain(argument)
+    _set_list_item(alone, 0, argument)
+    result = call_with(function, slot, alone)
+    _set_list_item(alone, 0, before)
+    return result
+
+
+@register_jitable(forceinline=True)
+def returns(function, slot, value):
+    """Whether a function without arguments returns that very object; small ints are always the same ones."""
+    return _is_released(call(function, slot, 0), value)
+
+
+@register_jitable(forceinline=True)
+def returns_for(function, slot, argument, value):
+    """The same for a function of one argument."""
+    return _is_released(call_with(function, slot, argument), value)
+
+
+@register_jitable(forceinline=True)
+def _is_released(found, value):
+    if found == 0:
+        forget()
+        return False
+    release(found)
+    return found == value
+
+
+@register_jitable(forceinline=True)
+def int_for(function, slot, argument):
+    """The int that a function returns for an argument; -1 if it raises."""
+    found = call_with(function, slot, argument)
+    if found == 0:
+        forget()
+        return -1
+    number = to_int(found)
+    release(found)
+    return number
+
+
+@register_jitable(forceinline=True)
+def natural(thing):
+    """An int that is not below zero and has at most 63 bits; -1 for any other."""
+    number = to_int(thing)
+    if number < 0:
+        forget()
+        return -1
+    return number
+
+
+stack = stack_memory(16 * 8)  # the address of 16 int64
+
+
+def _memory(builder: Any, address: Any, index: Any) -> Any:
+    return builder.gep(builder.inttoptr(address, ir.IntType(64).as_pointer()), [index])
+
+
+@intrinsic
+def load(_typing: Any, _address: Any, _index: Any) -> Any:
+    """The int64 at an address, so many on."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.load(_memory(builder, *args))
+
+    return int64(int64, int64), generate
+
+
+@intrinsic
+def store(_typing: Any, _address: Any, _index: Any, _value: Any) -> Any:
+    """Write the int64 at an address, so many on."""
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        builder.store(args[2], _memory(builder, *args[:2]))
+        return context.get_dummy_value()
+
+    return void(int64, int64, int64), generate
+
+
+@intrinsic
+def jump(_typing: Any, _function: Any, _data: Any) -> Any:
+    """Call the C function of one address that is at an address."""
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)]).as_pointer()
+        builder.call(builder.inttoptr(args[0], kind), [args[1]])
+        return context.get_dummy_value()
+
+    return void(int64, int64), generate

@@ -345,6 +345,8 @@ def test_drop_connect_thins_weights_and_leaves_them_as_they_are() -> None:
     assert inner.weight.grad is not None
     assert torch.equal(inner.weight.grad == 0, thinned == 0)
     assert torch.equal(inner.weight, before)
+    doubled = run(lambda x: torch.func.functional_call(module, {"module.weight": 2 * inner.weight}, x), x)
+    assert torch.equal(doubled, torch.nn.functional.linear(x, 2 * thinned, inner.bias))
     with pytest.raises(wp.WellposedError, match="expected some of"):
         wp.DropConnect(inner, 0.5, names=["wieght"])
 

@@ -1,6 +1,7 @@
 """Dropout of weights, and of what a recurrent cell carries from step to step."""
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class DropConnect(Thinning):
         """
         if not self.training:
             return self.module
-        thinned = {name: self.thin(self.module.get_parameter(name), batch=-1) for name in self.names}
+        thinned = {name: self.thin(attrgetter(name)(self.module), batch=-1) for name in self.names}
         return lambda *arguments, **options: functional_call(self.module, thinned, arguments, options)
 
     def extra_repr(self) -> str:

@@ -1,7 +1,5 @@
 """``wp.convert_dropout`` on models of torch, timm, torchvision and transformers."""
 
-import importlib
-import types
 from typing import Any
 
 import pytest
@@ -9,25 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import wellposed as wp
+from peers import peer
 from wellposed.dropouts.streams import Stochastic
-
-
-def peer(name: str) -> types.ModuleType:
-    """A library to run beside; on a CPU build of torch, the registry's torchvision needs its operators declared."""
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        fragment: Any = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            fragment.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        FRAGMENTS.append(fragment)
-    except ImportError:
-        pass
-    library: types.ModuleType = pytest.importorskip(name)
-    return library
-
-
-FRAGMENTS: list[Any] = []
 
 
 class Home(nn.Module):
@@ -181,7 +162,7 @@ def test_timms_convolutions() -> None:
     timm = peer("timm")
     options = {"drop_block_rate": 0.2, "drop_path_rate": 0.4, "zero_init_last": False}
     check(timm.create_model("resnet18", **options), torch.ones(4, 3, 64, 64), {"DropBlock2d", "DropPath"})
-    layers = importlib.import_module("timm.layers")
+    layers = peer("timm.layers")
     block = wp.convert_dropout(nn.Sequential(layers.DropBlock2d(0.2, 3), layers.PatchDropout(0.5, num_prefix_tokens=1)))
     assert repr(block[0]) == "DropBlock2d(p=0.2, block_size=3, couple_channels=True)"
     assert repr(block[1]) == "TokenDropout(p=0.5, prefix=1)"
@@ -189,8 +170,7 @@ def test_timms_convolutions() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_timm_has_beyond_its_kin_is_found_only_by_running() -> None:
-    peer("timm")
-    patches = importlib.import_module("timm.layers").PatchDropoutWithIndices(0.5)
+    patches = peer("timm.layers").PatchDropoutWithIndices(0.5)
     model = nn.Sequential(nn.Identity(), patches)
     assert wp.dropout_conversion(model).left == {}
     left = wp.dropout_conversion(model, torch.ones(2, 9, 4)).left
@@ -200,8 +180,7 @@ def test_what_timm_has_beyond_its_kin_is_found_only_by_running() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_torchvision() -> None:
-    peer("timm")
-    ops, models = pytest.importorskip("torchvision.ops"), pytest.importorskip("torchvision.models")
+    ops, models = peer("torchvision.ops"), peer("torchvision.models")
     model = nn.Sequential(ops.StochasticDepth(0.5, "row"), ops.StochasticDepth(0.2, "batch"), ops.DropBlock2d(0.3, 3))
     check(model, torch.ones(8, 3, 8, 8), {"DropPath", "DropBlock2d"})
     assert [repr(m) for m in model] == [
@@ -221,8 +200,7 @@ SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers() -> None:
-    peer("timm")
-    transformers = pytest.importorskip("transformers")
+    transformers = peer("transformers")
     beit = transformers.BeitModel(transformers.BeitConfig(**SMALL, image_size=32, drop_path_rate=0.4))
     check(beit, torch.ones(4, 3, 32, 32), {"DropPath", "Dropout"})
     words = {"input_ids": torch.arange(12).reshape(2, 6)}

@@ -1,8 +1,6 @@
 """Models nobody here wrote, from their configurations: from the meta device to audited weights, with sensible gains."""
 
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -12,24 +10,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 import wellposed as wp
+from peers import peer
 
-for package in ("timm", "transformers"):
-    pytest.importorskip("torch" if importlib.util.find_spec(package) else package)
-
-_DECLARED = None
-try:
-    importlib.import_module("torchvision")
-except RuntimeError:
-    # A torchvision built for GPUs looks for two operators that torch's CPU build lacks; declared, they do no harm.
-    _DECLARED = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        _DECLARED.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-except ImportError:
-    pass
-
-import timm  # noqa: E402
-import transformers  # noqa: E402
-
+timm, transformers = peer("timm"), peer("transformers")
 quiet: Any = transformers.logging.set_verbosity_error
 quiet()
 

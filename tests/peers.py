@@ -1,0 +1,23 @@
+"""Libraries whose models are tried: a test that needs one is skipped where it is not installed."""
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+
+_FRAGMENTS: list[Any] = []  # kept alive
+
+
+def peer(name: str) -> Any:
+    """A library; beside a CPU build of torch, the registry's torchvision needs two operators declared first."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        fragment: Any = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            fragment.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _FRAGMENTS.append(fragment)
+    except ImportError:
+        pass
+    return pytest.importorskip(name)

@@ -16,7 +16,7 @@ from wellposed.dropouts.thinning import (
     mask_of,
     rates_of,
     record,
-    thin_plain,
+    thin,
     thin_small,
 )
 
@@ -66,7 +66,7 @@ class Thinning(Stochastic):
             if self._p == 0.0:
                 return x
             key, call, row = self.next_name()
-            return thin_plain(x, mask_of(self._p, key, call, dims, part_of_batch(x, row, batch) if row else None))
+            return thin(x, mask_of(self._p, key, call, dims, part_of_batch(x, row, batch) if row else None))
         return thin_any(x, self.next_words(x), self._rate, dims, batch=batch)
 
     def extra_repr(self) -> str:

@@ -14,8 +14,8 @@ from wellposed.dropouts.thinning import (
     is_plain_on_cpu,
     mask_of,
     quick_apply,
+    thin,
     thin_by_operator,
-    thin_plain,
 )
 from wellposed.errors import WellposedError
 
@@ -208,7 +208,7 @@ class _ToFloor(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         if is_plain_on_cpu(tangent) and not tangent._is_zerotensor():
-            return thin_plain(tangent, ctx.mask)
+            return thin(tangent, ctx.mask)
         thinned: Tensor = thin_by_operator(tangent.clone(), ctx.mask) * ctx.ratio
         return thinned
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.dropouts.thinning import Mask, compute, is_plain, mask_of, thin_plain
+from wellposed.dropouts.thinning import Mask, compute, is_plain, mask_of, thin
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 
@@ -136,7 +136,7 @@ def _vmap(
 def _one(x: Tensor, words: Tensor, p: Tensor, *where: Any) -> Tensor:
     """``_apply``, without torch's dispatcher where nobody needs it: it would cost more than the work."""
     if p.dim() == 0 and is_plain(x):
-        return thin_plain(x, _mask(x, words, float(p), *where))
+        return thin(x, _mask(x, words, float(p), *where))
     return _apply(x, words, p, *where)
 
 

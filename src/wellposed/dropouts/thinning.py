@@ -75,28 +75,18 @@ _tracer = torch._C._get_tracing_state
 
 def thin(x: Tensor, mask: Mask) -> Tensor:
     """Thin any tensor; autograd, functorch, compilers and subclasses see it done."""
-    if not is_compiling():
-        thinned = _thin_few(x, mask)
+    if mask[2] is None and not is_compiling():
+        thinned = thin_small(x, mask[1], mask[3])
         if thinned is not None:
             return record(x, mask, thinned) if is_recorded(x) else thinned
-    return thin_plain(x, mask) if is_plain(x) else thin_by_operator(x, mask)
-
-
-def thin_plain(x: Tensor, mask: Mask) -> Tensor:
-    """Thin a plain tensor, recording what autograd needs."""
-    thinned = _thin_few(x, mask)
-    if is_recorded(x):
-        return _apply(x, mask) if thinned is None else record(x, mask, thinned)
-    return compute(x, mask) if thinned is None else thinned
+    if not is_plain(x):
+        return thin_by_operator(x, mask)
+    return record(x, mask, None) if is_recorded(x) else compute(x, mask)
 
 
 def is_recorded(x: Tensor) -> bool:
     """Whether autograd is to know what is done to ``x``."""
     return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
-
-
-def _thin_few(x: Tensor, mask: Mask) -> Tensor | None:
-    return None if mask[2] is not None else thin_small(x, mask[1], mask[3])
 
 
 def thin_small(x: Tensor, dims: tuple[int, ...] | None, words: Words | Fresh) -> Tensor | None:
@@ -165,41 +155,19 @@ def _thin_groups(*arguments: Any) -> Tensor:
 
 class _Thin(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
-        ctx.mask = mask
-        return compute(x, mask)
+    def forward(ctx: Any, x: Tensor, done: tuple[Mask, Tensor | None]) -> Tensor:
+        ctx.mask, thinned = done
+        return compute(x, ctx.mask) if thinned is None else thinned
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _thin_gradient(grad, ctx.mask), None
+        if _is_batched(grad):  # by autograd.grad(..., is_grads_batched=True)
+            return thin_by_operator(grad, ctx.mask), None
+        return thin(grad, ctx.mask), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         return thin(tangent.clone() if tangent._is_zerotensor() else tangent, ctx.mask)
-
-
-class _ThinDone(_Thin):
-    """The same for a small tensor that has been thinned already."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, done: tuple[Mask, Tensor]) -> Tensor:
-        ctx.mask, thinned = done
-        return thinned
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        if not is_compiling() and not grad.requires_grad and not _is_batched(grad):
-            _, dims, _, words = ctx.mask
-            thinned = thin_small(grad, dims, words)
-            if thinned is not None:
-                return thinned, None
-        return _thin_gradient(grad, ctx.mask), None
-
-
-def _thin_gradient(grad: Tensor, mask: Mask) -> Tensor:
-    if _is_batched(grad):  # by autograd.grad(..., is_grads_batched=True)
-        return thin_by_operator(grad, mask)
-    return thin(grad, mask)
 
 
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
@@ -212,12 +180,12 @@ def quick_apply(kind: type[torch.autograd.Function]) -> Callable[..., Tensor]:
     return apply
 
 
-_apply, _apply_done = quick_apply(_Thin), quick_apply(_ThinDone)
+_apply = quick_apply(_Thin)
 
 
-def record(x: Tensor, mask: Mask, thinned: Tensor) -> Tensor:
-    """Tell autograd what has been made of ``x``."""
-    return _apply_done(x, (mask, thinned))
+def record(x: Tensor, mask: Mask, thinned: Tensor | None) -> Tensor:
+    """Thin ``x`` for autograd to see; ``thinned`` is the result where it is there already."""
+    return _apply(x, (mask, thinned))
 
 
 def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:

@@ -6,19 +6,12 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from wellposed.dropouts import thinning
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.operator import check_probability, part_of_batch, thin_any
 from wellposed.dropouts.scope import current_scope
-from wellposed.dropouts.streams import Stochastic, last_key, own_key
-from wellposed.dropouts.thinning import (
-    is_plain,
-    is_recorded,
-    mask_of,
-    rates_of,
-    record,
-    thin,
-    thin_small,
-)
+from wellposed.dropouts.streams import Stochastic, own_key
+from wellposed.dropouts.thinning import is_plain, mask_of, rates_of, thin
 
 
 class Thinning(Stochastic):
@@ -51,13 +44,10 @@ class Thinning(Stochastic):
     def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0) -> Tensor:
         """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
         if not is_compiling() and self._p > 0.0 and not self._was_keyed and current_scope() is None:
-            threshold, scale = self._rates
             tensor, memory = own_key.source
-            thinned = thin_small(x, dims, (tensor, memory, 0, threshold, scale))
+            thinned = thinning.thin_small(x, (self._p, dims, None, (tensor, memory, 0, *self._rates)))
             if thinned is not None:
-                if not is_recorded(x):
-                    return thinned
-                return record(x, (self._p, dims, None, (*last_key(), 0, threshold, scale)), thinned)
+                return thinned
         check_input(type(self).__name__, x)
         if x.is_complex():
             counted = tuple(range(x.dim())) if dims is None else dims

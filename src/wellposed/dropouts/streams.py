@@ -108,11 +108,6 @@ _modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
 def draw_key() -> tuple[int, int]:
     """Draw a key's two words from torch's default CPU generator."""
     own_key.source[0].random_()
-    return last_key()
-
-
-def last_key() -> tuple[int, int]:
-    """The key that this thread drew last."""
     number = own_key.number.value
     return number & 0xFFFF_FFFF, number >> 32
 

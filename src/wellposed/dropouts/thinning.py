@@ -18,11 +18,11 @@ from wellposed.random.box import WHOLE, Box, layout
 # What names a mask. Plain tuples, since making an object of a class would cost as much as thinning a small tensor.
 # The key's words, low and high; the call, as a signed number; the threshold and the scale that p stands for.
 Words = tuple[int, int, int, int, float]
-# The same with a key yet to be drawn: what it is drawn into, and the address of its memory.
-Fresh = tuple[Tensor, int, int, int, float]
 # p; the dimensions that the mask varies over, none negative, or None for all; the whole that the tensor is a part of,
 # or None; and the words above.
 Mask = tuple[float, tuple[int, ...] | None, Box | None, Words]
+# The same with a key yet to be drawn: in its place stand what it is drawn into and the address of its memory.
+FreshMask = tuple[float, tuple[int, ...] | None, None, tuple[Tensor, int, int, int, float]]
 
 
 def mask_of(
@@ -75,53 +75,29 @@ _tracer = torch._C._get_tracing_state
 
 def thin(x: Tensor, mask: Mask) -> Tensor:
     """Thin any tensor; autograd, functorch, compilers and subclasses see it done."""
-    if mask[2] is None and not is_compiling():
-        thinned = thin_small(x, mask[1], mask[3])
+    if not is_compiling():
+        thinned = thin_small(x, mask)
         if thinned is not None:
-            return record(x, mask, thinned) if is_recorded(x) else thinned
+            return thinned
     if not is_plain(x):
         return thin_by_operator(x, mask)
-    return record(x, mask, None) if is_recorded(x) else compute(x, mask)
+    recorded = (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
+    return _apply(x, (mask, None)) if recorded else compute(x, mask)
 
 
-def is_recorded(x: Tensor) -> bool:
-    """Whether autograd is to know what is done to ``x``."""
-    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
-
-
-def thin_small(x: Tensor, dims: tuple[int, ...] | None, words: Words | Fresh) -> Tensor | None:
-    """What a builtin makes of a small plain tensor; ``None`` for any other.
-
-    For the words of the key may stand the source of ``streams.own_key``.
-    """
-    if dims is None:
-        return _thin_elements(x, words)
-    inner = math.prod(x.shape[len(dims) :])
-    if dims != _LEADING[: len(dims)]:
-        return None
-    return _thin_elements(x, words) if inner == 1 else _thin_few_groups(x, words, inner)
-
-
-def _thin_elements(x: Tensor, words: Words | Fresh) -> Tensor | None:
-    """Stands in for the builtin until its first use, since Numba takes long to import."""
-    global _thin_elements
+def _first_thin_small(x: Tensor, mask: Mask | FreshMask) -> Tensor | None:
+    """Stands in for ``small_thin.thinner``'s builtin until its first use, since Numba takes long to import."""
+    global thin_small
     if not x.is_cpu:
         return None
-    from wellposed.random.kernels.small_thin import element_thinner
+    from wellposed.random.kernels.small_thin import backward, thinner
 
-    _thin_elements = element_thinner()
-    return _thin_elements(x, words)
+    thin_small = thinner(_apply)
+    _Thin._backward_cls.apply = backward(_apply, _Thin.backward)  # type: ignore[attr-defined]
+    return thin_small(x, mask)
 
 
-def _thin_few_groups(x: Tensor, words: Words | Fresh, inner: int) -> Tensor | None:
-    """Stands in for the builtin likewise."""
-    global _thin_few_groups
-    if not x.is_cpu:
-        return None
-    from wellposed.random.kernels.small_thin import group_thinner
-
-    _thin_few_groups = group_thinner()
-    return _thin_few_groups(x, words, inner)
+thin_small: Callable[[Tensor, Mask | FreshMask], Tensor | None] = _first_thin_small
 
 
 def compute(x: Tensor, mask: Mask) -> Tensor:
@@ -181,11 +157,6 @@ def quick_apply(kind: type[torch.autograd.Function]) -> Callable[..., Tensor]:
 
 
 _apply = quick_apply(_Thin)
-
-
-def record(x: Tensor, mask: Mask, thinned: Tensor | None) -> Tensor:
-    """Thin ``x`` for autograd to see; ``thinned`` is the result where it is there already."""
-    return _apply(x, (mask, thinned))
 
 
 def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:

@@ -48,7 +48,7 @@ def thin_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold
     The threshold is below 2^32 and the call signed.
     """
     result = on_large_pages(torch.empty_like(x))
-    before, after = (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), (inner, low, high, call, threshold, scale)
+    before, after = (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), (inner, 0, 0, low, high, call, threshold, scale)
     shares.split(engine.thin_groups, x.numel(), before, after)
     return result
 

@@ -33,6 +33,10 @@ forget = types.ExternalFunction("PyErr_Clear", void())
 release = types.ExternalFunction("Py_DecRef", void(int64))
 attribute = types.ExternalFunction("PyObject_GetAttr", int64(int64, int64))
 _call = types.ExternalFunction("PyObject_Vectorcall", int64(int64, int64, int64, int64))
+new_tuple = types.ExternalFunction("PyTuple_New", int64(int64))
+new_int = types.ExternalFunction("PyLong_FromLongLong", int64(int64))
+set_item = types.ExternalFunction("PyTuple_SetItem", int32(int64, int64, int64))  # keeps what it is given
+_tuple_size = types.ExternalFunction("PyTuple_Size", int64(int64))
 _list_item = types.ExternalFunction("PyList_GetItem", int64(int64, int64))  # not retained
 _set_list_item = types.ExternalFunction("PyList_SetItem", int32(int64, int64, int64))  # keeps what it is given
 _variable = types.ExternalFunction("PyContextVar_Get", int32(int64, int64, int64))
@@ -51,10 +55,21 @@ class _Definition(ctypes.Structure):
 
 _new = ctypes.pythonapi.PyCFunction_NewEx
 _new.restype, _new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+_new_method = ctypes.pythonapi.PyInstanceMethod_New
+_new_method.restype, _new_method.argtypes = ctypes.py_object, (ctypes.py_object,)
 _kept: list[Any] = []  # what lives as long as the functions, which is for ever
 
 
-_FIELDS = ("get_layout", "get_device_type", "is_contiguous", "get_dtype", "get_numel", "get_data_ptr")
+_FIELDS = (
+    "get_layout",
+    "get_device_type",
+    "is_contiguous",
+    "get_dtype",
+    "get_numel",
+    "get_data_ptr",
+    "get_dim",
+    "get_sizes",
+)
 LAYOUT, DEVICE, CONTIGUOUS, DTYPE, SIZE, DATA = range(1, 7)  # where ``describe`` writes them
 
 
@@ -68,7 +83,7 @@ def _is_available() -> bool:
     if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
         return False
     tensor = torch.empty(3, 4116, dtype=torch.float64, device="cpu")
-    for field, expected in zip(_FIELDS, (None, None, 1, None, tensor.numel(), tensor.data_ptr()), strict=True):
+    for field, expected in zip(_FIELDS, (None, None, 1, None, tensor.numel(), tensor.data_ptr(), 2, None), strict=True):
         function = libtorch.c_function(f"aoti_torch_{field}")
         if function is None:
             return False
@@ -97,6 +112,18 @@ def builtin(function: Callable[..., Any], context: tuple[object, ...], otherwise
     return _new(ctypes.byref(definition), names, None)  # type: ignore[no-any-return]
 
 
+def builtin_method(function: Callable[..., Any], context: tuple[object, ...], otherwise: Callable[..., Any]) -> Any:
+    """The same as a method of a class, which ``otherwise`` is where builtins are not to be had."""
+    return _new_method(builtin(function, context, None)) if _is_available() else otherwise
+
+
+@register_jitable(forceinline=True)
+def retained(thing):
+    """A thing that one more now holds."""
+    retain(thing)
+    return thing
+
+
 @register_jitable(forceinline=True)
 def item(things, index):
     """An item of a tuple, which keeps it: not retained."""
@@ -115,7 +142,7 @@ def attribute_is(thing, name, value):
     return _is_released(attribute(thing, name), value)
 
 
-_get_layout, _get_device, _is_contiguous, _get_dtype, _get_size, _get_data = (
+_get_layout, _get_device, _is_contiguous, _get_dtype, _get_size, _get_data, _get_rank, _get_sizes = (
     types.ExternalFunction(f"aoti_torch_{field}", int32(int64, int64)) for field in _FIELDS
 )
 
@@ -144,6 +171,20 @@ def describe(tensor, cdata, slot):
     _get_dtype(slot, slot + 8 * DTYPE)
     _get_size(slot, slot + 8 * SIZE)
     return _get_data(slot, slot + 8 * DATA) == 0
+
+
+@register_jitable(forceinline=True)
+def inner_size(dims, slot):
+    """How many elements a described tensor has for each index of its leading ``dims``; -1 if they do not lead."""
+    for i in range(_tuple_size(dims)):
+        if to_int(item(dims, i)) != i:
+            return -1
+    inner = 1
+    if _get_rank(slot, slot + 8 * LAYOUT) != 0 or _get_sizes(slot, slot + 8 * DEVICE) != 0:
+        return -1
+    for i in range(_tuple_size(dims), load(slot, LAYOUT)):
+        inner *= load(load(slot, DEVICE), i)
+    return inner
 
 
 @register_jitable(forceinline=True)

@@ -80,10 +80,10 @@ def _thin(block):
 
 
 def _thin_groups(block):
-    n, scale = carray(pointer(block), 12, int64), carray(pointer(block), 12, float64)[11]
+    n, scale = carray(pointer(block), 14, int64), carray(pointer(block), 14, float64)[13]
     first, last = _take(block)
     while first < last:
-        engine.thin_groups(n[3], n[4], n[5], first, last, n[6], n[7], n[8], n[9], n[10], scale)
+        engine.thin_groups(n[3], n[4], n[5], first, last, n[6], n[9], n[10], n[11], n[12], scale)
         first, last = _take(block)
 
 

@@ -26,14 +26,17 @@ from wellposed.random.kernels.builtin import (
     natural,
     release,
     retain,
+    retained,
     stack,
     store,
     to_int,
 )
 from wellposed.random.kernels.shares import address_of
-from wellposed.random.kernels.small import OWN, PLAIN, is_small
+from wellposed.random.kernels.small import OWN, PLAIN, is_plain
 from wellposed.random.key import Key
+from wellposed.random.pool import SMALLEST_SHARE
 
+_FEW = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
 _FALSE, _TRUE, _KEY, _INT, _FLOAT, _DTYPE, _RECIPE, _WORDS, _BUMP, _LIST, _MEMO = range(OWN, OWN + 11)
 _LEAD = 3  # arguments before the distribution
 _RECALLED = 9  # where in the memo its result stands, after a count and up to 6 objects
@@ -89,12 +92,11 @@ def _fill(context, arguments, count):
     for i in range(_LEAD + 1, count):
         plain &= is_exactly(load(arguments, i), item(context, _FLOAT))
     position = natural(number) if plain else -1
-    plain = position >= 0 and is_small(context, tensor, slot)
+    plain = position >= 0 and is_plain(context, tensor, slot) and load(slot, SIZE) < _FEW
     recipe = _find_recipe(context, slot, arguments, count) if plain else 0
     numbers = to_int(item(recipe, 0)) if recipe != 0 else 0
     if numbers == 0 or load(numbers, 1) < 0:  # the kernels know no such dtype
-        retain(item(context, _FALSE))
-        return item(context, _FALSE)
+        return retained(item(context, _FALSE))
     store(block, 0, 0)
     store(block, 1, load(slot, SIZE))
     store(block, 2, load(slot, SIZE))
@@ -112,9 +114,8 @@ def _fill(context, arguments, count):
     seen = call_with_list(item(context, _BUMP), slot, item(context, _LIST), tensor)
     if seen != 0:
         release(seen)
-        seen = item(context, _TRUE)
-        retain(seen)
-    return seen
+        return retained(item(context, _TRUE))
+    return 0
 
 
 _memo = np.zeros(_RECALLED + 1, np.int64)

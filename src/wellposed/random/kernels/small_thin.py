@@ -1,28 +1,38 @@
-"""Thinning a small tensor: from the arguments in Python to a new tensor in one builtin."""
+"""Thinning a small tensor: from the arguments in Python to a new tensor, known to autograd, in one builtin."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from numba.extending import register_jitable
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from wellposed.random.kernels import engine
 from wellposed.random.kernels.builtin import (
     DATA,
     DTYPE,
     SIZE,
+    attribute,
+    attribute_is,
     builtin,
+    builtin_method,
+    call,
     call_with,
     describe,
-    forget,
+    inner_size,
     is_exactly,
     item,
     jump,
     load,
+    new_int,
+    new_tuple,
     release,
-    retain,
+    retained,
     returns,
     returns_for,
+    set_item,
     stack,
     store,
     to_float,
@@ -31,17 +41,27 @@ from wellposed.random.kernels.builtin import (
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
 from wellposed.random.kernels.shares import address_of
-from wellposed.random.kernels.small import CDATA, OWN, PLAIN, TENSOR, is_small
+from wellposed.random.kernels.small import CDATA, OWN, PLAIN, TENSOR, is_plain
+from wellposed.random.pool import SMALLEST_SHARE
 
-_watchers = (
+_FEW = 2 * SMALLEST_SHARE  # elements, each with a word of its own, are one thread's work if fewer
+_FEW_SHARED = 4 * _FEW  # the same for elements that share words, which are less work
+
+_VALUES = (None, False, True, 0, -1)
+_NONE, _NO, _YES, _ZERO, _NO_LEVEL = range(OWN, OWN + 5)
+_WATCHERS = (
     torch._C._are_functorch_transforms_active,
     torch._C._len_torch_dispatch_stack,
     torch._C._len_torch_function_stack,
     torch._C._get_tracing_state,
 )
-_CONTEXT = (*PLAIN, None, False, 0, *_watchers, Tensor.is_neg, torch.empty_like, Tensor.random_)
-_NONE, _NO, _ZERO, _TRANSFORMS, _DISPATCH, _FUNCTION, _TRACER, _IS_NEGATED, _EMPTY_LIKE, _RANDOM = range(OWN, OWN + 10)
-_KERNEL = len(_CONTEXT)  # which differs
+_TRANSFORMS, _DISPATCH, _FUNCTION, _TRACER = range(OWN + 5, OWN + 9)
+_GRADIENTS = ("requires_grad", torch.is_grad_enabled, forward_ad, "_current_level")
+_REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = range(OWN + 9, OWN + 13)
+_ACTS = (Tensor.is_neg, torch.empty_like, Tensor.random_)
+_IS_NEGATED, _EMPTY_LIKE, _RANDOM = range(OWN + 13, OWN + 16)
+_ELEMENTS, _GROUPS, _APPLY = range(OWN + 16, OWN + 19)
+_MASK, _GENERAL, _IS_BATCHED = range(OWN + 19, OWN + 22)
 
 
 @register_jitable(forceinline=True)
@@ -57,98 +77,148 @@ def _code(dtype):
 
 
 @register_jitable(forceinline=True)
-def _prepare(context, x, block, words, at):
-    """A new tensor like a small plain ``x`` that nothing but autograd watches; 0 for any other.
+def _is_unwatched(context, slot):
+    """Whether no functorch, mode or tracer watches; compilers are the caller's to look for."""
+    return (
+        returns(item(context, _TRANSFORMS), slot, item(context, _NO))
+        and returns(item(context, _DISPATCH), slot, item(context, _ZERO))
+        and returns(item(context, _FUNCTION), slot, item(context, _ZERO))
+        and returns(item(context, _TRACER), slot, item(context, _NONE))
+    )
 
-    Functorch, modes, tracers and lazy negation watch; compilers are the caller's to look for. The block gets the
-    addresses, the code of the dtype and, from ``at`` on, the mask's name: the key's two words, the call, the threshold,
-    which must be below 2^32, and the scale.
-    """
-    slot, new = stack(), stack()
-    store(block, at + 3, to_int(item(words, 3)))
-    if (
-        load(block, at + 3) > 0xFFFF_FFFF
-        or not returns(item(context, _TRANSFORMS), slot, item(context, _NO))
-        or not returns(item(context, _DISPATCH), slot, item(context, _ZERO))
-        or not returns(item(context, _FUNCTION), slot, item(context, _ZERO))
-        or not returns(item(context, _TRACER), slot, item(context, _NONE))
-        or not is_small(context, x, slot)
-        or _code(load(slot, DTYPE)) < 0
-        or not returns_for(item(context, _IS_NEGATED), new, x, item(context, _NO))
-    ):
-        return 0
+
+@register_jitable(forceinline=True)
+def _is_recorded(context, x, slot):
+    """Whether autograd is to know what is done to ``x``."""
+    requires_grad = attribute_is(x, item(context, _REQUIRES_GRAD), item(context, _YES))
+    return (requires_grad and returns(item(context, _IS_ENABLED), slot, item(context, _YES))) or not attribute_is(
+        item(context, _FORWARD_AD), item(context, _LEVEL), item(context, _NO_LEVEL)
+    )
+
+
+@register_jitable(forceinline=True)
+def _write_key(context, block, slot, words):
+    """Write a key's two words into a block; where a tensor stands for the key, draw one into its memory."""
+    key = item(words, 0)
+    if is_exactly(key, item(context, TENSOR)):
+        drawn = call_with(item(context, _RANDOM), slot, key)
+        if drawn == 0:
+            return False
+        release(drawn)
+        number = load(to_int(item(words, 1)), 0)
+        store(block, 9, number & 0xFFFF_FFFF)
+        store(block, 10, (number >> 32) & 0xFFFF_FFFF)
+    else:
+        store(block, 9, to_int(key))
+        store(block, 10, to_int(item(words, 1)))
+    return True
+
+
+@register_jitable
+def _drawn_mask(mask, block):
+    """A mask with the key that was drawn for it."""
+    words, drawn = new_tuple(5), new_tuple(4)
+    set_item(words, 0, new_int(load(block, 9)))
+    set_item(words, 1, new_int(load(block, 10)))
+    for i in range(2, 5):
+        set_item(words, i, retained(item(item(mask, 3), i)))
+    for i in range(3):
+        set_item(drawn, i, retained(item(mask, i)))
+    set_item(drawn, 3, words)
+    return drawn
+
+
+@register_jitable
+def _thin_plain(context, x, mask):
+    """A thinned copy; ``None`` if ``x`` is not small and plain; 0 if something raises."""
+    slot, new, block = stack(), stack(), stack()
+    dims, words, none = item(mask, 1), item(mask, 3), item(context, _NONE)
+    threshold = to_int(item(words, 3))
+    fits = item(mask, 2) == none and threshold <= 0xFFFF_FFFF and _is_unwatched(context, slot)
+    inner = -1
+    if fits and is_plain(context, x, slot) and _code(load(slot, DTYPE)) >= 0:
+        inner = 1 if dims == none else inner_size(dims, slot)
+    if inner < 0 or load(slot, SIZE) >= (_FEW if inner == 1 else _FEW_SHARED):
+        return retained(none)
+    if not returns_for(item(context, _IS_NEGATED), new, x, item(context, _NO)):
+        return retained(none)
     result = call_with(item(context, _EMPTY_LIKE), new, x)
     if result == 0:
-        forget()
         return 0
     if not describe(result, item(context, CDATA), new):
         release(result)
-        return 0
-    if not _name(context, block, at, words):
-        forget()
-        release(result)
-        return 0
+        return retained(none)
     store(block, 0, 0)
     store(block, 1, load(slot, SIZE))
     store(block, 2, load(slot, SIZE))
     store(block, 3, load(slot, DATA))
     store(block, 4, load(new, DATA))
     store(block, 5, _code(load(slot, DTYPE)))
-    return result
-
-
-@register_jitable(forceinline=True)
-def _name(context, block, at, words):
-    """Write the rest of a mask's name; where a tensor stands for the key, draw one into its memory."""
-    key = item(words, 0)
-    if is_exactly(key, item(context, TENSOR)):
-        drawn = call_with(item(context, _RANDOM), block, key)
-        if drawn == 0:
-            return False
-        release(drawn)
-        number = load(to_int(item(words, 1)), 0)
-        store(block, at, number & 0xFFFF_FFFF)
-        store(block, at + 1, (number >> 32) & 0xFFFF_FFFF)
-    else:
-        store(block, at, to_int(key))
-        store(block, at + 1, to_int(item(words, 1)))
-    store(block, at + 2, to_int(item(words, 2)))
-    store(block, at + 4, int64_bits(to_float(item(words, 4))))
-    return True
-
-
-@register_jitable(forceinline=True)
-def _finish(context, block, result):
-    """Run the kernel where there is a result; else return ``None``."""
-    if result == 0:
-        retain(item(context, _NONE))
-        return item(context, _NONE)
-    jump(to_int(item(context, _KERNEL)), block)
-    return result
+    store(block, 6, inner if inner > 1 else 0)
+    store(block, 7, 0)
+    store(block, 8, 0)
+    store(block, 11, to_int(item(words, 2)))
+    store(block, 12, threshold)
+    store(block, 13, int64_bits(to_float(item(words, 4))))
+    kernel = call(item(context, _GROUPS if inner > 1 else _ELEMENTS), new, 0)
+    if kernel == 0 or not _write_key(context, block, new, words):
+        release(result)
+        return 0
+    jump(to_int(kernel), block)
+    release(kernel)
+    if not _is_recorded(context, x, new):
+        return result
+    done = new_tuple(2)
+    is_drawn = is_exactly(item(words, 0), item(context, TENSOR))
+    set_item(done, 0, _drawn_mask(mask, block) if is_drawn else retained(mask))
+    set_item(done, 1, result)
+    store(new, 0, x)
+    store(new, 1, done)
+    recorded = call(item(context, _APPLY), new, 2)
+    release(done)
+    return recorded
 
 
 def _thin(context, arguments, _count):
-    block = stack()
-    for i in range(6, 9):
-        store(block, i, 0)
-    return _finish(context, block, _prepare(context, load(arguments, 0), block, load(arguments, 1), 9))
+    return _thin_plain(context, load(arguments, 0), load(arguments, 1))
 
 
-def _thin_groups(context, arguments, _count):
-    block = stack()
-    store(block, 6, to_int(load(arguments, 2)))
-    return _finish(context, block, _prepare(context, load(arguments, 0), block, load(arguments, 1), 7))
+def _backward(context, arguments, _count):
+    slot = stack()
+    graph, grad, none = load(arguments, 0), load(arguments, 1), item(context, _NONE)
+    if not returns_for(item(context, _IS_BATCHED), slot, grad, item(context, _NO)):
+        return call(item(context, _GENERAL), arguments, 2)
+    mask = attribute(graph, item(context, _MASK))
+    thinned = _thin_plain(context, grad, mask)
+    release(mask)
+    if thinned == none:
+        release(none)
+        return call(item(context, _GENERAL), arguments, 2)
+    if thinned == 0:
+        return 0
+    gradients = new_tuple(2)
+    set_item(gradients, 0, thinned)
+    set_item(gradients, 1, retained(none))
+    return gradients
 
 
-def element_thinner() -> Callable[..., Tensor | None]:
-    """A builtin of (x, words): a thinned copy of a small plain tensor; ``None`` for any other.
+def thinner(apply: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
+    """A builtin of (x, mask): a thinned copy of a small plain tensor; ``None``, and nothing done, for any other.
 
-    The words are the key's two, the call, the threshold and the scale. For the key may stand an int64 tensor of one
-    number and the address of its memory: a key is drawn into it then.
+    A mask is a p, the dimensions that it varies over or ``None``, the whole or ``None``, and the words: the key's two,
+    the call, the threshold and the scale. For the key may stand an int64 tensor of one number and the address of its
+    memory: a key is drawn into it then. What autograd is to know is told by ``apply(x, (mask, result))``.
     """
-    return builtin(_thin, (*_CONTEXT, address_of(engine.thin)), otherwise=None)
+    return builtin(_thin, _context(apply), otherwise=None)
 
 
-def group_thinner() -> Callable[..., Tensor | None]:
-    """The same of (x, words, inner), where so many elements in a row share a word."""
-    return builtin(_thin_groups, (*_CONTEXT, address_of(engine.thin_groups)), otherwise=None)
+def backward(apply: Callable[..., Tensor], general: Callable[..., Any]) -> Any:
+    """A builtin method of the graph's nodes: the gradient's thinned copy; what ``general`` makes of one not plain."""
+    own = ("mask", general, torch._C._functorch.is_legacy_batchedtensor)
+    return builtin_method(_backward, (*_context(apply), *own), otherwise=general)
+
+
+def _context(apply: Callable[..., Tensor]) -> tuple[object, ...]:
+    # A kernel's address when it is first needed, since it takes long to compile.
+    kernels = (functools.cache(functools.partial(address_of, work)) for work in (engine.thin, engine.thin_groups))
+    return *PLAIN, *_VALUES, *_WATCHERS, *_GRADIENTS, *_ACTS, *kernels, apply

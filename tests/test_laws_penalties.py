@@ -359,6 +359,13 @@ def test_kkt_is_zero_at_the_optimum_and_only_there(case: Case) -> None:
     assert float(case.penalty.kkt(w + 0.1, w + 0.1 - a)) > 1e-3
 
 
+@pytest.mark.parametrize("step", [0.1, 1.0])
+def test_kkt_is_the_distance_of_the_gradient_from_the_subgradients(step: float) -> None:
+    for w, grad, wanted in ((2.0, 0.5, 0.8), (-2.0, 0.5, 0.2), (0.0, 0.5, 0.2), (0.0, -0.3, 0.0)):
+        at, slope = torch.tensor([[w, 0.0], [grad, 0.1]], dtype=torch.float64)
+        assert float(L1(0.3).kkt(at, slope, step)) == pytest.approx(wanted)
+
+
 KERNELS = {"l1": L1(0.3), "l2": L2(0.2), "elastic-net": ElasticNet(0.3, 0.2), "none": L1(0.0)}
 
 

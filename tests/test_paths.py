@@ -32,14 +32,16 @@ def nesterov(parameters: Any) -> torch.optim.Optimizer:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_path_of_the_lasso_is_scikit_learns_from_the_first_weight_on(bias: bool) -> None:
-    data = DATA if bias else (DATA[0], torch.from_numpy(Y)[:, None])
+    # A column that is not centred makes the greatest strength depend on the bias.
+    data = (DATA[0] + 0.5 * torch.eye(10)[3], DATA[1]) if bias else (DATA[0], torch.from_numpy(Y)[:, None])
     fits = path(
         linear(bias), data, L1(1.0), 8, loss=half_mean_square, optimizer=nesterov, validation=data, tolerance=1e-10
     )
     assert fits.lambdas[0] == pytest.approx(abs(X.T @ Y).max() / len(Y), rel=1e-6)
     assert fits.zeros[0] == 10
     for i, lam in enumerate(fits.lambdas):
-        peer = Lasso(alpha=lam, fit_intercept=bias, tol=1e-14, max_iter=100_000).fit(X, data[1].numpy()[:, 0])
+        peer = Lasso(alpha=lam, fit_intercept=bias, tol=1e-14, max_iter=100_000)
+        peer.fit(data[0].numpy(), data[1].numpy()[:, 0])
         found = fits.coefficients["weight"][i, 0].numpy()
         np.testing.assert_array_equal(found == 0, peer.coef_ == 0)
         np.testing.assert_allclose(found, peer.coef_, rtol=1e-5)
@@ -59,6 +61,20 @@ def test_a_path_draws_and_writes_itself() -> None:
     assert json.loads(json.dumps(fits.to_dict()))["zeros"] == fits.zeros
     with pytest.raises(wp.WellposedError, match="without validation"):
         _ = fits.best
+
+
+class Shift(nn.Module):
+    """Adds 1 in training, as dropout adds noise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1 if self.training else x
+
+
+def test_scores_are_taken_in_evaluation_mode() -> None:
+    data = DATA[0], torch.from_numpy(Y)[:, None]
+    fits = path(lambda: nn.Sequential(linear(False)(), Shift()), data, L1(1.0), [1e3], optimizer=nesterov, steps=9)
+    assert fits.zeros == [10]
+    assert fits.train[0] == pytest.approx((Y**2).mean())
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,23 @@ def test_where_selects(where: Any, wanted: set[str]) -> None:
     assert {row.name for row in handle.plan if row.penalty is not None} == wanted
 
 
+class ScaleNorm(nn.Linear):
+    """A normalisation that torch does not know."""
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(4), nn.LayerNorm((4, 2)), nn.InstanceNorm1d(4, affine=True), ScaleNorm(4, 4)]
+)
+def test_normalisation_of_any_shape_is_told_by_its_module(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), layer)
+    handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1))
+    assert {row.name: row.role for row in handle.plan if row.name != "0.bias"} == {
+        "0.weight": "weight",
+        "1.weight": "normalisation",
+        "1.bias": "normalisation",
+    }
+
+
 def test_penalties_can_differ_by_parameter() -> None:
     model = network()
     rules = {"0.*": L1(0.1), "3.bias": None, "3.*": L2(0.2)}

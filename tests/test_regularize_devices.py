@@ -253,7 +253,7 @@ def test_a_fused_step_that_the_device_skips_skips_the_penalty_unseen(kind: str, 
         for name, w in weights.items():
             g = normal(w.shape, Key(2).fold(name), call=t)
             twins[name].grad = g
-            w.grad = there(torch.full_like(g, torch.inf) if overflow else 4 * g)
+            w.grad = there(torch.full_like(g, torch.nan) if overflow else 4 * g)
         # What a gradient scaler tells an optimizer that can divide its scale out.
         vars(ours).update(grad_scale=there(torch.tensor(4.0)), found_inf=there(torch.tensor(float(overflow))))
         with Accelerator():

@@ -60,13 +60,17 @@ def test_rmsprops_step_sizes_are_its_own(options: dict[str, Any]) -> None:
     assert_metric(torch.optim.RMSprop, {"lr": 0.1, **options})
 
 
+def test_adagrads_step_sizes_follow_its_decay() -> None:
+    assert_metric(torch.optim.Adagrad, {"lr": 0.1, "lr_decay": 1.0})
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_step_sizes_are_what_the_optimizer_moves_by(kind: str) -> None:
     assert_metric(*OPTIMIZERS[kind])
 
 
 def assert_metric(kind: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
-    """Under a gradient that does not change, the optimizer settles on moving by D * gradient."""
+    """Under a gradient that does not change any more, the optimizer settles on moving by D * gradient."""
     g = normal(7, Key(2), dtype=torch.float64)
     # What a centred RMSprop does with a gradient that does not change has no bound.
     wave = 0.5 * g if options.get("centered") else torch.zeros_like(g)
@@ -76,7 +80,8 @@ def assert_metric(kind: type[torch.optim.Optimizer], options: dict[str, Any]) ->
     moved, wanted = torch.zeros_like(g), torch.zeros_like(g)
     for t in range(400):
         before = w.detach().clone()
-        w.grad = g + wave * (-1) ** t
+        loud = 10 if options.get("amsgrad") and t < 20 else 1  # which AMSGrad remembers
+        w.grad = loud * (g + wave * (-1) ** t)
         optimizer.step()
         sizes = metric.step(optimizer.param_groups[0], optimizer.state[w], w)
         if t >= 300:
@@ -109,10 +114,13 @@ def test_a_threshold_of_lr_times_lambda_solves_another_problem() -> None:
 
 
 def test_decoupled_l2_is_adamws_weight_decay() -> None:
+    def groups(model: nn.Sequential) -> list[dict[str, Any]]:
+        return [{"params": model[0].parameters(), "lr": 0.02}, {"params": model[1:].parameters()}]
+
     model, twin = network(), network()
-    ours = torch.optim.Adam(model.parameters(), lr=0.05)
+    ours = torch.optim.Adam(groups(model), lr=0.05)
     regularize(ours, model, L2(0.1), mode="decoupled", where="all")
-    theirs = torch.optim.AdamW(twin.parameters(), lr=0.05, weight_decay=0.2)
+    theirs = torch.optim.AdamW(groups(twin), lr=0.05, weight_decay=0.2)
     for _ in range(5):
         step(model, ours)
         step(twin, theirs)

@@ -12,14 +12,18 @@ from torch import nn
 import wellposed as wp
 from penalty_tools import N, X, Y, fit, linear, network, state, step
 from wellposed.penalties import (
+    L0,
     L1,
     L2,
     MCP,
     SCAD,
     AdaptiveL1,
     GroupLasso,
+    GroupMCP,
+    LHalf,
     NuclearNorm,
     Penalty,
+    SparseGroupLasso,
     Towards,
     constraints,
     regularize,
@@ -69,10 +73,35 @@ def test_stationary_points_satisfy_the_kkt_conditions(kind: str, penalty: Penalt
     assert (w == 0).any()
 
 
-def test_adaptive_l1_is_the_lasso_of_rescaled_columns() -> None:
+@pytest.mark.parametrize("step", [0.3, 1.0, 1.7, 2.5, 6.0])
+@pytest.mark.parametrize("penalty", [L0(0.6), LHalf(0.7), MCP(0.8, gamma=1.5), SCAD(0.6, a=2.6)], ids=repr)
+def test_the_prox_of_what_is_not_convex_is_the_best_of_all_numbers(penalty: Penalty, step: float) -> None:
+    w = torch.linspace(-6, 6, 401, dtype=torch.float64)
+    x = torch.linspace(-6.5, 6.5, 5201, dtype=torch.float64)
+    at, omega = penalty.prox(w, step), torch.vmap(penalty.value)
+    best = (at - w).square() / (2 * step) + omega(at)
+    assert (best <= ((x - w[:, None]).square() / (2 * step) + omega(x)).amin(1) + 1e-12).all()
+
+
+def test_groups_count_alike_or_with_the_root_of_their_size() -> None:
+    w = torch.tensor([[3.0, 1.0], [4.0, 0.0]])
+    labels = torch.tensor([[0, 1], [0, 0]])
+    for groups, alike, root in (
+        ("columns", 6.0, 6 * 2**0.5),
+        ("all", 26**0.5, 2 * 26**0.5),
+        (labels, 6.0, 1 + 5 * 3**0.5),
+    ):
+        assert float(GroupLasso(0.5, groups).value(w)) == pytest.approx(0.5 * alike)
+        assert float(GroupLasso(0.5, groups, root_size=True).value(w)) == pytest.approx(0.5 * root)
+        assert float(SparseGroupLasso(0.1, 0.5, groups, root_size=True).value(w)) == pytest.approx(0.8 + 0.5 * root)
+        assert float(GroupMCP(0.5, 1e9, groups, root_size=True).value(w)) == pytest.approx(0.5 * root)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_adaptive_l1_is_the_lasso_of_rescaled_columns(power: float) -> None:
     pilot = torch.from_numpy(np.linalg.lstsq(X, Y)[0])
-    w = fit(AdaptiveL1(40.0, reference=pilot, eps=1e-3), lambda p: Adam(p, lr=0.5), 4000).numpy()
-    scale = (pilot.abs() + 1e-3).numpy()
+    w = fit(AdaptiveL1(40.0, power, reference=pilot, eps=1e-3), lambda p: Adam(p, lr=0.5), 4000).numpy()
+    scale = (pilot.abs() + 1e-3).numpy() ** power
     wanted = Lasso(alpha=40.0, fit_intercept=False, tol=1e-14, max_iter=100_000).fit(X * scale, Y).coef_ * scale
     np.testing.assert_array_equal(w == 0, wanted == 0)
     np.testing.assert_allclose(w, wanted, rtol=1e-5)

@@ -109,8 +109,8 @@ class Handle:
 
     Attributes:
         plan: Which parameters are in or out, and why.
-        step: How many steps the optimizer has been asked for with it. A fused step that a gradient scaler skips on an
-            accelerator counts: to know of it would wait.
+        step: How many steps the optimizer has been asked for with it; one that a gradient scaler skips counts if the
+            optimizer is fused, which is called all the same.
     """
 
     def __init__(

@@ -185,6 +185,12 @@ def test_channels_that_nobody_uses_go_and_so_do_those_that_only_they_used() -> N
     torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+def tied() -> nn.Sequential:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(4, 2))
+
+
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -220,6 +226,7 @@ def test_what_can_be_followed_within_what_cannot_is_done() -> None:
         ),
         (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), (3, 4), {"2": [1]}, "output is the model's"),
         (nn.Sequential(*[nn.Linear(4, 4)] * 2, nn.Linear(4, 2)), (3, 4), {"0": [1]}, "more than once|tied"),
+        (tied(), (3, 4), {"0": [1]}, r"stay: \d is tied"),
         (Viewing("fixed"), (3, 2, 14, 14), {"second": [1]}, r"'second' stay: it goes into view"),
         (Viewing("channels"), (3, 2, 14, 14), {"second": [1]}, "'second' stay: its output is used in several places"),
         (Viewing("batch first"), (3, 2, 14, 14), {"second": [1]}, "'second' stay: it goes into flatten"),

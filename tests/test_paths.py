@@ -53,6 +53,27 @@ def test_the_path_of_the_lasso_is_scikit_learns_from_the_first_weight_on(bias: b
     assert fits.best == len(fits.lambdas) - 1
 
 
+def test_each_fit_starts_where_the_last_one_ended() -> None:
+    steps: list[int] = []
+
+    def counted(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = nesterov(parameters)
+        at = len(steps)
+        steps.append(0)
+        optimizer.register_step_post_hook(lambda *_: steps.__setitem__(at, steps[at] + 1))
+        return optimizer
+
+    path(linear(False), DATA, L1(1.0), [10.0, 10.0], optimizer=counted)
+    assert steps[-2] > 0
+    assert steps[-1] == 0
+
+
+def test_what_is_not_penalised_counts_in_the_residual() -> None:
+    fits = path(linear(True), DATA, L1(1.0), [1e6], loss=half_mean_square, optimizer=nesterov, steps=3)
+    assert fits.zeros == [10]
+    assert fits.kkt[0] == pytest.approx(abs(float(fits.states[0]["bias"]) - 152.0), rel=1e-6)
+
+
 def test_a_path_draws_and_writes_itself() -> None:
     fits = path(linear(True), DATA, ElasticNet(1.0, 0.1), [10.0, 30.0, 1.0], optimizer=nesterov, steps=200)
     assert fits.lambdas == [30.0, 10.0, 1.0]
@@ -106,5 +127,7 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], match: str) -> No
 )
 def test_lambda_max_is_where_zero_stops_being_stationary(penalty: Any, wanted: float) -> None:
     gradient = torch.tensor([[3.0, 0.0], [0.0, -1.0]])
-    assert penalty.lambda_max(gradient) == pytest.approx(wanted, rel=1e-9)
+    found = penalty.lambda_max(gradient)
+    assert found == pytest.approx(wanted, rel=1e-9)
+    assert not penalty.prox(-gradient.double() / 1024, found / 1024).any()
     assert penalty.lambda_max(torch.zeros(2, 2)) == 0

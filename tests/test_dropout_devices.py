@@ -1,0 +1,48 @@
+"""Dropout of tensors that only say that they are on CUDA: nothing leaves the device, and nothing is waited for.
+
+A fake tensor has no values, so whatever would read one on the host raises.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+import wellposed as wp
+from dropout_module_cases import CASES, Case, filled
+
+# Torch asks for CUDA itself before a fake tensor is asked where a slice is taken or torch's fused cells are called;
+# a test's own indices lie on the CPU; and layers are left out by their value, which is drawn on the CPU.
+NOT_FAKED = {"TokenDropout", "DropConnect of a cell", "Zoneout", "EmbeddingDropout", "LayerDrop"}
+
+
+def on_the_device(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float64, device="cuda")
+
+
+def test_what_waits_is_refused() -> None:
+    for read in (Tensor.item, Tensor.nonzero, Tensor.numpy):
+        with FakeTensorMode(), pytest.raises(RuntimeError):
+            read(on_the_device(3).sum())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name not in NOT_FAKED], ids=str)
+@torch.no_grad()  # recording asks for CUDA itself too
+def test_modules_stay_on_the_device_and_wait_for_nothing(case: Case) -> None:
+    module, host = filled(case.make(0.4)), torch.ones(case.shape, dtype=torch.float64)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        parameters = {name: on_the_device(*parameter.shape) for name, parameter in module.named_parameters()}
+        y = functional_call(module, parameters, (on_the_device(*case.shape),))
+    assert y.is_cuda
+    assert y.shape == module(host).shape
+
+
+def test_the_primitive_stays_on_the_device() -> None:
+    rates = torch.tensor([0.1, 0.5], dtype=torch.float64)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for p in (0.4, rates[0], rates):
+            for dims in (None, (0,), (1,)):
+                y = wp.dropout(on_the_device(2, 5), p, key=wp.Key(0), dims=dims)
+                assert y.is_cuda
+                assert y.shape == (2, 5)

@@ -45,7 +45,7 @@ class Thinning(Stochastic):
         """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
         if not is_compiling() and self._p > 0.0 and not self._was_keyed and current_scope() is None:
             tensor, memory = own_key.source
-            thinned = thinning.thin_small(x, (self._p, dims, None, (tensor, memory, 0, *self._rates)))
+            thinned = thinning.thin_plain(x, (self._p, dims, None, (tensor, memory, 0, *self._rates)))
             if thinned is not None:
                 return thinned
         check_input(type(self).__name__, x)

@@ -76,7 +76,7 @@ _tracer = torch._C._get_tracing_state
 def thin(x: Tensor, mask: Mask) -> Tensor:
     """Thin any tensor; autograd, functorch, compilers and subclasses see it done."""
     if not is_compiling():
-        thinned = thin_small(x, mask)
+        thinned = thin_plain(x, mask)
         if thinned is not None:
             return thinned
     if not is_plain(x):
@@ -85,19 +85,19 @@ def thin(x: Tensor, mask: Mask) -> Tensor:
     return _apply(x, (mask, None)) if recorded else compute(x, mask)
 
 
-def _first_thin_small(x: Tensor, mask: Mask | FreshMask) -> Tensor | None:
-    """Stands in for ``small_thin.thinner``'s builtin until its first use, since Numba takes long to import."""
-    global thin_small
+def _first_thin_plain(x: Tensor, mask: Mask | FreshMask) -> Tensor | None:
+    """Stands in for ``plain_thin.thinner``'s builtin until its first use, since Numba takes long to import."""
+    global thin_plain
     if not x.is_cpu:
         return None
-    from wellposed.random.kernels.small_thin import backward, thinner
+    from wellposed.random.kernels.plain_thin import backward, thinner
 
-    thin_small = thinner(_apply)
+    thin_plain = thinner(_apply)
     _Thin._backward_cls.apply = backward(_apply, _Thin.backward)  # type: ignore[attr-defined]
-    return thin_small(x, mask)
+    return thin_plain(x, mask)
 
 
-thin_small: Callable[[Tensor, Mask | FreshMask], Tensor | None] = _first_thin_small
+thin_plain: Callable[[Tensor, Mask | FreshMask], Tensor | None] = _first_thin_plain
 
 
 def compute(x: Tensor, mask: Mask) -> Tensor:

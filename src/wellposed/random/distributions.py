@@ -104,7 +104,7 @@ def uniform_(
 
     Source: the top bits of Philox4x32-10 words (Salmon et al., 2011).
     """
-    if box is None and _fill_small(tensor, key, call, draws.uniform, low, high):
+    if box is None and _fill_plain(tensor, key, call, draws.uniform, low, high):
         return tensor
     return _fill_(tensor, draws.uniform(float(low), float(high), tensor.dtype), key, call, box)
 
@@ -172,7 +172,7 @@ def normal_(
 
     Source: the inverse distribution function; for float64 algorithm AS 241 (Wichura, 1988).
     """
-    if box is None and _fill_small(tensor, key, call, draws.normal, mean, std):
+    if box is None and _fill_plain(tensor, key, call, draws.normal, mean, std):
         return tensor
     return _fill_(tensor, draws.normal(float(mean), float(std), tensor.dtype), key, call, box)
 
@@ -256,7 +256,7 @@ def truncated_normal_(
 
     Source: Mills' ratio for the far tails (Mills, 1926).
     """
-    if box is None and _fill_small(tensor, key, call, draws.truncated_normal, mean, std, a, b):
+    if box is None and _fill_plain(tensor, key, call, draws.truncated_normal, mean, std, a, b):
         return tensor
     draw = draws.truncated_normal(float(mean), float(std), float(a), float(b), tensor.dtype)
     return _fill_(tensor, draw, key, call, box)
@@ -321,7 +321,7 @@ def bernoulli_(tensor: Tensor, key: Key, p: float = 0.5, *, call: int = 0, box: 
 
     Source: comparison of Philox4x32-10 words (Salmon et al., 2011).
     """
-    if box is None and _fill_small(tensor, key, call, draws.bernoulli, p):
+    if box is None and _fill_plain(tensor, key, call, draws.bernoulli, p):
         return tensor
     return _fill_(tensor, draws.bernoulli(float(p), tensor.dtype), key, call, box)
 
@@ -345,9 +345,9 @@ def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> 
     return tensor
 
 
-def _fill_small(*arguments: Any) -> bool:
+def _fill_plain(*arguments: Any) -> bool:
     """Stands in for the builtin until its first use, since Numba takes long to import."""
-    global _fill_small
-    from wellposed.random.kernels.small_fill import fill_small as _fill_small
+    global _fill_plain
+    from wellposed.random.kernels.plain_fill import fill as _fill_plain
 
-    return _fill_small(*arguments)
+    return _fill_plain(*arguments)

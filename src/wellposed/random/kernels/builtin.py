@@ -30,6 +30,8 @@ retain = types.ExternalFunction("Py_IncRef", void(int64))
 to_int = types.ExternalFunction("PyLong_AsLongLong", int64(int64))
 to_float = types.ExternalFunction("PyFloat_AsDouble", float64(int64))
 forget = types.ExternalFunction("PyErr_Clear", void())
+save_thread = types.ExternalFunction("PyEval_SaveThread", int64())
+restore_thread = types.ExternalFunction("PyEval_RestoreThread", void(int64))
 release = types.ExternalFunction("Py_DecRef", void(int64))
 attribute = types.ExternalFunction("PyObject_GetAttr", int64(int64, int64))
 _call = types.ExternalFunction("PyObject_Vectorcall", int64(int64, int64, int64, int64))
@@ -304,3 +306,17 @@ def jump(_typing: Any, _function: Any, _data: Any) -> Any:
         return context.get_dummy_value()
 
     return void(int64, int64), generate
+
+
+@intrinsic
+def jump_together(_typing: Any, _team: Any, _function: Any, _data: Any, _threads: Any) -> Any:
+    """Call it on so many threads at once, given the address of ``GOMP_parallel``."""
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        long, number = ir.IntType(64), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [long, long, number, number]).as_pointer()
+        threads = builder.trunc(args[3], number)
+        builder.call(builder.inttoptr(args[0], kind), [args[1], args[2], threads, number(0)])
+        return context.get_dummy_value()
+
+    return void(int64, int64, int64, int64), generate

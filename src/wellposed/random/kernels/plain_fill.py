@@ -1,4 +1,4 @@
-"""Filling a small tensor: from the arguments in Python to the kernel's memory in one builtin."""
+"""Filling a plain tensor: from the arguments in Python to the kernel's memory in one builtin."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,6 @@ from wellposed.random.kernels.builtin import (
     forget,
     is_exactly,
     item,
-    jump,
     load,
     natural,
     release,
@@ -31,8 +30,8 @@ from wellposed.random.kernels.builtin import (
     store,
     to_int,
 )
+from wellposed.random.kernels.plain import OWN, PLAIN, is_plain, run, threads_for
 from wellposed.random.kernels.shares import address_of
-from wellposed.random.kernels.small import OWN, PLAIN, is_plain
 from wellposed.random.key import Key
 from wellposed.random.pool import SMALLEST_SHARE
 
@@ -92,14 +91,13 @@ def _fill(context, arguments, count):
     for i in range(_LEAD + 1, count):
         plain &= is_exactly(load(arguments, i), item(context, _FLOAT))
     position = natural(number) if plain else -1
-    plain = position >= 0 and is_plain(context, tensor, slot) and load(slot, SIZE) < _FEW
-    recipe = _find_recipe(context, slot, arguments, count) if plain else 0
+    plain = position >= 0 and is_plain(context, tensor, slot)
+    threads = threads_for(context, load(slot, SIZE), _FEW, block) if plain else 0
+    recipe = _find_recipe(context, slot, arguments, count) if threads > 0 else 0
     numbers = to_int(item(recipe, 0)) if recipe != 0 else 0
     if numbers == 0 or load(numbers, 1) < 0:  # the kernels know no such dtype
         return retained(item(context, _FALSE))
-    store(block, 0, 0)
-    store(block, 1, load(slot, SIZE))
-    store(block, 2, load(slot, SIZE))
+    retain(recipe)  # others may recall another meanwhile
     store(block, 3, load(slot, DATA))
     for i in range(4, 7):
         store(block, i, 0)
@@ -110,7 +108,8 @@ def _fill(context, arguments, count):
     store(block, 9, position)
     for i in range(4):
         store(block, 10 + i, load(numbers, 1 + i))
-    jump(load(numbers, 0), block)
+    run(context, load(numbers, 0), block, load(slot, SIZE), threads)
+    release(recipe)
     seen = call_with_list(item(context, _BUMP), slot, item(context, _LIST), tensor)
     if seen != 0:
         release(seen)
@@ -120,4 +119,4 @@ def _fill(context, arguments, count):
 
 _memo = np.zeros(_RECALLED + 1, np.int64)
 _own = (False, True, Key, int, float, "dtype", _recipe, "words", torch._C._increment_version, [None], _memo.ctypes.data)
-fill_small = builtin(_fill, (*PLAIN, *_own), otherwise=False)
+fill = builtin(_fill, (*PLAIN, *_own), otherwise=False)

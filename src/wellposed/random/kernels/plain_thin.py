@@ -1,4 +1,4 @@
-"""Thinning a small tensor: from the arguments in Python to a new tensor, known to autograd, in one builtin."""
+"""Thinning a plain tensor: from the arguments in Python to a new tensor, known to autograd, in one builtin."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +24,6 @@ from wellposed.random.kernels.builtin import (
     inner_size,
     is_exactly,
     item,
-    jump,
     load,
     new_int,
     new_tuple,
@@ -40,12 +39,12 @@ from wellposed.random.kernels.builtin import (
 )
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
+from wellposed.random.kernels.plain import CDATA, OWN, PLAIN, TENSOR, is_plain, run, threads_for
 from wellposed.random.kernels.shares import address_of
-from wellposed.random.kernels.small import CDATA, OWN, PLAIN, TENSOR, is_plain
+from wellposed.random.memory import LARGE, on_large_pages
 from wellposed.random.pool import SMALLEST_SHARE
 
-_FEW = 2 * SMALLEST_SHARE  # elements, each with a word of its own, are one thread's work if fewer
-_FEW_SHARED = 4 * _FEW  # the same for elements that share words, which are less work
+_FEW = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
 
 _VALUES = (None, False, True, 0, -1)
 _NONE, _NO, _YES, _ZERO, _NO_LEVEL = range(OWN, OWN + 5)
@@ -58,10 +57,10 @@ _WATCHERS = (
 _TRANSFORMS, _DISPATCH, _FUNCTION, _TRACER = range(OWN + 5, OWN + 9)
 _GRADIENTS = ("requires_grad", torch.is_grad_enabled, forward_ad, "_current_level")
 _REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = range(OWN + 9, OWN + 13)
-_ACTS = (Tensor.is_neg, torch.empty_like, Tensor.random_)
-_IS_NEGATED, _EMPTY_LIKE, _RANDOM = range(OWN + 13, OWN + 16)
-_ELEMENTS, _GROUPS, _APPLY = range(OWN + 16, OWN + 19)
-_MASK, _GENERAL, _IS_BATCHED = range(OWN + 19, OWN + 22)
+_ACTS = (Tensor.is_neg, torch.empty_like, on_large_pages, Tensor.random_)
+_IS_NEGATED, _EMPTY_LIKE, _ON_LARGE_PAGES, _RANDOM = range(OWN + 13, OWN + 17)
+_ELEMENTS, _GROUPS, _APPLY = range(OWN + 17, OWN + 20)
+_MASK, _GENERAL, _IS_BATCHED = range(OWN + 20, OWN + 23)
 
 
 @register_jitable(forceinline=True)
@@ -130,7 +129,7 @@ def _drawn_mask(mask, block):
 
 @register_jitable
 def _thin_plain(context, x, mask):
-    """A thinned copy; ``None`` if ``x`` is not small and plain; 0 if something raises."""
+    """A thinned copy; ``None`` if ``x`` is not plain; 0 if something raises."""
     slot, new, block = stack(), stack(), stack()
     dims, words, none = item(mask, 1), item(mask, 3), item(context, _NONE)
     threshold = to_int(item(words, 3))
@@ -138,9 +137,8 @@ def _thin_plain(context, x, mask):
     inner = -1
     if fits and is_plain(context, x, slot) and _code(load(slot, DTYPE)) >= 0:
         inner = 1 if dims == none else inner_size(dims, slot)
-    if inner < 0 or load(slot, SIZE) >= (_FEW if inner == 1 else _FEW_SHARED):
-        return retained(none)
-    if not returns_for(item(context, _IS_NEGATED), new, x, item(context, _NO)):
+    threads = threads_for(context, load(slot, SIZE), _FEW, new) if inner >= 0 else 0
+    if threads == 0 or not returns_for(item(context, _IS_NEGATED), new, x, item(context, _NO)):
         return retained(none)
     result = call_with(item(context, _EMPTY_LIKE), new, x)
     if result == 0:
@@ -148,9 +146,12 @@ def _thin_plain(context, x, mask):
     if not describe(result, item(context, CDATA), new):
         release(result)
         return retained(none)
-    store(block, 0, 0)
-    store(block, 1, load(slot, SIZE))
-    store(block, 2, load(slot, SIZE))
+    if load(slot, SIZE) >= LARGE // 8:  # bytes, at the most of an element
+        advised = call_with(item(context, _ON_LARGE_PAGES), block, result)
+        if advised == 0:
+            release(result)
+            return 0
+        release(advised)
     store(block, 3, load(slot, DATA))
     store(block, 4, load(new, DATA))
     store(block, 5, _code(load(slot, DTYPE)))
@@ -164,7 +165,7 @@ def _thin_plain(context, x, mask):
     if kernel == 0 or not _write_key(context, block, new, words):
         release(result)
         return 0
-    jump(to_int(kernel), block)
+    run(context, to_int(kernel), block, load(slot, SIZE), threads)
     release(kernel)
     if not _is_recorded(context, x, new):
         return result
@@ -203,7 +204,7 @@ def _backward(context, arguments, _count):
 
 
 def thinner(apply: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
-    """A builtin of (x, mask): a thinned copy of a small plain tensor; ``None``, and nothing done, for any other.
+    """A builtin of (x, mask): a thinned copy of a plain tensor; ``None``, and nothing done, for any other.
 
     A mask is a p, the dimensions that it varies over or ``None``, the whole or ``None``, and the words: the key's two,
     the call, the threshold and the scale. For the key may stand an int64 tensor of one number and the address of its

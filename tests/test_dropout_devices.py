@@ -6,6 +6,7 @@ A fake tensor has no values, so whatever would read one on the host raises.
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.utils import is_cudagraph_unsafe_fx_node
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
@@ -46,3 +47,10 @@ def test_the_primitive_stays_on_the_device() -> None:
                 y = wp.dropout(on_the_device(2, 5), p, key=wp.Key(0), dims=dims)
                 assert y.is_cuda
                 assert y.shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["dropout", "noise"])
+def test_compilers_leave_operators_that_the_host_takes_part_in_out_of_cuda_graphs(name: str) -> None:
+    graph = torch.fx.Graph()
+    assert is_cudagraph_unsafe_fx_node(graph.call_function(getattr(torch.ops.wellposed, name).default))
+    assert not is_cudagraph_unsafe_fx_node(graph.call_function(torch.ops.aten.sin.default))

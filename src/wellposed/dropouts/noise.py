@@ -8,15 +8,13 @@ from torch import Tensor
 
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import part_of_batch
+from wellposed.dropouts.operator import TAGS, part_of_batch
 from wellposed.errors import WellposedError
 from wellposed.random.distributions import normal_, uniform_
 from wellposed.random.key import Key
 
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
-_library.define(
-    "noise(Tensor x, Tensor words, SymInt[] shape, str kind) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
-)
+_library.define("noise(Tensor x, Tensor words, SymInt[] shape, str kind) -> Tensor", tags=TAGS)
 _FILLS = {"normal": normal_, "uniform": uniform_}
 
 

@@ -14,10 +14,12 @@ from wellposed.dropouts.thinning import Mask, compute, is_plain, mask_of, thin
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 
+# A captured CUDA graph repeats what ran on the device, without the host, which makes the mask from its name.
+TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
     "dropout(Tensor x, Tensor words, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset, int batch) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
+    tags=TAGS,
 )
 _NAME = "wellposed::dropout"
 

@@ -252,6 +252,13 @@ def test_a_shared_module_is_repeated_or_refused_but_never_guessed() -> None:
             shared(run)
 
 
+@pytest.mark.parametrize("run", [reentrant, not_reentrant])
+def test_even_two_calls_are_too_many_to_guess(run: Run) -> None:
+    drop, x = wp.Dropout(0.5), torch.ones(64, requires_grad=True)
+    with wp.keyed(0), pytest.raises(wp.WellposedError, match="was called 2 times"):
+        (run(lambda x: drop(x.sin()).cos(), x) + run(lambda x: drop(x.sin()).cos(), x)).sum().backward()
+
+
 def keyed_output(model: nn.Module, x: Tensor, step: int = 0) -> Tensor:
     with wp.keyed(0, step):
         y: Tensor = model(x)

@@ -312,6 +312,26 @@ def test_drop_block_drops_squares_and_about_the_share_asked_for() -> None:
     assert abs(float(y.mean()) - 1) < 1e-5
 
 
+def test_a_map_no_larger_than_a_block_is_dropped_whole_with_probability_p() -> None:
+    dropped = run(wp.DropBlock2d(0.3, 7), torch.ones(4000, 1, 4, 3)).flatten(1) == 0
+    assert torch.equal(dropped.any(dim=1), dropped.all(dim=1))
+    assert abs(float(dropped[:, 0].float().mean()) - 0.3) < 5 * math.sqrt(0.21 / 4000)
+
+
+@pytest.mark.parametrize("couple_channels", [False, True])
+def test_blocks_are_where_they_were_in_a_batch_that_is_split(couple_channels: bool) -> None:
+    """And so they are in gradients, many at once."""
+    module, x = wp.DropBlock2d(0.3, 2, couple_channels=couple_channels), torch.ones(6, 3, 5, 5, requires_grad=True)
+    whole = run(module, x)
+    with wp.keyed(0, row=2):
+        part = module(x[2:])
+    assert torch.equal(part == 0, whole[2:] == 0)
+    (one,) = torch.autograd.grad(part, x, torch.ones_like(part), retain_graph=True)
+    (two,) = torch.autograd.grad(part, x, torch.ones(2, *part.shape), is_grads_batched=True)
+    assert torch.equal(one[2:] == 0, part == 0)
+    assert torch.equal(two == 0, torch.stack([one, one]) == 0)
+
+
 def test_token_dropout_keeps_a_fixed_number_in_order() -> None:
     x = torch.arange(200.0).reshape(2, 100, 1)
     y = run(wp.TokenDropout(0.3, prefix=2), x)

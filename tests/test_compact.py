@@ -191,6 +191,19 @@ def tied() -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(4, 2))
 
 
+class Twice(nn.Module):
+    """A layer that is called on its own output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(self.first(self.first(x)))
+        return out
+
+
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -226,6 +239,13 @@ def test_what_can_be_followed_within_what_cannot_is_done() -> None:
         ),
         (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), (3, 4), {"2": [1]}, "output is the model's"),
         (nn.Sequential(*[nn.Linear(4, 4)] * 2, nn.Linear(4, 2)), (3, 4), {"0": [1]}, "more than once|tied"),
+        (Twice(), (3, 4), {"first": [1]}, "'first' stay: it is used more than once"),
+        (
+            nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 2)),
+            (3, 4),
+            {"0": [1]},
+            r"BatchNorm1d\), which cannot",
+        ),
         (tied(), (3, 4), {"0": [1]}, r"stay: \d is tied"),
         (Viewing("fixed"), (3, 2, 14, 14), {"second": [1]}, r"'second' stay: it goes into view"),
         (Viewing("channels"), (3, 2, 14, 14), {"second": [1]}, "'second' stay: its output is used in several places"),
@@ -324,6 +344,24 @@ def test_attention_loses_idle_heads(options: dict[str, Any], how: str) -> None:
     torch.testing.assert_close(small(q[0], k[0], v[0])[0], attention(q[0], k[0], v[0])[0], rtol=1e-5, atol=1e-6)
     assert small(q, k, v)[1].shape == (3, 3, 3)
     assert small(q, k, v, average_attn_weights=False)[1].shape == (3, 3, 3, 3)
+
+
+def test_one_channel_and_one_head_stay() -> None:
+    model = zero_rows(filled(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))), {"0": [0, 1, 2]})
+    with pytest.warns(UserWarning, match="one channel has to stay"):
+        small = compact(model)
+    assert weight(small, "0").shape == (1, 4)
+    x = normal((3, 4), Key(9))
+    torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-6)
+    attention = nn.MultiheadAttention(8, 4)
+    filled(attention)
+    with torch.no_grad():
+        attention.in_proj_weight[16:] = 0
+    with pytest.warns(UserWarning, match="one head has to stay"):
+        fewer = compact(nn.ModuleDict({"attention": attention})).get_submodule("attention")
+    assert fewer.num_heads == 1
+    q = normal((3, 2, 8), Key(9))
+    torch.testing.assert_close(fewer(q, q, q)[0], attention(q, q, q)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_transformer_layer_loses_heads_and_hidden_units() -> None:

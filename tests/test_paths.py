@@ -45,6 +45,7 @@ def test_the_path_of_the_lasso_is_scikit_learns_from_the_first_weight_on(bias: b
         found = fits.coefficients["weight"][i, 0].numpy()
         np.testing.assert_array_equal(found == 0, peer.coef_ == 0)
         np.testing.assert_allclose(found, peer.coef_, rtol=1e-5)
+        assert fits.zeros[i] == (peer.coef_ == 0).sum()
         if bias:
             assert float(fits.states[i]["bias"]) == pytest.approx(peer.intercept_, rel=1e-6)
     assert fits.zeros == sorted(fits.zeros, reverse=True)

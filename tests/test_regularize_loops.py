@@ -15,7 +15,7 @@ from sklearn.linear_model import Lasso, LogisticRegression, Ridge
 from torch import nn
 
 import wellposed as wp
-from penalty_tools import N, X, Y, linear, network, state, step
+from penalty_tools import N, X, Y, filled, linear, network, state, step
 from wellposed.penalties import (
     L1,
     L2,
@@ -28,6 +28,7 @@ from wellposed.penalties import (
     regularize,
     schedules,
 )
+from wellposed.penalties.steps import RootStep
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
@@ -283,6 +284,29 @@ def test_torchs_weight_decay_and_kerass_regularizer_in_our_convention() -> None:
         conventions.from_elastic_net(1.0, l1_ratio=1.5)
 
 
+def embedding_step(sparse: bool, mode: Any, scale: float = 1.0) -> tuple[torch.Tensor, Any]:
+    embedding = nn.Embedding(5, 3, sparse=sparse)
+    filled(embedding)
+    optimizer = SGD(embedding.parameters(), lr=0.1)
+    handle = regularize(optimizer, embedding, L2(0.5), mode=mode)
+    torch.autograd.backward(scale * embedding(torch.tensor([1, 3, 3])).square().sum())
+    optimizer.step()
+    return embedding.weight.detach(), handle
+
+
+@pytest.mark.parametrize("mode", ["decoupled", "proximal"])
+def test_sparse_gradients_do_what_dense_ones_do(mode: Any) -> None:
+    torch.testing.assert_close(embedding_step(True, mode)[0], embedding_step(False, mode)[0])
+    with pytest.warns(RuntimeWarning, match="'weight' h"):
+        _, handle = embedding_step(True, mode, scale=torch.nan)
+    assert handle.nan_steps() == {"weight": 1}
+
+
+def test_sparse_gradients_are_refused_where_they_would_have_to_be_added_to() -> None:
+    with pytest.raises(wp.WellposedError, match="sparse gradient"):
+        embedding_step(True, "gradient")
+
+
 def test_data_parallel_names_are_the_models() -> None:
     model = network()
     handle = regularize(SGD(model.parameters(), lr=0.1), nn.DataParallel(model), L1(0.1))
@@ -298,3 +322,5 @@ def test_narrow_second_moments_are_read_in_float32() -> None:
     optimizer.step()
     assert w.isfinite().all()
     assert w.detach().flatten()[:2].eq(0).all()
+    three = torch.tensor([3.0], dtype=dtype)
+    torch.testing.assert_close(RootStep(0.1, three, 1.0, 1e-8).tensor(), torch.tensor([0.1 / 3**0.5]))

@@ -18,8 +18,10 @@ from wellposed.penalties import (
     MCP,
     SCAD,
     AdaptiveL1,
+    ElasticNet,
     GroupLasso,
     GroupMCP,
+    Heads,
     LHalf,
     NuclearNorm,
     Penalty,
@@ -28,6 +30,7 @@ from wellposed.penalties import (
     constraints,
     regularize,
 )
+from wellposed.penalties.complexes import as_real
 from wellposed.random import Key, normal
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
@@ -97,6 +100,33 @@ def test_groups_count_alike_or_with_the_root_of_their_size() -> None:
         assert float(GroupMCP(0.5, 1e9, groups, root_size=True).value(w)) == pytest.approx(0.5 * root)
 
 
+def test_heads_are_blocks_of_every_stack() -> None:
+    w = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    for groups, at, wanted in (
+        (Heads(2, packed=2), w, 10**0.5 + 20**0.5),
+        (Heads(2), w, 5**0.5 + 25**0.5),
+        (Heads(4, dim=1), w.T, 10.0),
+    ):
+        assert float(GroupLasso(1.0, groups).value(at)) == pytest.approx(wanted)
+
+
+def test_labels_that_change_are_counted_again() -> None:
+    labels, w = torch.tensor([0, 0]), torch.tensor([3.0, 4.0])
+    assert float(GroupLasso(1.0, labels).value(w)) == 5
+    labels[1] = 1
+    assert float(GroupLasso(1.0, labels).value(w)) == 7
+
+
+@pytest.mark.parametrize("penalty", [L1(0.3), L2(0.2), ElasticNet(0.3, 0.2)], ids=["l1", "l2", "elastic-net"])
+def test_complex_weights_cost_the_same_as_pairs_of_real_ones(penalty: Penalty) -> None:
+    w = torch.complex(normal((2, 3), Key(1)), normal((2, 3), Key(2)))
+    pairs = as_real(penalty, w.ndim)
+    assert pairs is not None
+    torch.testing.assert_close(pairs.value(torch.view_as_real(w)), penalty.value(w))
+    moved = pairs.prox(torch.view_as_real(w), 0.5)
+    torch.testing.assert_close(moved, torch.view_as_real(penalty.prox(w, 0.5)))
+
+
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_adaptive_l1_is_the_lasso_of_rescaled_columns(power: float) -> None:
     pilot = torch.from_numpy(np.linalg.lstsq(X, Y)[0])
@@ -160,6 +190,10 @@ def test_constraints_hold_after_every_step(penalty: Penalty, holds: Any) -> None
         step(model, optimizer)
         assert all(holds(linear(model, k).weight.detach()) for k in (0, 3))
     assert handle.value() == 0
+
+
+def test_unit_norm_makes_equal_weights_of_a_group_of_zeros() -> None:
+    assert constraints.UnitNorm().prox(torch.zeros(2, 4), 1.0).equal(torch.full((2, 4), 0.5))
 
 
 def test_non_negative_least_squares_under_adam() -> None:

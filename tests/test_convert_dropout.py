@@ -83,6 +83,9 @@ class Own(nn.Dropout):
 def test_what_is_left_is_named_and_warned_of() -> None:
     hooked = nn.Dropout(0.5)
     hooked.register_forward_hook(lambda *_: None)
+    before, after = nn.Dropout(0.5), nn.Dropout(0.5)
+    before.register_forward_pre_hook(lambda *_: None)
+    after.register_full_backward_hook(lambda *_: None)
     model = nn.ModuleDict(
         {
             "functional": Functional(),
@@ -90,13 +93,15 @@ def test_what_is_left_is_named_and_warned_of() -> None:
             "quiet": nn.MultiheadAttention(4, 2),
             "lstm": nn.LSTM(3, 3, 2, dropout=0.2),
             "hooked": hooked,
+            "hooked before": before,
+            "hooked after": after,
             "fine": nn.Dropout(0.1),
         }
     )
     with pytest.warns(UserWarning, match="left dropout as it is"):
         wp.convert_dropout(model)
     left = wp.dropout_conversion(model).left
-    assert sorted(left) == ["attention", "functional", "hooked", "lstm"]
+    assert sorted(left) == ["attention", "functional", "hooked", "hooked after", "hooked before", "lstm"]
     assert "nn.functional.dropout (line" in left["functional"]
     assert "scaled_dot_product_attention" in left["functional"]
     assert isinstance(model["fine"], wp.Dropout)

@@ -237,7 +237,7 @@ class Shared(nn.Module):
 
 
 def shared(run: Run) -> tuple[Tensor, Tensor]:
-    x = torch.ones(64, requires_grad=True)
+    x = torch.ones(4096, requires_grad=True)
     with wp.keyed(0):
         y = Shared(run)(x)
         y.sum().backward(retain_graph=True)

@@ -441,4 +441,6 @@ def test_concrete_dropout_gradcheck() -> None:
     x = wp.random.normal((3, 4), wp.Key(0), dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, logit: run(layer, x), (x, layer.logit))
     weight = torch.ones(2, 4, dtype=torch.float64)
+    penalty = layer.penalty(weight, weight_decay=0.1, entropy=0.0)
+    assert torch.allclose(penalty, 0.1 * weight.square().sum() / (1 - layer.p))
     assert torch.autograd.gradcheck(lambda logit: layer.penalty(weight, weight_decay=0.1, entropy=0.2), layer.logit)

@@ -4,12 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from wellposed.dropouts import thinning
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.operator import check_probability, part_of_batch, thin_any
-from wellposed.dropouts.scope import current_scope
 from wellposed.dropouts.streams import Stochastic, own_key
 from wellposed.dropouts.thinning import is_plain, mask_of, rates_of, thin
 
@@ -23,7 +21,7 @@ class Thinning(Stochastic):
 
     _p: float
     _rate: Tensor
-    _rates: tuple[int, float]
+    _rates: Any
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -38,14 +36,17 @@ class Thinning(Stochastic):
     def p(self, p: float) -> None:
         check_probability(type(self).__name__, p)
         self._p = float(p)
-        self._rates = rates_of(self._p)
+        self._rates = self._rates_of(self._p)
         self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
+
+    def _rates_of(self, p: float) -> tuple[float, ...]:
+        """The numbers that kernels take for p."""
+        return rates_of(p)
 
     def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0) -> Tensor:
         """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
-        if not is_compiling() and self._p > 0.0 and not self._was_keyed and current_scope() is None:
-            tensor, memory = own_key.source
-            thinned = thinning.thin_plain(x, (self._p, dims, None, (tensor, memory, 0, *self._rates)))
+        if self.draws_freely() and self._p > 0.0:
+            thinned = thinning.thin_plain(x, (self._p, dims, None, (*own_key.source, 0, *self._rates)))
             if thinned is not None:
                 return thinned
         check_input(type(self).__name__, x)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from wellposed.dropouts import kernels
-from wellposed.dropouts.thinning import Words
-from wellposed.random import pool
 from wellposed.random.draw import CODES
+from wellposed.random.kernels import shares
+from wellposed.random.kernels.plain_thin import thinner
 from wellposed.random.memory import on_large_pages
 
 
@@ -35,16 +35,13 @@ def clear_blocks(
     result = on_large_pages(torch.empty_like(x))
     before = (x.data_ptr(), result.data_ptr(), painted.data_ptr(), CODES[x.dtype])
     scale = painted.numel() / max(1, painted.numel() - dropped)
-    _split(kernels.clear_painted, maps, x.numel(), before, (size, shared, scale))
+    shares.split(kernels.clear_painted, maps, before, (size, shared, scale), size)
     return result
 
 
-def thin_to_floor(x: Tensor, inner: int, words: Words, shift: float, floor: float) -> Tensor:
-    """A contiguous ``x`` times the scale plus the shift, or the floor where a word says, which ``inner`` share."""
-    result = on_large_pages(torch.empty_like(x))
-    before, after = (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), (inner, *words, shift, floor)
-    _split(kernels.thin_to_floor, x.numel(), x.numel(), before, after)
-    return result
+def floor_thinner(apply: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
+    """``thinner`` for masks of two words more: what is kept is scaled and shifted, and the rest set to a floor."""
+    return thinner(apply, (kernels.thin_to_floor, kernels.thin_to_floor))
 
 
 def kept_tokens(rows: int, prefix: int, count: int, kept: int, start: int, key: tuple[int, int], call: int) -> Tensor:
@@ -56,21 +53,3 @@ def kept_tokens(rows: int, prefix: int, count: int, kept: int, start: int, key: 
 
 def _three(sides: Sequence[int]) -> tuple[int, ...]:
     return (1,) * (3 - len(sides)) + tuple(sides)
-
-
-def _split(
-    work: Callable[..., object], count: int, elements: int, before: tuple[int, ...], after: tuple[float, ...]
-) -> None:
-    """Run ``work(*before, first, last, *after)`` over ``range(count)``, on the threads that so many elements need."""
-    threads = pool.threads_for(elements)
-    if threads == 1:
-        work(*before, 0, count, *after)
-        return
-    step = -(-count // (4 * threads))
-    shares = iter(range(0, count, step))
-
-    def take() -> None:
-        for first in shares:  # a range's iterator gives each share to one thread
-            work(*before, first, min(first + step, count), *after)
-
-    pool.run_python(take, threads)

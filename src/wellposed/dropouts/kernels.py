@@ -5,6 +5,7 @@
 import numpy as np
 from numba import carray, float32, float64, int64, uint8, uint16, uint32, uint64
 
+from wellposed.random.kernels import shares
 from wellposed.random.kernels.dtypes import (
     BFLOAT16,
     FLOAT32,
@@ -167,3 +168,23 @@ def thin_to_floor(source, address, code, first, last, inner, k0, k1, call, thres
                             value = from_float16(bits[i]) * a + b
                             half[i] = to_float16(c if dropped else value)
             first += length
+
+
+def _clear_painted(block):
+    n, scale = carray(pointer(block), 10, int64), carray(pointer(block), 10, float64)[9]
+    first, last = shares.take(block)
+    while first < last:
+        clear_painted(n[3], n[4], n[5], n[6], first, last, n[7], n[8], scale)
+        first, last = shares.take(block)
+
+
+def _thin_to_floor(block):
+    n, x = carray(pointer(block), 16, int64), carray(pointer(block), 16, float64)
+    first, last = shares.take(block)
+    while first < last:
+        inner = max(n[6], 1)
+        thin_to_floor(n[3], n[4], n[5], first, last, inner, n[9], n[10], n[11], n[12], x[13], x[14], x[15])
+        first, last = shares.take(block)
+
+
+shares.BODIES |= {clear_painted: _clear_painted, thin_to_floor: _thin_to_floor}

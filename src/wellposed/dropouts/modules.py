@@ -1,6 +1,7 @@
 """Dropout of elements and of channels, and its self-normalising kin: thin shells over the one primitive."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,12 +9,13 @@ from torch import Tensor
 
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.operator import part_of_batch
+from wellposed.dropouts.streams import own_key
 from wellposed.dropouts.thinning import (
-    Mask,
     compute,
     is_plain_on_cpu,
     mask_of,
     quick_apply,
+    rates_of,
     thin,
     thin_by_operator,
 )
@@ -171,39 +173,51 @@ class AlphaDropout(Thinning):
         """Drop elements of ``x``; outside training, return ``x`` itself."""
         return self._thin_to_floor(x, None) if self.training else x
 
+    def _rates_of(self, p: float) -> tuple[float, ...]:
+        """The threshold, the scale and the shift of what is kept, and what the rest is set to."""
+        if p in (0.0, 1.0):
+            return rates_of(p)
+        gain = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
+        floor = gain * (1 - p) * _SELU_FLOOR
+        return rates_of(p)[0], gain, floor - gain * _SELU_FLOOR, floor
+
     def _thin_to_floor(self, x: Tensor, dims: tuple[int, ...] | None) -> Tensor:
         p = self._p
         if p in (0.0, 1.0):
             return self.thin(x, dims)
-        gain = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
+        threshold, gain, shift, floor = self._rates
+        if self.draws_freely():
+            thinned = _thin_plain(x, (p, dims, None, (*own_key.source, 0, *self._rates)))
+            if thinned is not None:
+                return thinned
         if is_plain_on_cpu(x):
             key, call, row = self.next_name()
-            mask = mask_of(p, key, call, dims, part_of_batch(x, row))
-            return _apply_floor(x, mask, gain)
+            _, _, box, (low, high, signed, _, _) = mask_of(p, key, call, dims, part_of_batch(x, row))
+            mask = p, dims, box, (low, high, signed, threshold, gain, shift, floor)
+            thinned = None if box is not None else _thin_plain(x, mask)
+            return _apply_floor(x, (mask, None)) if thinned is None else thinned
         exact = torch.promote_types(x.dtype, torch.float32)
         thinned = self.thin(x.to(exact) - _SELU_FLOOR, dims)
-        return (thinned * (gain * (1 - p)) + gain * (1 - p) * _SELU_FLOOR).to(x.dtype)
+        result: Tensor = (thinned * (gain * (1 - p)) + floor).to(x.dtype)
+        return result
 
 
 class _ToFloor(torch.autograd.Function):
     """The same in one pass; its derivative thins with the gain for a scale."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Mask, gain: float) -> Tensor:
-        p, dims, box, (low, high, call, threshold, _) = mask
-        words = (low, high, call, threshold, gain)
-        ctx.mask, ctx.ratio = (p, dims, box, words), gain * (1 - p)
-        floor = ctx.ratio * _SELU_FLOOR
-        if box is None and threshold < 2**32 and x.is_contiguous():
-            inner = 1 if dims is None else math.prod(x.shape[len(dims) :])
-            return _thin_to_floor(x, inner, words, floor - gain * _SELU_FLOOR, floor)
+    def forward(ctx: Any, x: Tensor, done: tuple[Any, Tensor | None]) -> Tensor:
+        (p, dims, box, words), thinned = done
+        ctx.mask, ctx.ratio = (p, dims, box, words[:5]), words[4] * (1 - p)
+        if thinned is not None:
+            return thinned
         exact = torch.promote_types(x.dtype, torch.float32)
-        y: Tensor = (compute(x.to(exact) - _SELU_FLOOR, ctx.mask) + floor).to(x.dtype)
+        y: Tensor = (compute(x.to(exact) - _SELU_FLOOR, ctx.mask) + words[6]).to(x.dtype)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _ToFloor.jvp(ctx, grad), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _ToFloor.jvp(ctx, grad), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
@@ -216,12 +230,18 @@ class _ToFloor(torch.autograd.Function):
 _apply_floor = quick_apply(_ToFloor)
 
 
-def _thin_to_floor(*arguments: Any) -> Tensor:
-    """Stands in for the kernel until its first use, since Numba takes long to import."""
-    global _thin_to_floor
-    from wellposed.dropouts.cpu import thin_to_floor as _thin_to_floor
+def _first_thin_plain(x: Tensor, mask: Any) -> Tensor | None:
+    """Stands in for the builtin until its first use, since Numba takes long to import."""
+    global _thin_plain
+    if not x.is_cpu:
+        return None
+    from wellposed.dropouts.cpu import floor_thinner
 
-    return _thin_to_floor(*arguments)
+    _thin_plain = floor_thinner(_apply_floor)
+    return _thin_plain(x, mask)
+
+
+_thin_plain: Callable[[Tensor, Any], Tensor | None] = _first_thin_plain
 
 
 class FeatureAlphaDropout(AlphaDropout):

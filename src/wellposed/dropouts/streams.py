@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from wellposed.dropouts.scope import current_scope
 from wellposed.errors import WellposedError
@@ -50,10 +51,14 @@ class Stochastic(nn.Module):
         self._was_keyed = True
         return *scope.next_stream(self, self.stream), scope.row
 
+    def draws_freely(self) -> bool:
+        """Whether the next key is torch's generator's to draw, here and now, and a builtin may do it."""
+        return not is_compiling() and not self._was_keyed and current_scope() is None
+
     def next_words(self, x: Tensor) -> Tensor:
         """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
         words: Tensor
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             scope = current_scope()
             if scope is not None and scope.shift is not None:
                 words = torch.ops.wellposed.stream(self._number, self._number)

@@ -38,7 +38,7 @@ _call = types.ExternalFunction("PyObject_Vectorcall", int64(int64, int64, int64,
 new_tuple = types.ExternalFunction("PyTuple_New", int64(int64))
 new_int = types.ExternalFunction("PyLong_FromLongLong", int64(int64))
 set_item = types.ExternalFunction("PyTuple_SetItem", int32(int64, int64, int64))  # keeps what it is given
-_tuple_size = types.ExternalFunction("PyTuple_Size", int64(int64))
+tuple_size = types.ExternalFunction("PyTuple_Size", int64(int64))
 _list_item = types.ExternalFunction("PyList_GetItem", int64(int64, int64))  # not retained
 _set_list_item = types.ExternalFunction("PyList_SetItem", int32(int64, int64, int64))  # keeps what it is given
 _variable = types.ExternalFunction("PyContextVar_Get", int32(int64, int64, int64))
@@ -178,13 +178,13 @@ def describe(tensor, cdata, slot):
 @register_jitable(forceinline=True)
 def inner_size(dims, slot):
     """How many elements a described tensor has for each index of its leading ``dims``; -1 if they do not lead."""
-    for i in range(_tuple_size(dims)):
+    for i in range(tuple_size(dims)):
         if to_int(item(dims, i)) != i:
             return -1
     inner = 1
     if _get_rank(slot, slot + 8 * LAYOUT) != 0 or _get_sizes(slot, slot + 8 * DEVICE) != 0:
         return -1
-    for i in range(_tuple_size(dims), load(slot, LAYOUT)):
+    for i in range(tuple_size(dims), load(slot, LAYOUT)):
         inner *= load(load(slot, DEVICE), i)
     return inner
 

@@ -36,6 +36,7 @@ from wellposed.random.kernels.builtin import (
     store,
     to_float,
     to_int,
+    tuple_size,
 )
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
@@ -116,11 +117,12 @@ def _write_key(context, block, slot, words):
 @register_jitable
 def _drawn_mask(mask, block):
     """A mask with the key that was drawn for it."""
-    words, drawn = new_tuple(5), new_tuple(4)
+    given = item(mask, 3)
+    words, drawn = new_tuple(tuple_size(given)), new_tuple(4)
     set_item(words, 0, new_int(load(block, 9)))
     set_item(words, 1, new_int(load(block, 10)))
-    for i in range(2, 5):
-        set_item(words, i, retained(item(item(mask, 3), i)))
+    for i in range(2, tuple_size(given)):
+        set_item(words, i, retained(item(given, i)))
     for i in range(3):
         set_item(drawn, i, retained(item(mask, i)))
     set_item(drawn, 3, words)
@@ -160,7 +162,8 @@ def _thin_plain(context, x, mask):
     store(block, 8, 0)
     store(block, 11, to_int(item(words, 2)))
     store(block, 12, threshold)
-    store(block, 13, int64_bits(to_float(item(words, 4))))
+    for i in range(4, tuple_size(words)):
+        store(block, 9 + i, int64_bits(to_float(item(words, i))))
     kernel = call(item(context, _GROUPS if inner > 1 else _ELEMENTS), new, 0)
     if kernel == 0 or not _write_key(context, block, new, words):
         release(result)
@@ -203,23 +206,28 @@ def _backward(context, arguments, _count):
     return gradients
 
 
-def thinner(apply: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
+Kernels = tuple[Callable[..., object], Callable[..., object]]
+_KERNELS = engine.thin, engine.thin_groups
+
+
+def thinner(apply: Callable[..., Tensor], kernels: Kernels = _KERNELS) -> Callable[..., Tensor | None]:
     """A builtin of (x, mask): a thinned copy of a plain tensor; ``None``, and nothing done, for any other.
 
     A mask is a p, the dimensions that it varies over or ``None``, the whole or ``None``, and the words: the key's two,
-    the call, the threshold and the scale. For the key may stand an int64 tensor of one number and the address of its
-    memory: a key is drawn into it then. What autograd is to know is told by ``apply(x, (mask, result))``.
+    the call, the threshold, the scale, and what else the kernels take. For the key may stand an int64 tensor of one
+    number and the address of its memory: a key is drawn into it then. What autograd is to know is told by
+    ``apply(x, (mask, result))``. The second of the kernels serves elements that share words.
     """
-    return builtin(_thin, _context(apply), otherwise=None)
+    return builtin(_thin, _context(apply, kernels), otherwise=None)
 
 
 def backward(apply: Callable[..., Tensor], general: Callable[..., Any]) -> Any:
     """A builtin method of the graph's nodes: the gradient's thinned copy; what ``general`` makes of one not plain."""
     own = ("mask", general, torch._C._functorch.is_legacy_batchedtensor)
-    return builtin_method(_backward, (*_context(apply), *own), otherwise=general)
+    return builtin_method(_backward, (*_context(apply, _KERNELS), *own), otherwise=general)
 
 
-def _context(apply: Callable[..., Tensor]) -> tuple[object, ...]:
+def _context(apply: Callable[..., Tensor], kernels: Kernels) -> tuple[object, ...]:
     # A kernel's address when it is first needed, since it takes long to compile.
-    kernels = (functools.cache(functools.partial(address_of, work)) for work in (engine.thin, engine.thin_groups))
-    return *PLAIN, *_VALUES, *_WATCHERS, *_GRADIENTS, *_ACTS, *kernels, apply
+    addresses = (functools.cache(functools.partial(address_of, work)) for work in kernels)
+    return *PLAIN, *_VALUES, *_WATCHERS, *_GRADIENTS, *_ACTS, *addresses, apply

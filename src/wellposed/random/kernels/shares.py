@@ -4,10 +4,11 @@ Threads that others hold up take fewer shares then. Taking one is an atomic addi
 """
 
 import functools
+import struct
+from array import array
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba import carray, float64, int64
 
 from wellposed.random import pool
@@ -19,17 +20,25 @@ _GRAIN = 64  # shares start on a multiple of it, so that no two threads write to
 _HEAD = 3  # the numbers that a block begins with, before the kernel's arguments
 
 
-def split(work: Callable[..., object], count: int, before: tuple[int, ...], after: tuple[float, ...]) -> None:
+def split(
+    work: Callable[..., object], count: int, before: tuple[int, ...], after: tuple[float, ...], size: int = 1
+) -> None:
     """Run the kernel ``work(*before, first, last, *after)`` over ``range(count)``, on as many threads as are worth it.
 
-    All arguments are integers, but for a float at the end where the kernel takes one.
+    ``size`` is how many elements each of ``count`` stands for.
     """
-    threads = pool.threads_for(count)
-    share = max(pool.SMALLEST_SHARE, -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN)
-    block = np.array((0, count, share, *before, *(int(number) for number in after)), np.int64)
-    if isinstance(after[-1], float):
-        block.view(np.float64)[-1] = after[-1]
-    pool.run(_body(work), block.ctypes.data, threads)
+    threads = pool.threads_for(count * size)
+    share = max(-(-pool.SMALLEST_SHARE // size), -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN)
+    block = array("q", (0, count, share, *before, *map(_bits, after)))
+    pool.run(_body(work), block.buffer_info()[0], threads)
+
+
+def _bits(number: float) -> int:
+    """The int64 in which a block holds a number: an int itself, or the bits of a float64."""
+    return number if type(number) is int else _FLOAT_BITS.unpack(_FLOAT.pack(number))[0]
+
+
+_FLOAT, _FLOAT_BITS = struct.Struct("d"), struct.Struct("q")
 
 
 @functools.cache
@@ -39,7 +48,7 @@ def address_of(work: Callable[..., object]) -> int:
     The block holds the next element to take, the number of elements, the elements a share, and the kernel's arguments
     but for ``first`` and ``last``.
     """
-    return c_function(_BODIES[work])
+    return c_function(BODIES[work])
 
 
 @functools.cache
@@ -48,7 +57,7 @@ def _body(work: Callable[..., object]) -> Any:
 
 
 @kernel
-def _take(block):
+def take(block):
     """The next share: its first element and the one after its last, both the same when none is left."""
     numbers = carray(pointer(block), _HEAD, int64)
     first = min(fetch_add(block, numbers[2]), numbers[1])
@@ -57,37 +66,38 @@ def _take(block):
 
 def _fill(block):
     n = carray(pointer(block), 14, int64)
-    first, last = _take(block)
+    first, last = take(block)
     while first < last:
         engine.fill(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13])
-        first, last = _take(block)
+        first, last = take(block)
 
 
 def _fill_double(block):
     n = carray(pointer(block), 14, int64)
-    first, last = _take(block)
+    first, last = take(block)
     while first < last:
         engine.fill_double(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13])
-        first, last = _take(block)
+        first, last = take(block)
 
 
 def _thin(block):
     n, scale = carray(pointer(block), 14, int64), carray(pointer(block), 14, float64)[13]
-    first, last = _take(block)
+    first, last = take(block)
     while first < last:
         engine.thin(n[3], n[4], n[5], first, last, n[6], n[7], n[8], n[9], n[10], n[11], n[12], scale)
-        first, last = _take(block)
+        first, last = take(block)
 
 
 def _thin_groups(block):
     n, scale = carray(pointer(block), 14, int64), carray(pointer(block), 14, float64)[13]
-    first, last = _take(block)
+    first, last = take(block)
     while first < last:
         engine.thin_groups(n[3], n[4], n[5], first, last, n[6], n[9], n[10], n[11], n[12], scale)
-        first, last = _take(block)
+        first, last = take(block)
 
 
-_BODIES = {
+# The C function of each kernel. A package that has kernels of its own adds theirs.
+BODIES: dict[Callable[..., object], Callable[[int], None]] = {
     engine.fill: _fill,
     engine.fill_double: _fill_double,
     engine.thin: _thin,

@@ -3,6 +3,9 @@
 A fake tensor has no values, so whatever would read one on the host raises.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import pytest
 import torch
 from torch import Tensor
@@ -54,3 +57,16 @@ def test_compilers_leave_operators_that_the_host_takes_part_in_out_of_cuda_graph
     graph = torch.fx.Graph()
     assert is_cudagraph_unsafe_fx_node(graph.call_function(getattr(torch.ops.wellposed, name).default))
     assert not is_cudagraph_unsafe_fx_node(graph.call_function(torch.ops.aten.sin.default))
+
+
+@pytest.mark.parametrize("block", [nullcontext, lambda: wp.keyed(0)], ids=["default", "keyed"])
+def test_a_cuda_graph_that_is_captured_by_hand_is_refused(
+    block: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.ones(3, dtype=torch.float64, device="meta")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for capturing in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda capturing=capturing: capturing)
+        refused = pytest.raises(wp.WellposedError, match="captured in a CUDA graph") if capturing else nullcontext()
+        with block(), refused:
+            wp.Dropout(0.5)(x)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from wellposed.dropouts.thinning import Mask, compute, is_plain, mask_of, thin
 from wellposed.errors import WellposedError
@@ -46,9 +47,18 @@ def thin_any(
 
 
 def _apply(x: Tensor, *name: Any) -> Tensor:
-    if torch._C._are_functorch_transforms_active():
-        return _Transformed.apply(x, *name)  # type: ignore[no-any-return, no-untyped-call]
-    return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
+    if not torch._C._are_functorch_transforms_active():
+        return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
+    if is_compiling():
+        return _times_mask(x, *name)
+    return _Transformed.apply(x, *name)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _times_mask(x: Tensor, *name: Any) -> Tensor:
+    """The same by torch's operators and a mask that needs no derivative: what compilers trace under functorch."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    mask = torch.ops.wellposed.dropout(torch.ones_like(x, dtype=exact), *name)
+    return torch.where(mask == 0, 0.0, x.to(exact) * mask).to(x.dtype)
 
 
 @torch.library.impl(_library, "dropout", "CompositeExplicitAutograd")

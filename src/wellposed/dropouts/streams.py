@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.compiler import is_compiling
 
 from wellposed.dropouts.scope import current_scope
@@ -43,6 +44,12 @@ class Stochastic(nn.Module):
 
     def next_name(self) -> tuple[tuple[int, int], int, int]:
         """The key's words, the call number, and the row at which the input stands in the whole batch."""
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            raise WellposedError(
+                f"{self} is being captured in a CUDA graph, which would repeat the mask of this call whenever it is "
+                'replayed; capture by torch.compile(mode="reduce-overhead"), which leaves dropout out of the graph, or '
+                "use wellposed.dropout with a key if one mask is what you want"
+            )
         scope = current_scope()
         if scope is None:
             if self._was_keyed:
@@ -61,10 +68,7 @@ class Stochastic(nn.Module):
         if not is_compiling():
             scope = current_scope()
             if scope is not None and scope.shift is not None:
-                words = torch.ops.wellposed.stream(self._number, self._number)
-                return words + scope.shift
-            if torch._C._are_functorch_transforms_active():
-                x = _of_every_batch(x)
+                return _as_tensor(*self.next_name()) + scope.shift
         words = torch.ops.wellposed.stream(x, self._number)
         return words
 
@@ -89,21 +93,6 @@ class Stochastic(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._enlist()
-
-
-def _of_every_batch(x: Tensor) -> Tensor:
-    """A tensor that each vmap around sees as batched, if any is: what is not, such as a weight, draws once for all."""
-    vmaps = [
-        interpreter
-        for interpreter in torch._C._functorch.get_interpreter_stack() or ()
-        if interpreter.key() == torch._C._functorch.TransformType.Vmap
-    ]
-    if not vmaps:
-        return x
-    batched = torch.empty([torch._C._functorch.CVmapInterpreterPtr(vmap).batchSize() for vmap in vmaps], device="cpu")
-    for vmap in vmaps:
-        batched = torch._C._functorch._add_batch_dim(batched, 0, vmap.level())
-    return batched
 
 
 _numbers = itertools.count()
@@ -135,21 +124,24 @@ class _OwnKey(threading.local):
 own_key = _OwnKey()
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
-    "stream(Tensor x, Tensor module) -> Tensor",
+    "stream(Tensor x, Tensor module, int place=0) -> Tensor",
     tags=(torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag),
 )
 
 
 @torch.library.impl(_library, "stream", "CompositeExplicitAutograd")
-def _stream(x: Tensor, module: Tensor) -> Tensor:
+def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
     owner = _modules[int(module.item())]
     if torch._C._current_graph_task_id() != -1 and current_scope() is None and not _generator_is_restored():
         raise WellposedError(
             f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
             "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
         )
-    (low, high), call, row = owner.next_name()
-    numbers = [low | high << 32, call, row]
+    return _as_tensor(*owner.next_name())
+
+
+def _as_tensor(key: tuple[int, int], call: int, row: int) -> Tensor:
+    numbers = [key[0] | key[1] << 32, call, row]
     return torch.tensor([n - (n >> 63 << 64) for n in numbers], dtype=torch.int64, device="cpu")
 
 
@@ -165,7 +157,7 @@ _RESTORERS = tuple(os.path.join("torch", *path) for path in (("utils", "checkpoi
 
 
 @torch.library.register_fake("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]
-def _fake(x: Tensor, module: Tensor) -> Tensor:
+def _fake(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
     _save_always()
     return torch.empty(3, dtype=torch.int64, device="cpu")
 
@@ -180,7 +172,8 @@ def _save_always() -> None:
     from torch.utils.checkpoint import CheckpointPolicy
 
     def trace(mode: Any, operator: Any, types: Any, arguments: Any, options: Any) -> Any:
-        words = mode.__torch_dispatch__(operator, types, arguments, options or {})
+        place = len(mode.tracer.graph.nodes)
+        words = mode.__torch_dispatch__(operator, types, (*arguments[:2], place), options or {})
         for node in reversed(mode.tracer.graph.nodes):
             if node.target is operator:
                 node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
@@ -190,13 +183,19 @@ def _save_always() -> None:
     torch.library.register_torch_dispatch("wellposed::stream", ProxyTorchDispatchMode, trace, lib=_library)
 
 
-@torch.library.register_vmap("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]
-def _vmap(info: Any, in_dims: tuple[int | None, int | None], x: Tensor, module: Tensor) -> tuple[Tensor, int | None]:
-    if info.randomness == "error":
+@torch.library.impl(_library, "stream", "FuncTorchVmapMode")
+def _vmap(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
+    """Draw as the innermost vmap asks, whether or not it has batched what the mask is for: a weight is not."""
+    vmap: Any = retrieve_current_functorch_interpreter()
+    randomness = vmap.randomness()
+    if randomness == "error":
         raise RuntimeError(
             "vmap: dropout draws a random number, which vmap's randomness='error' forbids; "
             "pass randomness='different' or 'same' to vmap, or use wellposed.dropout with a key"
         )
-    if info.randomness == "same":
-        return torch.ops.wellposed.stream(x, module), None
-    return torch.stack([torch.ops.wellposed.stream(x, module) for _ in range(info.batch_size)]), 0
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)):
+        if randomness == "same":
+            return torch.ops.wellposed.stream(module, module)  # type: ignore[no-any-return]
+        words = [torch.ops.wellposed.stream(module, module) for _ in range(vmap.batch_size())]
+        batched: Tensor = torch._C._functorch._add_batch_dim(torch.stack(words), 0, vmap.level())
+        return batched

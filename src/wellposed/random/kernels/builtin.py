@@ -85,13 +85,15 @@ def _is_available() -> bool:
     if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
         return False
     tensor = torch.empty(3, 4116, dtype=torch.float64, device="cpu")
-    for field, expected in zip(_FIELDS, (None, None, 1, None, tensor.numel(), tensor.data_ptr(), 2, None), strict=True):
-        function = libtorch.c_function(f"aoti_torch_{field}")
-        if function is None:
-            return False
+    expected = (None, None, 1, None, tensor.numel(), tensor.data_ptr(), 2, None)
+    functions = [libtorch.c_function(f"aoti_torch_{field}") for field in _FIELDS]
+    for function, value in zip(functions, expected, strict=True):
         handle, result = ctypes.c_void_p(tensor._cdata), ctypes.c_int64(0)
-        if function(ctypes.byref(handle), ctypes.byref(result)) != 0 or expected not in (None, result.value):
+        if function is None or function(ctypes.byref(handle), ctypes.byref(result)) != 0:
             return False
+        if value not in (None, result.value):
+            return False
+    for field, function in zip(_FIELDS, functions, strict=True):
         add_symbol(f"aoti_torch_{field}", ctypes.cast(function, ctypes.c_void_p).value)
     return True
 

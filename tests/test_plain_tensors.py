@@ -1,0 +1,241 @@
+"""The builtins that take plain tensors to the kernels: what they give, what they keep, and what they leave alone."""
+
+import contextlib
+import gc
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import wellposed as wp
+from draw_cases import CASES, FLOATS
+from wellposed.dropouts import thinning
+from wellposed.dropouts.thinning import mask_of
+from wellposed.random import libtorch
+from wellposed.random.kernels import builtin, plain_fill
+
+KEY = wp.Key(5)
+NUMBERS = (1, True, np.float64(1), np.float32(1), torch.tensor(1.0))
+SIZES = (0, 1, 3, 64, 2047, 65_535, 65_536, 70_001)
+
+
+def reference(draw: Callable[[], Tensor]) -> Tensor:
+    """What plain torch draws."""
+    with wp.random.backend("reference"):
+        return draw()
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_draws_that_take_turns_do_not_mix(dtype: torch.dtype) -> None:
+    """The builtin looks up the last draw's numbers without a call; each other one must not get them."""
+    cases = [case for case in CASES if dtype in case.dtypes]
+    expected = [reference(lambda case=case: case.draw(9, KEY, dtype)) for case in cases]  # type: ignore[misc]
+    for _ in range(2):
+        for case, values in zip(cases, expected, strict=True):
+            for _ in range(2):
+                assert torch.equal(case.fill_(torch.full((9,), math.nan, dtype=dtype), KEY), values)
+
+
+def test_dtypes_that_take_turns_do_not_mix() -> None:
+    for _ in range(3):
+        for dtype in FLOATS:
+            drawn = wp.random.normal_(torch.empty(5, dtype=dtype), KEY)
+            assert torch.equal(drawn, reference(lambda dtype=dtype: wp.random.normal(5, KEY, dtype=dtype)))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "number",
+    [1, True, np.float64(1), np.float32(1), torch.tensor(1.0)],
+    ids=["int", "bool", "float64", "float32", "tensor"],
+)
+def test_numbers_of_any_kind_give_the_same(size: int, number: Any) -> None:
+    assert torch.equal(wp.random.normal_(torch.empty(size), KEY, 0.0, number), wp.random.normal(size, KEY, 0.0, 1.0))
+
+
+def test_a_number_that_changes_is_read_anew() -> None:
+    std = torch.tensor(1.0)
+    first = wp.random.normal_(torch.empty(4), KEY, 0.0, std)  # type: ignore[arg-type]
+    std.fill_(3.0)
+    assert torch.allclose(wp.random.normal_(torch.empty(4), KEY, 0.0, std), 3 * first)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("call", [0, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
+def test_calls_of_every_size(call: int) -> None:
+    assert torch.equal(wp.random.bits(7, KEY, call=call), reference(lambda: wp.random.bits(7, KEY, call=call)))
+    x = torch.ones(7)
+    assert torch.equal(
+        wp.dropout(x, 0.5, key=KEY, call=call), reference(lambda: wp.dropout(x, 0.5, key=KEY, call=call))
+    )
+
+
+LEFT_ALONE: dict[str, Callable[[], Tensor]] = {
+    "strided": lambda: torch.zeros(8, 2)[:, 0],
+    "transposed": lambda: torch.zeros(3, 4).t(),
+    "meta": lambda: torch.zeros(3, device="meta"),
+    "integer": lambda: torch.zeros(3, dtype=torch.int64),
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "compressed": lambda: torch.eye(3).to_sparse_csr(),
+    "mkldnn": lambda: torch.eye(3).to_mkldnn(),
+    "negated": lambda: torch._neg_view(torch.zeros(3)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_what_is_not_plain_is_left_alone(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    wp.dropout(torch.ones(1), 0.5, key=KEY)
+    x = LEFT_ALONE[name]()
+    assert thinning.thin_plain(x, mask_of(0.5, KEY.words, 0)) is None
+    if name != "negated":  # a fill writes what is read, whatever the sign in memory
+        filled: Any = plain_fill.fill(x, KEY, 0, wp.random.draw.uniform, 0.0, 1.0)
+        assert filled is False
+    assert capfd.readouterr() == ("", "")
+
+
+def test_watchers_are_seen() -> None:
+    """Modes, transforms and tracers get to see the operator."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    with Names():  # type: ignore[no-untyped-call]
+        wp.dropout(torch.ones(3), 0.5, key=KEY)
+    assert "wellposed.dropout.default" in names
+
+
+def test_batches_of_gradients_say_nothing_on_the_way(capfd: pytest.CaptureFixture[str]) -> None:
+    x = torch.ones(6, requires_grad=True)
+    y = wp.dropout(x, 0.5, key=KEY)
+    (rows,) = torch.autograd.grad(y, x, torch.eye(6), is_grads_batched=True)
+    assert torch.equal(rows.diagonal(), y)
+    assert capfd.readouterr() == ("", "")
+
+
+def refused(x: Tensor, low: float) -> None:
+    """A fill that raises."""
+    with contextlib.suppress(wp.WellposedError):
+        wp.random.uniform_(x, KEY, low, 0.5)
+        pytest.fail("not refused")
+
+
+WORK: dict[str, Callable[[], object]] = {
+    "fill": lambda: wp.random.uniform_(torch.empty(3), KEY),
+    "fill, turns": lambda: [case.fill_(torch.empty(3), KEY) for case in CASES if torch.float32 in case.dtypes],
+    "fill, large": lambda: wp.random.uniform_(torch.empty(70_000), KEY),
+    "refused numbers": lambda: refused(torch.empty(3), 1.0),
+    "refused dtype": lambda: refused(torch.ones(3, dtype=torch.int64), 0.0),
+    "thin": lambda: wp.dropout(torch.ones(3), 0.5, key=KEY),
+    "thin groups": lambda: wp.dropout(torch.ones(3, 2), 0.5, key=KEY, dims=0),
+    "module": lambda: wp.Dropout(0.5)(torch.ones(3)),
+    "gradient": lambda: wp.Dropout(0.5)(torch.ones(3, requires_grad=True)).sum().backward(),
+    "strided gradient": lambda: wp.dropout(torch.ones(3, 2, requires_grad=True), 0.5, key=KEY).t()[:2].sum().backward(),
+    "to a floor": lambda: wp.AlphaDropout(0.5)(torch.ones(3, requires_grad=True)).sum().backward(),
+    "left alone": lambda: wp.dropout(torch.ones(3, 2).t(), 0.5, key=KEY),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_nothing_is_kept(name: str) -> None:
+    """After 2000 calls hardly more memory is in use than before; an object kept a call would be 2000 blocks."""
+    work = WORK[name]
+    for _ in range(500):
+        work()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(2000):
+        work()
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 1000
+
+
+def test_references_are_counted() -> None:
+    key, x, draw = wp.Key(9), torch.empty(4), 0.25
+    words, numbers = key.words, (None, False, True, 0, 1, draw)
+
+    def counts() -> list[int]:
+        return [
+            sys.getrefcount(thing) for thing in (key, x, words, torch.float32, wp.random.draw.uniform, torch.Tensor)
+        ]
+
+    wp.random.uniform_(x, key, 0.0, draw)
+    before, shared = counts(), [sys.getrefcount(number) for number in numbers]
+    for _ in range(1000):
+        wp.random.uniform_(x, key, 0.0, draw)
+        wp.dropout(x, 0.5, key=key)
+    assert max(abs(new - old) for new, old in zip(counts(), before, strict=True)) <= 1
+    after = [sys.getrefcount(number) for number in numbers]
+    assert max(abs(new - old) for new, old in zip(after, shared, strict=True)) < 100
+
+
+def test_threads_that_draw_differently_at_once() -> None:
+    """Each thread has its own sizes, draws and masks, among them ones that work without the interpreter."""
+
+    def work(seed: int) -> bool:
+        key, generator = wp.Key(seed), np.random.default_rng(seed)
+        case = CASES[seed % 4]
+        for _ in range(60):
+            size = int(generator.choice(SIZES))
+            drawn = case.fill_(torch.empty(size), key)
+            if not torch.equal(drawn[:100], whole[seed][: min(size, 100)]):
+                return False
+            x = torch.ones(size, requires_grad=True)
+            y = wp.dropout(x, 0.5, key=key)
+            y.backward(torch.ones_like(y))
+            if not torch.equal(torch.as_tensor(x.grad), y.detach()):
+                return False
+        return True
+
+    whole = [reference(lambda seed=seed: CASES[seed % 4].draw(100, wp.Key(seed), torch.float32)) for seed in range(8)]  # type: ignore[misc]
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(8)))
+
+
+def test_an_interrupted_loop_leaves_no_exception_behind() -> None:
+    """A refusal inside a builtin must not surface later, out of some other call."""
+    for _ in range(10):
+        with pytest.raises(wp.WellposedError):
+            wp.random.uniform_(torch.empty(3), KEY, 1.0, 0.0)
+        assert [int(text) for text in ("1", "2")] == [1, 2]
+        assert wp.random.uniform_(torch.empty(3), KEY).shape == (3,)
+
+
+def test_without_builtins_all_is_the_same() -> None:
+    """Where torch's library is another, or Python has no global lock, the general way serves."""
+    code = """
+import torch, wellposed as wp
+from wellposed.random import libtorch
+libtorch.c_function = lambda name: None
+x = torch.ones(70_000, requires_grad=True)
+y = wp.dropout(x, 0.5, key=wp.Key(1))
+y.backward(torch.ones_like(y))
+assert torch.equal(x.grad, y.detach())
+torch.manual_seed(0)
+z = wp.Dropout(0.5)(torch.ones(9))
+print(wp.random.normal(3, wp.Key(0)).tolist(), int((y == 0).sum()), z.tolist())
+"""
+    bare = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    usual = code.replace("libtorch.c_function = lambda name: None\n", "")
+    assert bare == subprocess.run([sys.executable, "-c", usual], capture_output=True, text=True, check=True).stdout
+
+
+def test_another_layout_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builtins are refused where torch's C interface does not report the tensor that it is tried on."""
+
+    def lies(_handle: Any, result: Any) -> int:
+        result._obj.value = 1
+        return 0
+
+    monkeypatch.setattr(libtorch, "c_function", lambda name: lies)
+    assert not builtin._is_available.__wrapped__()

@@ -61,7 +61,7 @@ _REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = range(OWN + 9, OWN + 13)
 _ACTS = (Tensor.is_neg, torch.empty_like, on_large_pages, Tensor.random_)
 _IS_NEGATED, _EMPTY_LIKE, _ON_LARGE_PAGES, _RANDOM = range(OWN + 13, OWN + 17)
 _ELEMENTS, _GROUPS, _APPLY = range(OWN + 17, OWN + 20)
-_MASK, _GENERAL, _IS_BATCHED = range(OWN + 20, OWN + 23)
+_MASK, _GENERAL = range(OWN + 20, OWN + 22)
 
 
 @register_jitable(forceinline=True)
@@ -188,10 +188,7 @@ def _thin(context, arguments, _count):
 
 
 def _backward(context, arguments, _count):
-    slot = stack()
     graph, grad, none = load(arguments, 0), load(arguments, 1), item(context, _NONE)
-    if not returns_for(item(context, _IS_BATCHED), slot, grad, item(context, _NO)):
-        return call(item(context, _GENERAL), arguments, 2)
     mask = attribute(graph, item(context, _MASK))
     thinned = _thin_plain(context, grad, mask)
     release(mask)
@@ -223,8 +220,7 @@ def thinner(apply: Callable[..., Tensor], kernels: Kernels = _KERNELS) -> Callab
 
 def backward(apply: Callable[..., Tensor], general: Callable[..., Any]) -> Any:
     """A builtin method of the graph's nodes: the gradient's thinned copy; what ``general`` makes of one not plain."""
-    own = ("mask", general, torch._C._functorch.is_legacy_batchedtensor)
-    return builtin_method(_backward, (*_context(apply, _KERNELS), *own), otherwise=general)
+    return builtin_method(_backward, (*_context(apply, _KERNELS), "mask", general), otherwise=general)
 
 
 def _context(apply: Callable[..., Tensor], kernels: Kernels) -> tuple[object, ...]:

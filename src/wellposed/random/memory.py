@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LARGE = 1 << 22  # bytes; below, memory mostly comes from what the process has already touched
+_LARGE = 1 << 22  # bytes; below, memory mostly comes from what the process has already touched
 _PAGE = 1 << 12
 _HUGE_PAGES = 14  # MADV_HUGEPAGE
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -25,7 +25,7 @@ def on_large_pages(tensor: Tensor) -> Tensor:
     This is advice: it changes no value, and does nothing for a small tensor, another device or another system.
     """
     advise = _advise()
-    if advise is not None and tensor.is_cpu and tensor.nbytes >= LARGE and type(tensor) in _PLAIN:
+    if advise is not None and tensor.is_cpu and tensor.nbytes >= _LARGE and type(tensor) in _PLAIN:
         start = -(-tensor.data_ptr() // _PAGE) * _PAGE
         advise(start, tensor.data_ptr() + tensor.nbytes - start, _HUGE_PAGES)
     return tensor

@@ -42,10 +42,11 @@ from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
 from wellposed.random.kernels.plain import CDATA, OWN, PLAIN, TENSOR, is_plain, run, threads_for
 from wellposed.random.kernels.shares import address_of
-from wellposed.random.memory import LARGE, on_large_pages
+from wellposed.random.memory import on_large_pages
 from wellposed.random.pool import SMALLEST_SHARE
 
 _FEW = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
+_FRESH = 1 << 25  # bytes from which on malloc asks the system for memory each time; below, it hands out again
 
 _VALUES = (None, False, True, 0, -1)
 _NONE, _NO, _YES, _ZERO, _NO_LEVEL = range(OWN, OWN + 5)
@@ -148,7 +149,8 @@ def _thin_plain(context, x, mask):
     if not describe(result, item(context, CDATA), new):
         release(result)
         return retained(none)
-    if load(slot, SIZE) >= LARGE // 8:  # bytes, at the most of an element
+    code = _code(load(slot, DTYPE))
+    if load(slot, SIZE) * (2 if code in (BFLOAT16, FLOAT16) else 8 if code == FLOAT64 else 4) >= _FRESH:
         advised = call_with(item(context, _ON_LARGE_PAGES), block, result)
         if advised == 0:
             release(result)
@@ -156,7 +158,7 @@ def _thin_plain(context, x, mask):
         release(advised)
     store(block, 3, load(slot, DATA))
     store(block, 4, load(new, DATA))
-    store(block, 5, _code(load(slot, DTYPE)))
+    store(block, 5, code)
     store(block, 6, inner if inner > 1 else 0)
     store(block, 7, 0)
     store(block, 8, 0)

@@ -1,15 +1,17 @@
 """The module that every dropout of a fixed probability stands on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from wellposed.dropouts import thinning
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.operator import check_probability, part_of_batch, thin_any
+from wellposed.dropouts.scope import _entered, _scope
 from wellposed.dropouts.streams import Stochastic, own_key
-from wellposed.dropouts.thinning import is_plain, mask_of, rates_of, thin
+from wellposed.dropouts.thinning import _apply, is_plain, mask_of, rates_of, thin
 
 
 class Thinning(Stochastic):
@@ -45,8 +47,8 @@ class Thinning(Stochastic):
 
     def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0) -> Tensor:
         """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
-        if self.draws_freely() and self._p > 0.0:
-            thinned = thinning.thin_plain(x, (self._p, dims, None, (*own_key.source, 0, *self._rates)))
+        if not is_compiling():
+            thinned = _draw_and_thin(self, x, dims)
             if thinned is not None:
                 return thinned
         check_input(type(self).__name__, x)
@@ -70,3 +72,22 @@ class Thinning(Stochastic):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.p = self._p
+
+
+def drawing_thinner(apply: Callable[..., Tensor], *kernels: Any) -> Callable[..., Tensor | None]:
+    """A builtin of (module, x, dims) that draws a key and thins, if nothing but autograd watches a plain ``x``."""
+    from wellposed.random.kernels import plain_thin
+
+    return plain_thin.drawing_thinner(apply, _scope, _entered, own_key, *kernels)
+
+
+def _first_draw_and_thin(module: Thinning, x: Tensor, dims: tuple[int, ...] | None) -> Tensor | None:
+    """Stands in for the builtin until its first use, since Numba takes long to import."""
+    global _draw_and_thin
+    if not x.is_cpu:
+        return None
+    _draw_and_thin = drawing_thinner(_apply)
+    return _draw_and_thin(module, x, dims)
+
+
+_draw_and_thin: Callable[..., Tensor | None] = _first_draw_and_thin

@@ -1,7 +1,7 @@
 """Blocks, floors and tokens in one pass over CPU memory, beside the torch formulas of the modules that they serve."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,6 @@ from torch import Tensor
 from wellposed.dropouts import kernels
 from wellposed.random.draw import CODES
 from wellposed.random.kernels import shares
-from wellposed.random.kernels.plain_thin import thinner
 from wellposed.random.memory import on_large_pages
 
 
@@ -37,11 +36,6 @@ def clear_blocks(
     scale = painted.numel() / max(1, painted.numel() - dropped)
     shares.split(kernels.clear_painted, maps, before, (size, shared, scale), size)
     return result
-
-
-def floor_thinner(apply: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
-    """``thinner`` for masks of two words more: what is kept is scaled and shifted, and the rest set to a floor."""
-    return thinner(apply, (kernels.thin_to_floor, kernels.thin_to_floor))
 
 
 def kept_tokens(rows: int, prefix: int, count: int, kept: int, start: int, key: tuple[int, int], call: int) -> Tensor:

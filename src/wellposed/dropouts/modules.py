@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.base import Thinning, drawing_thinner
 from wellposed.dropouts.operator import part_of_batch
-from wellposed.dropouts.streams import own_key
 from wellposed.dropouts.thinning import (
     compute,
     is_plain_on_cpu,
@@ -186,16 +186,15 @@ class AlphaDropout(Thinning):
         if p in (0.0, 1.0):
             return self.thin(x, dims)
         threshold, gain, shift, floor = self._rates
-        if self.draws_freely():
-            thinned = _thin_plain(x, (p, dims, None, (*own_key.source, 0, *self._rates)))
+        if not is_compiling():
+            thinned = _draw_and_thin(self, x, dims)
             if thinned is not None:
                 return thinned
         if is_plain_on_cpu(x):
             key, call, row = self.next_name()
             _, _, box, (low, high, signed, _, _) = mask_of(p, key, call, dims, part_of_batch(x, row))
             mask = p, dims, box, (low, high, signed, threshold, gain, shift, floor)
-            thinned = None if box is not None else _thin_plain(x, mask)
-            return _apply_floor(x, (mask, None)) if thinned is None else thinned
+            return _apply_floor(x, (mask, None))
         exact = torch.promote_types(x.dtype, torch.float32)
         thinned = self.thin(x.to(exact) - _SELU_FLOOR, dims)
         result: Tensor = (thinned * (gain * (1 - p)) + floor).to(x.dtype)
@@ -212,8 +211,8 @@ class _ToFloor(torch.autograd.Function):
         if thinned is not None:
             return thinned
         exact = torch.promote_types(x.dtype, torch.float32)
-        y: Tensor = (compute(x.to(exact) - _SELU_FLOOR, ctx.mask) + words[6]).to(x.dtype)
-        return y
+        kept = compute(torch.ones_like(x, dtype=exact), ctx.mask) != 0
+        return torch.where(kept, x.to(exact) * words[4] + words[5], words[6]).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -230,18 +229,18 @@ class _ToFloor(torch.autograd.Function):
 _apply_floor = quick_apply(_ToFloor)
 
 
-def _first_thin_plain(x: Tensor, mask: Any) -> Tensor | None:
+def _first_draw_and_thin(module: AlphaDropout, x: Tensor, dims: tuple[int, ...] | None) -> Tensor | None:
     """Stands in for the builtin until its first use, since Numba takes long to import."""
-    global _thin_plain
+    global _draw_and_thin
     if not x.is_cpu:
         return None
-    from wellposed.dropouts.cpu import floor_thinner
+    from wellposed.dropouts.kernels import thin_to_floor
 
-    _thin_plain = floor_thinner(_apply_floor)
-    return _thin_plain(x, mask)
+    _draw_and_thin = drawing_thinner(_apply_floor, (thin_to_floor, thin_to_floor))
+    return _draw_and_thin(module, x, dims)
 
 
-_thin_plain: Callable[[Tensor, Any], Tensor | None] = _first_thin_plain
+_draw_and_thin: Callable[..., Tensor | None] = _first_draw_and_thin
 
 
 class FeatureAlphaDropout(AlphaDropout):

@@ -58,10 +58,6 @@ class Stochastic(nn.Module):
         self._was_keyed = True
         return *scope.next_stream(self, self.stream), scope.row
 
-    def draws_freely(self) -> bool:
-        """Whether the next key is torch's generator's to draw, here and now, and a builtin may do it."""
-        return not is_compiling() and not self._was_keyed and current_scope() is None
-
     def next_words(self, x: Tensor) -> Tensor:
         """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
         words: Tensor

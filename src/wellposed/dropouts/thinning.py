@@ -21,8 +21,6 @@ Words = tuple[int, int, int, int, float]
 # p; the dimensions that the mask varies over, none negative, or None for all; the whole that the tensor is a part of,
 # or None; and the words above.
 Mask = tuple[float, tuple[int, ...] | None, Box | None, Words]
-# The same with a key yet to be drawn: in its place stand what it is drawn into and the address of its memory.
-FreshMask = tuple[float, tuple[int, ...] | None, None, tuple[Tensor, int, int, int, float]]
 
 
 def mask_of(
@@ -85,7 +83,7 @@ def thin(x: Tensor, mask: Mask) -> Tensor:
     return _apply(x, (mask, None)) if recorded else compute(x, mask)
 
 
-def _first_thin_plain(x: Tensor, mask: Mask | FreshMask) -> Tensor | None:
+def _first_thin_plain(x: Tensor, mask: Mask) -> Tensor | None:
     """Stands in for ``plain_thin.thinner``'s builtin until its first use, since Numba takes long to import."""
     global thin_plain
     if not x.is_cpu:
@@ -97,7 +95,7 @@ def _first_thin_plain(x: Tensor, mask: Mask | FreshMask) -> Tensor | None:
     return thin_plain(x, mask)
 
 
-thin_plain: Callable[[Tensor, Mask | FreshMask], Tensor | None] = _first_thin_plain
+thin_plain: Callable[[Tensor, Mask], Tensor | None] = _first_thin_plain
 
 
 def compute(x: Tensor, mask: Mask) -> Tensor:

@@ -39,6 +39,7 @@ new_tuple = types.ExternalFunction("PyTuple_New", int64(int64))
 new_int = types.ExternalFunction("PyLong_FromLongLong", int64(int64))
 set_item = types.ExternalFunction("PyTuple_SetItem", int32(int64, int64, int64))  # keeps what it is given
 tuple_size = types.ExternalFunction("PyTuple_Size", int64(int64))
+list_size = types.ExternalFunction("PyList_Size", int64(int64))
 _list_item = types.ExternalFunction("PyList_GetItem", int64(int64, int64))  # not retained
 _set_list_item = types.ExternalFunction("PyList_SetItem", int32(int64, int64, int64))  # keeps what it is given
 _variable = types.ExternalFunction("PyContextVar_Get", int32(int64, int64, int64))

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from wellposed.random.kernels.builtin import (
     inner_size,
     is_exactly,
     item,
+    list_size,
     load,
     new_int,
     new_tuple,
@@ -37,6 +39,7 @@ from wellposed.random.kernels.builtin import (
     to_float,
     to_int,
     tuple_size,
+    variable_is,
 )
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
@@ -63,6 +66,7 @@ _ACTS = (Tensor.is_neg, torch.empty_like, on_large_pages, Tensor.random_)
 _IS_NEGATED, _EMPTY_LIKE, _ON_LARGE_PAGES, _RANDOM = range(OWN + 13, OWN + 17)
 _ELEMENTS, _GROUPS, _APPLY = range(OWN + 17, OWN + 20)
 _MASK, _GENERAL = range(OWN + 20, OWN + 22)
+_P, _RATES, _WAS_KEYED, _SCOPE, _ENTERED, _OWN_KEY, _SOURCE = range(OWN + 20, OWN + 27)
 
 
 @register_jitable(forceinline=True)
@@ -189,6 +193,36 @@ def _thin(context, arguments, _count):
     return _thin_plain(context, load(arguments, 0), load(arguments, 1))
 
 
+def _draw_and_thin(context, arguments, _count):
+    slot, none = stack(), item(context, _NONE)
+    module, x, dims = load(arguments, 0), load(arguments, 1), load(arguments, 2)
+    if (
+        not attribute_is(module, item(context, _WAS_KEYED), item(context, _NO))
+        or not variable_is(item(context, _SCOPE), slot, none)
+        or list_size(item(context, _ENTERED)) > 0
+    ):
+        return retained(none)
+    p, rates = attribute(module, item(context, _P)), attribute(module, item(context, _RATES))
+    source = attribute(item(context, _OWN_KEY), item(context, _SOURCE))
+    if p == 0 or rates == 0 or source == 0:
+        return 0
+    mask, words = new_tuple(4), new_tuple(3 + tuple_size(rates))
+    set_item(mask, 0, p)
+    set_item(mask, 1, retained(dims))
+    set_item(mask, 2, retained(none))
+    set_item(mask, 3, words)
+    set_item(words, 0, retained(item(source, 0)))
+    set_item(words, 1, retained(item(source, 1)))
+    set_item(words, 2, retained(item(context, _ZERO)))
+    for i in range(tuple_size(rates)):
+        set_item(words, 3 + i, retained(item(rates, i)))
+    thinned = retained(none) if to_int(item(rates, 0)) == 0 else _thin_plain(context, x, mask)
+    release(mask)
+    release(rates)
+    release(source)
+    return thinned
+
+
 def _backward(context, arguments, _count):
     graph, grad, none = load(arguments, 0), load(arguments, 1), item(context, _NONE)
     mask = attribute(graph, item(context, _MASK))
@@ -218,6 +252,22 @@ def thinner(apply: Callable[..., Tensor], kernels: Kernels = _KERNELS) -> Callab
     ``apply(x, (mask, result))``. The second of the kernels serves elements that share words.
     """
     return builtin(_thin, _context(apply, kernels), otherwise=None)
+
+
+def drawing_thinner(
+    apply: Callable[..., Tensor],
+    scope: ContextVar[Any],
+    entered: list[Any],
+    own_key: object,
+    kernels: Kernels = _KERNELS,
+) -> Callable[..., Tensor | None]:
+    """A builtin of (module, x, dims): the same with a key that is drawn for the call, outside of all scopes.
+
+    Of the module it takes ``_p`` and ``_rates``, and it leaves a module alone that ``_was_keyed``. ``own_key.source``
+    is the tensor that the key is drawn into and the address of its memory.
+    """
+    own = ("_p", "_rates", "_was_keyed", scope, entered, own_key, "source")
+    return builtin(_draw_and_thin, (*_context(apply, kernels), *own), otherwise=None)
 
 
 def backward(apply: Callable[..., Tensor], general: Callable[..., Any]) -> Any:

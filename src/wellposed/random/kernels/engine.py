@@ -16,7 +16,7 @@ from wellposed.random.kernels.dtypes import (
     store_half,
     to_bfloat16,
 )
-from wellposed.random.kernels.jit import kernel, pointer, stack_memory
+from wellposed.random.kernels.jit import fence, kernel, pointer, stack_memory, stream_line
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words, layout_words
 
 _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
@@ -24,7 +24,7 @@ _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
 )
 
 _words, _double_words = stack_memory(4 * (CHUNK + PADDING)), stack_memory(4 * (2 * CHUNK + PADDING))
-_values = stack_memory(4 * CHUNK)
+_values, _lines = stack_memory(4 * CHUNK), stack_memory(8 * CHUNK)
 
 
 @kernel
@@ -135,38 +135,53 @@ def thin(source, address, code, first, last, start, rank, table, k0, k1, call, t
 
 
 @kernel
-def thin_groups(source, address, code, first, last, inner, k0, k1, call, threshold, scale):
-    """``thin`` where ``inner`` elements in a row share a word: element i has word i // inner."""
-    words, scratch = carray(pointer(_words()), CHUNK + PADDING, uint32), carray(pointer(_values()), CHUNK, float32)
-    limit = uint32(threshold)
+def thin_groups(source, address, code, first, last, inner, k0, k1, call, threshold, scale, streams):
+    """``thin`` where ``inner`` elements in a row share a word: element i has word i // inner.
+
+    Where it ``streams``, the result is written past the caches, which a large one would only sweep clean.
+    """
+    words = carray(pointer(_words()), CHUNK + PADDING, uint32)
+    limit, bits = uint32(threshold), 2 if code in (BFLOAT16, FLOAT16) else 8 if code == FLOAT64 else 4
+    line = _lines()
     while first < last:
         group = first // inner
         count = min((last - 1) // inner - group + 1, CHUNK)
         shift = fill_words(words, group, count, k0, k1, call)
         for g in range(count):
-            length = min(last, (group + g + 1) * inner) - first
+            end = min(last, (group + g + 1) * inner)
             kept = words[shift + g] >= limit
-            if code == FLOAT32:
-                x = carray(pointer(source + 4 * first), length, float32)
-                y = carray(pointer(address + 4 * first), length, float32)
-                scale_or_clear(x, y, length, kept, float32(scale))
-            elif code == FLOAT64:
-                wide = carray(pointer(source + 8 * first), length, float64)
-                out = carray(pointer(address + 8 * first), length, float64)
-                scale_or_clear(wide, out, length, kept, scale)
-            elif code == BFLOAT16 or not kept:
-                bits = carray(pointer(source + 2 * first), length, uint16)
-                half = carray(pointer(address + 2 * first), length, uint16)
-                scale_or_clear_bfloat16(bits, half, length, kept, float32(scale))
-            else:
-                for start in range(0, length, CHUNK):
-                    some = min(CHUNK, length - start)
-                    bits = carray(pointer(source + 2 * (first + start)), some, uint16)
-                    load_half(bits, some, scratch, code)
-                    scale_or_clear(scratch, scratch, some, True, float32(scale))
-                    half = carray(pointer(address + 2 * (first + start)), some, uint16)
-                    store_half(scratch, some, half, code)
-            first += length
+            while first < end:
+                length = min(end - first, CHUNK) if streams or code == FLOAT16 else end - first
+                x, y = source + bits * first, address + bits * first
+                if streams and y % 64 == 0 and bits * length % 64 == 0:
+                    scale_run(x, line, code, length, kept, scale)
+                    for offset in range(0, bits * length, 64):
+                        stream_line(line + offset, y + offset)
+                else:
+                    scale_run(x, y, code, length, kept, scale)
+                first += length
+    if streams:
+        fence()
+
+
+@kernel
+def scale_run(source, address, code, length, kept, scale):
+    """Copy a run of elements times the scale where it is kept, else 0; float16 at most ``CHUNK`` at once."""
+    if code == FLOAT32:
+        x = carray(pointer(source), length, float32)
+        scale_or_clear(x, carray(pointer(address), length, float32), length, kept, float32(scale))
+    elif code == FLOAT64:
+        wide = carray(pointer(source), length, float64)
+        scale_or_clear(wide, carray(pointer(address), length, float64), length, kept, scale)
+    elif code == BFLOAT16 or not kept:
+        bits = carray(pointer(source), length, uint16)
+        half = carray(pointer(address), length, uint16)
+        scale_or_clear_bfloat16(bits, half, length, kept, float32(scale))
+    else:
+        scratch = carray(pointer(_values()), CHUNK, float32)
+        load_half(carray(pointer(source), length, uint16), length, scratch, code)
+        scale_or_clear(scratch, scratch, length, True, float32(scale))
+        store_half(scratch, length, carray(pointer(address), length, uint16), code)
 
 
 @kernel

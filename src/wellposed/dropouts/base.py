@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.operator import check_probability, part_of_batch, thin_any
@@ -47,7 +47,7 @@ class Thinning(Stochastic):
 
     def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0) -> Tensor:
         """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
-        if not is_compiling():
+        if not is_dynamo_compiling():
             thinned = _draw_and_thin(self, x, dims)
             if thinned is not None:
                 return thinned

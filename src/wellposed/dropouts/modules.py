@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.base import Thinning, drawing_thinner
 from wellposed.dropouts.operator import part_of_batch
@@ -186,7 +186,7 @@ class AlphaDropout(Thinning):
         if p in (0.0, 1.0):
             return self.thin(x, dims)
         threshold, gain, shift, floor = self._rates
-        if not is_compiling():
+        if not is_dynamo_compiling():
             thinned = _draw_and_thin(self, x, dims)
             if thinned is not None:
                 return thinned

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from wellposed.random.backend import _chosen, backend_for
 from wellposed.random.box import WHOLE, Box, layout
@@ -73,7 +73,7 @@ _tracer = torch._C._get_tracing_state
 
 def thin(x: Tensor, mask: Mask) -> Tensor:
     """Thin any tensor; autograd, functorch, compilers and subclasses see it done."""
-    if not is_compiling():
+    if not is_dynamo_compiling():
         thinned = thin_plain(x, mask)
         if thinned is not None:
             return thinned

@@ -15,7 +15,7 @@ from torch import Tensor
 import wellposed as wp
 from penalty_cases import CASES, Case, rows
 from wellposed.penalties import L1, L2, ElasticNet, GroupMCP, Penalty, Towards, constraints, cpu
-from wellposed.penalties.passes import Step, take_steps_
+from wellposed.penalties.passes import Added, Push, Step, add_gradients_, take_steps_
 from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal, uniform
 
@@ -371,7 +371,7 @@ KERNELS = {"l1": L1(0.3), "l2": L2(0.2), "elastic-net": ElasticNet(0.3, 0.2), "n
 
 @pytest.mark.parametrize("penalty", KERNELS.values(), ids=KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [0, 1, 7, 4097, 300_001])
+@pytest.mark.parametrize("size", [0, 1, 7, 4097, 2**18, 300_001])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_kernels_do_what_the_formulas_do(penalty: Penalty, dtype: torch.dtype, size: int, threads: int) -> None:
     torch.set_num_threads(threads)
@@ -396,6 +396,11 @@ def test_kernels_do_what_the_formulas_do(penalty: Penalty, dtype: torch.dtype, s
     value = penalty.accumulate_(w, total, -0.5)
     torch.testing.assert_close(value, penalty.value(w.double()).to(dtype), rtol=1e-6, atol=0)
     torch.testing.assert_close(total, g - 0.5 * penalty.grad(w), **close)
+    assert not add_gradients_([Push(penalty, w, g.clone(), 1.0)])[0].bad
+    for spoilt in (w, g) if size else ():
+        spoilt[size // 2] = torch.nan
+        assert add_gradients_([Push(penalty, w, g.clone(), 1.0)])[0].bad
+        spoilt[size // 2] = 0.5
 
 
 @rows(gradient=True)
@@ -413,7 +418,18 @@ def test_kernels_take_channels_last_and_leave_other_layouts_to_the_formulas() ->
     assert cpu.serves(last)
     assert not cpu.serves(last, w)
     assert not cpu.serves(w[..., ::2])
+    assert not cpu.serves(torch._neg_view(w))
     assert L1(0.3).prox_(last.clone(memory_format=torch.preserve_format), 1.0).equal(L1(0.3).prox(w, 1.0))
+
+
+def test_sums_do_not_depend_on_the_threads() -> None:
+    weights = [normal(n, Key(n)) for n in (600_001, 1, 2**18, 300_000)]
+
+    def added(threads: int) -> list[Added]:
+        torch.set_num_threads(threads)
+        return add_gradients_([Push(ElasticNet(0.3, 0.1), w, torch.zeros_like(w), 1.0) for w in weights])
+
+    assert len({tuple(added(threads)) for threads in (1, 2, 3, 4)}) == 1
 
 
 def test_many_tensors_in_one_pass_are_each_done_alone() -> None:

@@ -3,7 +3,6 @@
 import itertools
 import math
 import multiprocessing
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 
 import wellposed as wp
 from draw_cases import CASES, IDS, ROW_IDS, ROWS, Case, identical
-from wellposed.errors import WellposedError
 from wellposed.random import pool
 
 KEY = wp.Key(0).fold("laws")
@@ -161,17 +159,6 @@ def test_eight_threads_at_once() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(work, range(8)))
-
-
-def test_what_fails_on_any_thread_is_raised() -> None:
-    caller, wrong = threading.get_ident(), WellposedError("wrong")
-
-    def work() -> None:
-        if threading.get_ident() != caller:
-            raise wrong
-
-    with pytest.raises(WellposedError, match="wrong"):
-        pool.run_python(work, 2)
 
 
 def _child(connection: "multiprocessing.connection.Connection") -> None:

@@ -14,6 +14,7 @@ from torch.compiler import is_compiling, is_dynamo_compiling
 
 from wellposed.random.backend import _chosen, backend_for
 from wellposed.random.box import WHOLE, Box, layout
+from wellposed.random.memory import PLAIN_TYPES
 
 # What names a mask. Plain tuples, since making an object of a class would cost as much as thinning a small tensor.
 # The key's words, low and high; the call, as a signed number; the threshold and the scale that p stands for.
@@ -43,7 +44,7 @@ def is_plain(x: Tensor) -> bool:
     """
     return (
         not is_compiling()
-        and type(x) in _PLAIN_TYPES
+        and type(x) in PLAIN_TYPES
         and not x.is_neg()
         and not _functorch_is_active()
         and not _dispatch_modes()
@@ -65,7 +66,6 @@ def is_plain_on_cpu(x: Tensor) -> bool:
 
 
 _SCALED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _functorch_is_active = torch._C._are_functorch_transforms_active
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 _tracer = torch._C._get_tracing_state

@@ -48,13 +48,14 @@ def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
     jobs, of = [], []
     for i, (penalty, w, size) in enumerate(steps):
         ready = size if isinstance(size, RootStep) else _on_host(size)
-        if penalty.elastic is not None and not isinstance(ready, Tensor) and isinstance(w, Tensor) and w.is_cpu:
+        elastic = penalty.elastic
+        if elastic is not None and not isinstance(ready, Tensor) and isinstance(w, Tensor) and w.is_cpu:
             from wellposed.penalties import cpu
 
             if not isinstance(ready, RootStep):
                 checks.step_size(ready, w, penalty, elementwise=True)
             if cpu.serves(w, *([ready.second] if isinstance(ready, RootStep) else [])):
-                jobs.append(cpu.prox_job(w, ready, *penalty.elastic))
+                jobs.append(cpu.prox_job(w, ready, *elastic))
                 of.append(i)
                 continue
         with torch.no_grad():
@@ -62,7 +63,7 @@ def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
             results[i] = has_nan(w)
     if jobs:
         for i, seen in zip(of, cpu.run(jobs), strict=True):
-            results[i] = any(seen)
+            results[i] = seen.bad
     return results
 
 
@@ -78,12 +79,12 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
     results: list[Added] = [Added(None, False)] * len(pushes)
     jobs, of = [], []
     for i, (penalty, w, gradient, factor) in enumerate(pushes):
-        number = _on_host(factor)
-        if penalty.elastic is not None and not isinstance(number, Tensor) and isinstance(w, Tensor) and w.is_cpu:
+        number, elastic = _on_host(factor), penalty.elastic
+        if elastic is not None and not isinstance(number, Tensor) and isinstance(w, Tensor) and w.is_cpu:
             from wellposed.penalties import cpu
 
             if cpu.serves(w, gradient):
-                jobs.append(cpu.accumulate_job(w, gradient, *penalty.elastic, number))
+                jobs.append(cpu.accumulate_job(w, gradient, *elastic, number))
                 of.append(i)
                 continue
         with torch.no_grad():
@@ -91,7 +92,7 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
             results[i] = Added(None, has_nan(gradient))
     if jobs:
         for i, seen in zip(of, cpu.run(jobs), strict=True):
-            results[i] = Added(sum(total for total, _ in seen), any(bad for _, bad in seen))
+            results[i] = Added(seen.value, seen.bad)
     return results
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 _LARGE = 1 << 22  # bytes; below, memory mostly comes from what the process has already touched
 _PAGE = 1 << 12
 _HUGE_PAGES = 14  # MADV_HUGEPAGE
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN_TYPES = (Tensor, torch.nn.Parameter)  # types whose values lie at their address, unlike those of most subclasses
 
 
 def on_large_pages(tensor: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def on_large_pages(tensor: Tensor) -> Tensor:
     This is advice: it changes no value, and does nothing for a small tensor, another device or another system.
     """
     advise = _advise()
-    if advise is not None and tensor.is_cpu and tensor.nbytes >= _LARGE and type(tensor) in _PLAIN:
+    if advise is not None and tensor.is_cpu and tensor.nbytes >= _LARGE and type(tensor) in PLAIN_TYPES:
         start = -(-tensor.data_ptr() // _PAGE) * _PAGE
         advise(start, tensor.data_ptr() + tensor.nbytes - start, _HUGE_PAGES)
     return tensor

@@ -12,7 +12,6 @@ after a fork.
 import ctypes
 import functools
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -45,24 +44,6 @@ def run(body: Any, data: int, threads: int) -> None:
     others = [_executors[threads].submit(body, data) for _ in range(threads - 1)]
     body(data)
     wait(others)
-
-
-def run_python(work: Callable[[], None], threads: int) -> None:
-    """Call a Python function on so many threads at once; the first exception of any of them is raised here."""
-    if threads == 1:
-        work()
-        return
-    failures: list[BaseException] = []
-
-    def body(_: int) -> None:
-        try:
-            work()
-        except BaseException as failure:
-            failures.append(failure)
-
-    run(Body(body), 0, threads)
-    if failures:
-        raise failures[0]
 
 
 @functools.cache

@@ -4,19 +4,17 @@ import math
 import sys
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
-
-_PLAIN = (Tensor, torch.nn.Parameter)
+from wellposed.random.memory import PLAIN_TYPES
 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor."""
-    if type(tensor) in _PLAIN:
+    if type(tensor) in PLAIN_TYPES:
         return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
@@ -41,7 +39,7 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
         torch.Size([2, 3])
     """
     if not is_sharded(tensor):
-        if type(tensor) not in _PLAIN and (is_traceable_wrapper_subclass(tensor) or _has_no_memory(tensor)):
+        if type(tensor) not in PLAIN_TYPES and (is_traceable_wrapper_subclass(tensor) or _has_no_memory(tensor)):
             raise WellposedError(
                 f"a tensor of type {type(tensor).__name__} was given, which stores its values in another form, such as "
                 "a quantised one; fill the plain tensor that it is made from, and convert that"

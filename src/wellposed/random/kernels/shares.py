@@ -32,7 +32,7 @@ def split(
     threads = pool.threads_for(count * size)
     share = max(-(-pool.SMALLEST_SHARE // size), -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN)
     block = array("q", (0, count, share, *before, *map(_bits, after)))
-    pool.run(_body(work), block.buffer_info()[0], threads)
+    pool.run(body(work), block.buffer_info()[0], threads)
 
 
 def _bits(number: float) -> int:
@@ -54,7 +54,8 @@ def address_of(work: Callable[..., object]) -> int:
 
 
 @functools.cache
-def _body(work: Callable[..., object]) -> Any:
+def body(work: Callable[..., object]) -> Any:
+    """The same C function as ``pool.run`` takes it."""
     return pool.Body(address_of(work))
 
 

@@ -35,6 +35,7 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
             sum, or is sharded so that what a process holds is no block.
 
     Example:
+        >>> import torch
         >>> local_block(torch.zeros(2, 3))[0].shape
         torch.Size([2, 3])
     """

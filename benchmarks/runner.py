@@ -15,7 +15,6 @@ import torch
 Work = Callable[[], object]
 _SAMPLE = 500e-6  # seconds that one sample takes at least: shorter work is repeated within it
 _FEWEST, _MOST = 5, 41
-_LONG = 1.0  # seconds from which on one sample says enough about how long the next will take
 
 
 @dataclass(frozen=True)
@@ -99,9 +98,13 @@ def _time(work: Work, count: int) -> float:
 
 
 def _repeats(work: Work) -> int:
-    if _time(work, 1) > _LONG:
-        return 1
-    return max(1, round(_SAMPLE / max(min(_time(work, 1) for _ in range(3)), 1e-9)))
+    """How often to do the work in a sample, asked once it is warm: the first time may compile, with caches cold."""
+    work()
+    count, seconds = 1, _time(work, 1)
+    while seconds * count < _SAMPLE:
+        count *= 2
+        seconds = _time(work, count)
+    return max(1, round(_SAMPLE / seconds))
 
 
 def _seconds(seconds: float) -> str:

@@ -76,6 +76,24 @@ def test_calls_of_every_size(call: int) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (0, 3), (2, 3), (2, 1, 3), (1,) * 30])
+def test_results_are_made_as_torch_makes_them(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """The builtin asks torch's C interface for a small result, not ``empty_like``."""
+    x = torch.ones(shape, dtype=dtype)
+    y, expected = wp.dropout(x, 0.5, key=KEY), torch.empty_like(x)
+
+    def traits(t: Tensor) -> list[object]:
+        memory = t.untyped_storage()
+        names = ("shape", "dtype", "device", "layout", "is_leaf", "requires_grad", "_version")
+        return [type(t), *(getattr(t, name) for name in names), t.stride(), memory.nbytes(), memory.resizable()]
+
+    assert traits(y) == traits(expected)
+    with torch.inference_mode():
+        assert wp.dropout(x, 0.5, key=KEY).is_inference()
+    y.resize_(9).requires_grad_().mul(2.0).sum().backward()
+
+
 LEFT_ALONE: dict[str, Callable[[], Tensor]] = {
     "strided": lambda: torch.zeros(8, 2)[:, 0],
     "transposed": lambda: torch.zeros(3, 4).t(),
@@ -211,12 +229,14 @@ def test_an_interrupted_loop_leaves_no_exception_behind() -> None:
         assert wp.random.uniform_(torch.empty(3), KEY).shape == (3,)
 
 
-def test_without_builtins_all_is_the_same() -> None:
-    """Where torch's library is another, or Python has no global lock, the general way serves."""
+@pytest.mark.parametrize("missing", ["", "_Z"], ids=["nothing", "no objects of tensors"])
+def test_with_another_torch_all_is_the_same(missing: str) -> None:
+    """Where torch's library has none or not all of the functions, the general way serves."""
     code = """
 import torch, wellposed as wp
 from wellposed.random import libtorch
-libtorch.c_function = lambda name: None
+find = libtorch.c_function
+libtorch.c_function = lambda name, *part: None if name.startswith(MISSING) else find(name, *part)
 x = torch.ones(70_000, requires_grad=True)
 y = wp.dropout(x, 0.5, key=wp.Key(1))
 y.backward(torch.ones_like(y))
@@ -225,9 +245,12 @@ torch.manual_seed(0)
 z = wp.Dropout(0.5)(torch.ones(9))
 print(wp.random.normal(3, wp.Key(0)).tolist(), int((y == 0).sum()), z.tolist())
 """
-    bare = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    usual = code.replace("libtorch.c_function = lambda name: None\n", "")
-    assert bare == subprocess.run([sys.executable, "-c", usual], capture_output=True, text=True, check=True).stdout
+
+    def printed(missing: str) -> str:
+        command = [sys.executable, "-c", code.replace("MISSING", repr(missing))]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert printed(missing) == printed("!")
 
 
 def test_another_layout_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,5 +260,5 @@ def test_another_layout_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
         result._obj.value = 1
         return 0
 
-    monkeypatch.setattr(libtorch, "c_function", lambda name: lies)
+    monkeypatch.setattr(libtorch, "c_function", lambda *_: lies)
     assert not builtin._is_available.__wrapped__()

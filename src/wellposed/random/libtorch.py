@@ -1,4 +1,4 @@
-"""Functions of the library that torch itself is made of, by their C names."""
+"""Functions of the libraries that torch itself is made of, by their names in C."""
 
 import ctypes
 import functools
@@ -9,9 +9,9 @@ import torch
 
 
 @functools.cache
-def c_function(name: str) -> Any:
-    """A function of torch's library or of one that it depends on; ``None`` where this build has none of that name."""
-    for library in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
+def c_function(name: str, part: str = "cpu") -> Any:
+    """A function of a part of torch or of what it depends on; ``None`` where this build has none of that name."""
+    for library in (Path(torch.__file__).parent / "lib").glob(f"libtorch_{part}.*"):
         try:
             return getattr(ctypes.CDLL(str(library)), name)
         except (OSError, AttributeError):

@@ -72,7 +72,9 @@ _FIELDS = (
     "get_data_ptr",
     "get_dim",
     "get_sizes",
+    "get_strides",
 )
+_MAKERS = ("empty_strided", "delete_tensor_object")
 LAYOUT, DEVICE, CONTIGUOUS, DTYPE, SIZE, DATA = range(1, 7)  # where ``describe`` writes them
 
 
@@ -86,17 +88,35 @@ def _is_available() -> bool:
     if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
         return False
     tensor = torch.empty(3, 4116, dtype=torch.float64, device="cpu")
-    expected = (None, None, 1, None, tensor.numel(), tensor.data_ptr(), 2, None)
-    functions = [libtorch.c_function(f"aoti_torch_{field}") for field in _FIELDS]
-    for function, value in zip(functions, expected, strict=True):
+    expected = (None, None, 1, None, tensor.numel(), tensor.data_ptr(), 2, None, None)
+    functions = [libtorch.c_function(f"aoti_torch_{name}") for name in (*_FIELDS, *_MAKERS)]
+    if None in functions:
+        return False
+    for function, value in zip(functions[: len(_FIELDS)], expected, strict=True):
         handle, result = ctypes.c_void_p(tensor._cdata), ctypes.c_int64(0)
-        if function is None or function(ctypes.byref(handle), ctypes.byref(result)) != 0:
+        if function(ctypes.byref(handle), ctypes.byref(result)) != 0:
             return False
         if value not in (None, result.value):
             return False
-    for field, function in zip(_FIELDS, functions, strict=True):
-        add_symbol(f"aoti_torch_{field}", ctypes.cast(function, ctypes.c_void_p).value)
+    for name, function in zip((*_FIELDS, *_MAKERS), functions, strict=True):
+        add_symbol(f"aoti_torch_{name}", ctypes.cast(function, ctypes.c_void_p).value)
     return True
+
+
+@functools.cache
+def wrapper() -> int:
+    """The address of what makes a Python object of a tensor of the C interface; 0 where this build has none.
+
+    It is no part of that interface, but what torch's own headers declare for extensions. Its mangled name says that it
+    takes a reference to a tensor; that it gives that tensor's object is tried here.
+    """
+    function = libtorch.c_function("_Z16THPVariable_WrapRKN2at10TensorBaseE", "python")
+    if function is None:
+        return 0
+    tensor = torch.empty(1, device="cpu")
+    handle, address = ctypes.c_void_p(tensor._cdata), ctypes.cast(function, ctypes.c_void_p).value or 0
+    wrap = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(address)
+    return address if wrap(ctypes.addressof(handle)) is tensor else 0
 
 
 def builtin(function: Callable[..., Any], context: tuple[object, ...], otherwise: object) -> Callable[..., Any]:
@@ -147,9 +167,11 @@ def attribute_is(thing, name, value):
     return _is_released(attribute(thing, name), value)
 
 
-_get_layout, _get_device, _is_contiguous, _get_dtype, _get_size, _get_data, _get_rank, _get_sizes = (
+_get_layout, _get_device, _is_contiguous, _get_dtype, _get_size, _get_data, _get_rank, _get_sizes, _get_strides = (
     types.ExternalFunction(f"aoti_torch_{field}", int32(int64, int64)) for field in _FIELDS
 )
+_empty = types.ExternalFunction(f"aoti_torch_{_MAKERS[0]}", int32(int64, int64, int64, int32, int32, int32, int64))
+_delete = types.ExternalFunction(f"aoti_torch_{_MAKERS[1]}", int32(int64))
 
 
 @register_jitable(forceinline=True)
@@ -176,6 +198,24 @@ def describe(tensor, cdata, slot):
     _get_dtype(slot, slot + 8 * DTYPE)
     _get_size(slot, slot + 8 * SIZE)
     return _get_data(slot, slot + 8 * DATA) == 0
+
+
+@register_jitable(forceinline=True)
+def new_like(wrap, slot, new):
+    """A tensor like a described one, its address written to ``new`` as ``describe`` does; 0 if that fails.
+
+    ``torch.empty_like`` takes four times as long. ``wrap`` is what :func:`wrapper` gave.
+    """
+    for field in range(5):
+        store(new, field, 0)
+    if _get_rank(slot, new + 8) != 0 or _get_sizes(slot, new + 16) != 0 or _get_strides(slot, new + 24) != 0:
+        return 0
+    if _empty(load(new, 1), load(new, 2), load(new, 3), int32(load(slot, DTYPE)), 0, 0, new) != 0:
+        return 0
+    handle = load(new, 0)
+    result = jump_for(wrap, handle) if _get_data(handle, new + 8 * DATA) == 0 else 0
+    _delete(handle)
+    return result
 
 
 @register_jitable(forceinline=True)
@@ -309,6 +349,17 @@ def jump(_typing: Any, _function: Any, _data: Any) -> Any:
         return context.get_dummy_value()
 
     return void(int64, int64), generate
+
+
+@intrinsic
+def jump_for(_typing: Any, _function: Any, _data: Any) -> Any:
+    """The address that the C function of one address at an address gives."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        long = ir.IntType(64)
+        return builder.call(builder.inttoptr(args[0], ir.FunctionType(long, [long]).as_pointer()), [args[1]])
+
+    return int64(int64, int64), generate
 
 
 @intrinsic

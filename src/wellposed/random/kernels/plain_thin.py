@@ -28,6 +28,7 @@ from wellposed.random.kernels.builtin import (
     list_size,
     load,
     new_int,
+    new_like,
     new_tuple,
     release,
     retained,
@@ -40,6 +41,7 @@ from wellposed.random.kernels.builtin import (
     to_int,
     tuple_size,
     variable_is,
+    wrapper,
 )
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
@@ -64,9 +66,9 @@ _GRADIENTS = ("requires_grad", torch.is_grad_enabled, forward_ad, "_current_leve
 _REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = range(OWN + 9, OWN + 13)
 _ACTS = (Tensor.is_neg, torch.empty_like, on_large_pages, Tensor.random_)
 _IS_NEGATED, _EMPTY_LIKE, _ON_LARGE_PAGES, _RANDOM = range(OWN + 13, OWN + 17)
-_ELEMENTS, _GROUPS, _APPLY = range(OWN + 17, OWN + 20)
-_MASK, _GENERAL = range(OWN + 20, OWN + 22)
-_P, _RATES, _WAS_KEYED, _SCOPE, _ENTERED, _OWN_KEY, _SOURCE = range(OWN + 20, OWN + 27)
+_WRAP, _ELEMENTS, _GROUPS, _APPLY = range(OWN + 17, OWN + 21)
+_MASK, _GENERAL = range(OWN + 21, OWN + 23)
+_P, _RATES, _WAS_KEYED, _SCOPE, _ENTERED, _OWN_KEY, _SOURCE = range(OWN + 21, OWN + 28)
 
 
 @register_jitable(forceinline=True)
@@ -147,12 +149,15 @@ def _thin_plain(context, x, mask):
     threads = threads_for(context, load(slot, SIZE), _FEW, new) if inner >= 0 else 0
     if threads == 0 or not returns_for(item(context, _IS_NEGATED), new, x, item(context, _NO)):
         return retained(none)
-    result = call_with(item(context, _EMPTY_LIKE), new, x)
+    wrap = to_int(item(context, _WRAP))
+    result = new_like(wrap, slot, new) if wrap != 0 and load(slot, SIZE) < _FEW else 0
     if result == 0:
-        return 0
-    if not describe(result, item(context, CDATA), new):
-        release(result)
-        return retained(none)
+        result = call_with(item(context, _EMPTY_LIKE), new, x)
+        if result == 0:
+            return 0
+        if not describe(result, item(context, CDATA), new):
+            release(result)
+            return retained(none)
     code = _code(load(slot, DTYPE))
     if load(slot, SIZE) * (2 if code in (BFLOAT16, FLOAT16) else 8 if code == FLOAT64 else 4) >= _FRESH:
         advised = call_with(item(context, _ON_LARGE_PAGES), block, result)
@@ -278,4 +283,4 @@ def backward(apply: Callable[..., Tensor], general: Callable[..., Any]) -> Any:
 def _context(apply: Callable[..., Tensor], kernels: Kernels) -> tuple[object, ...]:
     # A kernel's address when it is first needed, since it takes long to compile.
     addresses = (functools.cache(functools.partial(address_of, work)) for work in kernels)
-    return *PLAIN, *_VALUES, *_WATCHERS, *_GRADIENTS, *_ACTS, *addresses, apply
+    return *PLAIN, *_VALUES, *_WATCHERS, *_GRADIENTS, *_ACTS, wrapper(), *addresses, apply

@@ -14,23 +14,40 @@ from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
 from wellposed.errors import WellposedError
 
 
-class Blocks(NamedTuple):
-    """What is dropped from maps of a shape: a pure function of these."""
+class Corners(NamedTuple):
+    """Where blocks may lie in maps of a shape: their sides, how many corners there are, and how likely one is."""
+
+    blocks: tuple[int, ...]
+    shape: tuple[int, ...]  # (N, C or 1, ...)
+    rate: float
+
+
+class Rule(NamedTuple):
+    """What blocks are like."""
 
     p: float
     block_size: int
     couple_channels: bool
-    key: tuple[int, int]
-    call: int
-    row: int
 
-    def corners(self, shape: torch.Size) -> tuple[list[int], list[int], float]:
-        """The sides of a block, how many corners there are, (N, C or 1, ...), and how likely one is."""
+    def corners(self, shape: tuple[int, ...]) -> Corners:
+        """Where they may lie in maps of a shape (N, C, ...)."""
         sides = shape[2:]
-        blocks = [min(self.block_size, side) for side in sides]
-        places = [side - block + 1 for side, block in zip(sides, blocks, strict=True)]
+        blocks = tuple(min(self.block_size, side) for side in sides)
+        places = tuple(side - block + 1 for side, block in zip(sides, blocks, strict=True))
         rate = min(1.0, self.p * math.prod(sides) / max(1, math.prod(blocks) * math.prod(places)))
-        return blocks, [shape[0], 1 if self.couple_channels else shape[1], *places], rate
+        return Corners(blocks, (shape[0], 1 if self.couple_channels else shape[1], *places), rate)
+
+
+_known_corners = functools.lru_cache(maxsize=256)(Rule.corners)  # to find them takes as long as small maps
+
+
+class Blocks(NamedTuple):
+    """What is dropped: a pure function of these and of the maps' shape."""
+
+    rule: Rule
+    key: tuple[int, int] = (0, 0)
+    call: int = 0
+    row: int = 0
 
 
 def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
@@ -44,7 +61,7 @@ def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
 def _clear(x: Tensor, name: Blocks) -> Tensor:
     from wellposed.dropouts import cpu
 
-    blocks, corners, rate = name.corners(x.shape)
+    blocks, corners, rate = _known_corners(name.rule, x.shape)
     threshold = round(rate * 2**32)
     if threshold > 0xFFFF_FFFF or not x.numel():
         return torch.zeros_like(x)
@@ -56,7 +73,7 @@ def _clear(x: Tensor, name: Blocks) -> Tensor:
 
 def clear_by_operators(x: Tensor, name: Blocks, words: Tensor) -> Tensor:
     """The same by torch's operators, the truth beside the kernel; ``words`` stand for the name's key, call and row."""
-    blocks, corners, rate = name.corners(x.shape)
+    blocks, corners, rate = name.rule.corners(x.shape)
     ones = x.new_ones(corners, dtype=torch.float32)
     dropped = (thin_any(ones, words, torch.tensor(rate, dtype=torch.float64, device="cpu")) == 0).float()
     dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
@@ -88,12 +105,11 @@ class _DropBlock(Thinning):
             )
         if not self.training or self.p == 0.0:
             return x
-        chosen = self.p, self.block_size, self.couple_channels
+        rule = Rule(self.p, self.block_size, self.couple_channels)
         if is_plain_on_cpu(x):
-            clear = functools.partial(clear_blocks, name=Blocks(*chosen, *self.next_name()))
+            clear = functools.partial(clear_blocks, name=Blocks(rule, *self.next_name()))
         else:
-            words = self.next_words(x.detach())
-            clear = functools.partial(clear_by_operators, name=Blocks(*chosen, (0, 0), 0, 0), words=words)
+            clear = functools.partial(clear_by_operators, name=Blocks(rule), words=self.next_words(x.detach()))
         return linear(x, clear, clear)
 
     def extra_repr(self) -> str:

@@ -122,17 +122,19 @@ from study_tools import SETTINGS
 from wellposed.study import study
 from wellposed.cli import _guarded
 if __name__ == "__main__":
-    sys.exit(_guarded(lambda: study({table!r}, "kind", settings=SETTINGS, jobs={jobs}, out={out!r}) and 0))
+    sys.exit(_guarded(lambda: study(*{data!r}, settings=SETTINGS, jobs={jobs}, out={out!r}) and 0))
 """
 
 
-def begin(table: Path, out: Path, jobs: int, least: int) -> subprocess.Popen[str]:
-    """Start a study in a process of its own, and wait until it has finished a few runs."""
+def begin(
+    data: tuple[str, ...], out: Path, jobs: int, ready: Callable[[subprocess.Popen[str]], bool]
+) -> subprocess.Popen[str]:
+    """Start a study in a process group of its own, and wait until it has come far enough."""
     script = out.parent / "go.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), table=str(table), out=str(out), jobs=jobs))
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), data=data, out=str(out), jobs=jobs))
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        wait_for(lambda: len(list((out / "runs").glob("*.json"))) >= least or process.poll() is not None)
+        wait_for(lambda: process.poll() is not None or ready(process))
     except AssertionError:
         process.kill()
         process.communicate()
@@ -152,6 +154,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def workers(pid: int) -> list[int]:
+    """The children that are to train, which leaves out the one that multiprocessing tidies up with."""
+    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -164,7 +171,7 @@ def runs(pid: int) -> bool:
 @pytest.mark.parametrize(("jobs", "how"), [(2, signal.SIGKILL), (2, signal.SIGINT), (1, signal.SIGINT)])
 def test_a_stopped_study_goes_on(jobs: int, how: signal.Signals, alone: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = begin(table, out, jobs, least=4)
+    process = begin((str(table), "kind"), out, jobs, lambda _: len(list((out / "runs").glob("*.json"))) >= 4)
     helpers = children(process.pid)
     os.kill(process.pid, how)
     _, told = process.communicate(timeout=30)
@@ -179,6 +186,26 @@ def test_a_stopped_study_goes_on(jobs: int, how: signal.Signals, alone: Path, ta
     assert count.kept[0] > 0
     assert kept + len(count.runs) == count.total
     assert figures(out) == figures(alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("started", [1, 2])
+def test_a_study_is_stopped_while_its_workers_still_import(started: int, how: signal.Signals, tmp_path: Path) -> None:
+    # The digits are more than a pipe holds: what is sent to a worker that still imports has to wait for it.
+    process = begin(("digits",), tmp_path / "out", 2, lambda study: len(workers(study.pid)) >= started)
+    time.sleep(0.2)
+    helpers = workers(process.pid)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does, to the workers too
+    else:
+        os.kill(process.pid, how)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    stopped = "wellposed: stopped; give the same command again to go on from the finished runs\n"
+    assert told == (stopped if how == signal.SIGINT else "")
+    wait_for(lambda: not any(map(runs, helpers)), 20)
 
 
 @pytest.mark.slow

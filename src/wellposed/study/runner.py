@@ -5,8 +5,10 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
@@ -91,8 +93,7 @@ class Pool:
                 self.store.save(run, execute(run, self.data))
                 listener.finished(label)
             return
-        while len(self.workers) < min(self.jobs, len(waiting)):
-            self.workers.append(self._hire())
+        self._hire(min(self.jobs, len(waiting)) - len(self.workers))
         busy = {worker.connection: worker for worker in self.workers[: len(waiting)]}
         for worker in busy.values():
             self._hand_over(worker, waiting, listener)
@@ -109,14 +110,28 @@ class Pool:
                 else:
                     del busy[worker.connection]
 
-    def _hire(self) -> _Worker:
+    def _hire(self, more: int) -> None:
+        present = len(self.workers)
+        # Ctrl-C is raised in the main thread alone: it cannot leave a process half started in another one.
+        with ThreadPoolExecutor(1) as starter:
+            starter.submit(self._start, more).result()
+        # All have started before the first is sent anything that has to wait for its imports.
+        for worker in self.workers[present:]:
+            with _ends_told(worker):
+                worker.connection.send((self.data, self.store))
+
+    def _start(self, more: int) -> None:
+        """Start processes; they inherit this thread's mask, and leave Ctrl-C to be answered by the parent."""
+        if hasattr(signal, "pthread_sigmask"):
+            resource_tracker.ensure_running()  # or the first start does it, and lifts the mask
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.data, self.store), daemon=True)
-        with _interrupts_ignored():
+        for _ in range(more):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
-        theirs.close()
-        return _Worker(process, ours)
+            theirs.close()
+            self.workers.append(_Worker(process, ours))
 
     def _hand_over(self, worker: _Worker, waiting: "deque[tuple[str, Run]]", listener: Listener) -> None:
         worker.label, run = waiting.popleft()
@@ -125,25 +140,23 @@ class Pool:
         listener.started(worker.label)
 
 
-def _serve(connection: Connection, data: Dataset, store: Store) -> None:
+def _serve(connection: Connection) -> None:
     """Work until the other end of the line is closed, be it because the parent was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        try:
-            run: Run = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            store.save(run, execute(run, data))
-            fault: Exception | None = None
-        except WellposedError as error:
-            fault = error
-        except Exception:
-            fault = RuntimeError(f"{run} failed\n{traceback.format_exc()}")
-        try:
-            connection.send(fault)
-        except OSError:
-            return
+    with suppress(EOFError, OSError):
+        data, store = connection.recv()
+        while True:
+            connection.send(_fault(connection.recv(), data, store))
+
+
+def _fault(run: Run, data: Dataset, store: Store) -> Exception | None:
+    """What kept a run from being finished, if anything did."""
+    try:
+        store.save(run, execute(run, data))
+    except WellposedError as error:
+        return error
+    except Exception:
+        return RuntimeError(f"{run} failed\n{traceback.format_exc()}")
+    return None
 
 
 @contextmanager
@@ -156,18 +169,3 @@ def _ends_told(worker: _Worker) -> Iterator[None]:
             f"a worker process was ended from outside (exit code {worker.process.exitcode}), perhaps for lack of "
             "memory; finished runs are kept: give the same command again, with a smaller --jobs"
         ) from None
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    # A child starts with its parent's choice: Ctrl-C reaches it while it still imports, and is the parent's to answer.
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread, which alone may choose
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -338,7 +338,7 @@ def integers() -> list[tuple[str, Tensor]]:
         ({"model": nn.Linear(3, 3), "parameters": [nn.Parameter(torch.ones(1))]}, "does not hold weight"),
         ({"schedule": -1.0}, "schedule"),
         ({"penalty": GroupLasso(0.1, groups=Heads(3))}, r"Heads.* cannot be computed on '0\.weight'.*multiple of 3"),
-        ({"penalty": L1(torch.ones(7))}, r"L1.* cannot be computed on '0\.weight'.*must match"),
+        ({"penalty": L1(torch.ones(7))}, r"L1.* cannot be computed on '0\.weight'.*broadcasts to"),
         ({"options": {"differentiable": True}}, "differentiable"),
         ({"model": meta()}, "'weight' is on the meta device"),
         (
@@ -379,7 +379,7 @@ def test_a_bad_schedule_or_state_is_refused() -> None:
     with pytest.raises(wp.WellposedError, match="load_state_dict"):
         handle.load_state_dict({"steps": 3})
     with pytest.raises(wp.WellposedError, match="starting weights of"):
-        handle.load_state_dict({"step": 3, "references": {"0.weight": torch.ones(5, 4)}})
+        handle.load_state_dict({"step": 3, "nan_steps": {}, "references": {"0.weight": torch.ones(5, 4)}})
 
 
 def test_an_optimizer_is_not_kept_alive() -> None:
@@ -393,3 +393,136 @@ def test_an_optimizer_is_not_kept_alive() -> None:
     del optimizer
     gc.collect()
     assert watched() is None
+
+
+MODES = ["gradient", "decoupled", "proximal"]
+
+
+class Clipped(torch.optim.SGD):
+    """An optimizer that does something of its own and then its parent's step: torch hooks both."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_that_calls_its_parents_step_takes_the_penalty_once(mode: Any) -> None:
+    model, twin = network(), network()
+    ours, theirs = Clipped(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    handle = regularize(ours, model, L2(0.5), mode=mode, metric=SGD)
+    regularize(theirs, twin, L2(0.5), mode=mode)
+    for _ in range(3):
+        step(model, ours)
+        step(twin, theirs)
+    assert handle.step == 3
+    torch.testing.assert_close(state(model), state(twin), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_that_raised_leaves_nothing_open(mode: Any) -> None:
+    model = network()
+    optimizer = Clipped(model.parameters(), lr=0.1)
+    handle = regularize(optimizer, model, L2(0.5), mode=mode, metric=SGD)
+
+    def closure() -> Any:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        optimizer.step(closure)
+    before = state(model)
+    step(model, optimizer)
+    assert handle.step == 1
+    assert not state(model)["0.weight"].equal(before["0.weight"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [SGD, torch.optim.Adam])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -5.0])
+def test_a_schedule_in_a_tensor_that_turns_wrong_is_refused_before_anything_moves(
+    wrong: float, kind: Any, mode: Any
+) -> None:
+    model = network()
+    optimizer = kind(model.parameters(), lr=0.1)
+    schedule = torch.tensor(1.0)
+    regularize(optimizer, model, L2(0.1), schedule=schedule, mode=mode)
+    step(model, optimizer)
+    before = state(model)
+    schedule.fill_(wrong)
+    with pytest.raises(wp.WellposedError, match="schedule at step 1"):
+        step(model, optimizer)
+    assert all(p.equal(before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("schedule", [torch.ones(3), torch.tensor(math.nan), -1.0, "fast", {"*.bias": 1.0}])
+def test_schedules_that_cannot_be_are_refused_at_once(schedule: Any) -> None:
+    model = network()
+    with pytest.raises(wp.WellposedError, match="schedule"):
+        regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1), schedule=schedule)
+
+
+def test_schedules_differ_by_parameter() -> None:
+    model, twin = network(), network()
+    ours, theirs = SGD(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    handle = regularize(ours, model, L1(0.5), schedule={"0.*": 0.5, "3.*": lambda t: float(t)})
+    regularize(theirs, twin, L1(0.25), where="0.weight")
+    regularize(theirs, twin, L1(0.5), where="3.weight", schedule=lambda t: float(t))
+    for _ in range(3):
+        step(model, ours)
+        step(twin, theirs)
+    torch.testing.assert_close(state(model), state(twin), rtol=0, atol=0)
+    expected = 0.25 * linear(model, 0).weight.detach().abs().sum() + 1.5 * linear(model, 3).weight.detach().abs().sum()
+    assert handle.value() == pytest.approx(float(expected))
+
+
+def test_a_module_type_selects_all_but_biases() -> None:
+    model = network()
+    handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1), where=nn.Linear)
+    assert [row.name for row in handle.plan if row.penalty is not None] == ["0.weight", "3.weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("bias", "bias"), ("bias_ih_l0", "bias"), ("in_proj_bias", "bias"), ("debias_weight", "weight")],
+)
+def test_a_bias_is_known_by_a_word_of_its_name(name: str, role: str) -> None:
+    model = nn.Module()
+    model.register_parameter(name, nn.Parameter(torch.ones(2, 2)))
+    handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1), where="all")
+    assert [row.role for row in handle.plan] == [role]
+
+
+def test_counts_of_nan_are_saved() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    handle = regularize(optimizer, model, L1(0.1))
+    with pytest.warns(RuntimeWarning, match="holds NaN"):
+        step(model, optimizer, scale=math.nan)
+    resumed = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.1))
+    resumed.load_state_dict(handle.state_dict())
+    assert resumed.nan_steps() == handle.nan_steps() == {"0.weight": 1, "3.weight": 1}
+
+
+def test_a_line_search_is_not_decoupled() -> None:
+    model = network()
+    with pytest.raises(wp.WellposedError, match="mode='gradient'"):
+        regularize(torch.optim.LBFGS(model.parameters()), model, L2(0.1), mode="decoupled")
+
+
+def test_a_closure_that_is_called_twice_decays_once() -> None:
+    class Twice(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            closure()
+            return super().step(closure)
+
+    model, twin = network(), network()
+    ours, theirs = Twice(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    for m, optimizer in ((model, ours), (twin, theirs)):
+        regularize(optimizer, m, L2(0.5), mode="decoupled")
+
+        def closure(m: nn.Module = m) -> Any:
+            for p in m.parameters():
+                p.grad = torch.ones_like(p)
+            return 0.0
+
+        optimizer.step(closure)
+    torch.testing.assert_close(state(model), state(twin), rtol=0, atol=0)

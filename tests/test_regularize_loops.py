@@ -237,6 +237,7 @@ def test_the_logistic_c_in_our_convention(ratio: float) -> None:
         solver="liblinear" if ratio else "lbfgs",
         tol=1e-12,
         max_iter=10_000,
+        random_state=0,
     )
     wanted = peer.fit(X, y).coef_[0]
     x, sign = torch.from_numpy(X), torch.from_numpy(y)

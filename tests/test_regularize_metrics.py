@@ -1,5 +1,6 @@
 """A proximal step in each optimizer's own metric solves the penalised problem itself."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -254,3 +255,59 @@ def test_the_report_adds_up_to_the_value() -> None:
     handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.3), schedule=0.5)
     assert sum(row.value for row in handle.report()) == pytest.approx(handle.value())
     assert all(str(row.elements) in str(handle.report()) for row in handle.report())
+
+
+@pytest.mark.parametrize("taken", [SGD, torch.optim.Adam], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [torch.optim.ASGD, torch.optim.Rprop, torch.optim.Adadelta, torch.optim.Adafactor], ids=lambda k: k.__name__
+)
+def test_a_metric_that_reads_what_is_not_there_is_refused_at_once(kind: Any, taken: Any) -> None:
+    model = network()
+    with pytest.raises(wp.WellposedError, match="reads"):
+        regularize(kind(model.parameters()), model, L1(0.1), metric=taken)
+
+
+@pytest.mark.parametrize("kind", [SGD, torch.optim.RMSprop])
+def test_momentum_without_an_end_is_refused_before_anything_moves(kind: Any) -> None:
+    model = network()
+    optimizer = kind(model.parameters(), lr=0.1, momentum=0.9)
+    regularize(optimizer, model, L1(0.1))
+    step(model, optimizer)
+    before = state(model)
+    optimizer.param_groups[0]["momentum"] = 1.0
+    with pytest.raises(wp.WellposedError, match="never settle"):
+        step(model, optimizer)
+    assert all(p.equal(before[name]) for name, p in model.named_parameters())
+    with pytest.raises(wp.WellposedError, match="never settle"):
+        regularize(kind(model.parameters(), lr=0.1, momentum=1.5), model, L1(0.1))
+
+
+@pytest.mark.parametrize("kind", [SGD, torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("penalty", [L1(0.1), wp.constraints.MaxNorm(0.5), wp.NuclearNorm(0.1)], ids=repr)
+def test_a_learning_rate_of_one_element_is_a_number(kind: Any, penalty: Penalty) -> None:
+    options = {} if kind is SGD else {"foreach": False}
+    models = network(), network()
+    for model, lr in zip(models, (0.1, torch.tensor([0.1])), strict=True):
+        optimizer = kind(model.parameters(), lr=lr, **options)
+        regularize(optimizer, model, penalty, metric=None if isinstance(penalty, L1) else "euclidean")
+        for _ in range(2):
+            step(model, optimizer)
+    torch.testing.assert_close(*map(state, models))
+
+
+@pytest.mark.parametrize("given", [lambda *_: None, lambda *_: -1.0, lambda _group, _state, p: -torch.ones_like(p)])
+def test_step_sizes_that_cannot_be_are_refused(given: Any) -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    regularize(optimizer, model, L1(0.1), metric=given)
+    with pytest.raises(wp.WellposedError, match="step size"):
+        step(model, optimizer)
+
+
+def test_a_threshold_that_is_nan_makes_nan_in_kernels_too() -> None:
+    from wellposed.penalties.passes import Step, take_steps_
+
+    w, second = torch.tensor([2.0, -2.0, 0.0]), torch.tensor([math.nan, math.nan, math.nan])
+    (bad,) = take_steps_([Step(L1(0.1), w, RootStep(0.1, second, 1.0, 1e-8))])
+    assert bad
+    assert w.isnan().all()

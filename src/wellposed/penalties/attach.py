@@ -1,7 +1,9 @@
 """A penalty on an optimizer: `regularize` and the handle that it returns."""
 
+import itertools
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -10,17 +12,16 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty
-from wellposed.penalties.checks import Number, strength
-from wellposed.penalties.complexes import as_real
+from wellposed.penalties.checks import Number
 from wellposed.penalties.metrics import GivenMetric, Metric, metric_for
 from wellposed.penalties.modes import MODES, Mode, Update
 from wellposed.penalties.plan import Entry, Model, Penalties, PenaltyPlan, Where, plan_entries
+from wellposed.penalties.refusals import refuse_misfits, refuse_strangers, refuse_unusual
 from wellposed.penalties.report import PenaltyReport, ReportRow
+from wellposed.penalties.schedules import Schedule, Schedules, factor_at, schedules_of
 
 Optimizer = torch.optim.Optimizer
-Schedule = Number | Callable[[int], Number]
-"""What multiplies the penalty: a number, a tensor that is read at each step, or a callable of the step number."""
-
+_HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__  # that of every step with hooks
 _attached: WeakKeyDictionary[Optimizer, list["Handle"]] = WeakKeyDictionary()
 
 
@@ -31,7 +32,7 @@ def regularize(
     *,
     where: Where | Iterable[Where] = "weights",
     mode: Literal["gradient", "decoupled", "proximal"] = "proximal",
-    schedule: Schedule = 1.0,
+    schedule: Schedules = 1.0,
     metric: GivenMetric = None,
     masters: Mapping[str, Tensor] | None = None,
 ) -> "Handle":
@@ -55,8 +56,9 @@ def regularize(
         where: Which parameters: "weights" (two dimensions or more, no biases, no normalisation), "biases", "norms",
             "all", a glob on the name, a module type, a callable (name, parameter) -> bool, or several of these.
         mode: How the penalty acts.
-        schedule: What multiplies the penalty: a number, a scalar tensor, or a callable of the number of steps taken. A
-            tensor is read at each step, and its values on an accelerator are trusted, since a look at them would wait.
+        schedule: What multiplies the penalty: a number, a tensor of one, a callable of the number of steps taken, or a
+            mapping from globs on parameter names to these. A tensor is read at each step, and its value on an
+            accelerator is trusted, since a look at it would wait.
         metric: For "proximal" on an optimizer of unknown kind: the optimizer type whose step sizes it shares, or a
             callable (group, state, parameter) -> step sizes. "euclidean" takes the learning rate for all elements
             whatever the optimizer does, which for a constraint is the plain projection after the step.
@@ -91,17 +93,16 @@ def regularize(
     entries = _with_masters(plan_entries(model, penalty, where), masters or {})
     chosen = MODES[mode]
     needed = metric_for(optimizer, metric) if chosen.after else None
-    if not callable(schedule):
-        strength(schedule, "schedule")
+    if needed is not None:
+        needed.refuse_misfits(optimizer)
     penalised = [entry for entry in entries if entry.row.penalty is not None]
-    _refuse_strangers(optimizer, penalised)
-    _refuse_misfits(penalised, chosen, needed)
+    schedules = schedules_of(schedule, [entry.row.name for entry in penalised])
+    refuse_strangers(optimizer, penalised)
+    refuse_misfits(penalised, chosen, needed)
     _refuse_second_prox(optimizer, penalised, chosen)
-    for group in optimizer.param_groups:
-        if group.get("differentiable"):
-            raise WellposedError("regularize was given an optimizer with differentiable=True, which it cannot serve")
+    refuse_unusual(optimizer, chosen)
     plan = PenaltyPlan(tuple(entry.row for entry in entries), mode, chosen.objective)
-    return Handle(optimizer, plan, penalised, chosen, needed, schedule)
+    return Handle(optimizer, plan, penalised, chosen, needed, schedules)
 
 
 class Handle:
@@ -120,7 +121,7 @@ class Handle:
         entries: list[Entry],
         mode: Mode,
         metric: Metric | None,
-        schedule: Schedule,
+        schedules: dict[str, Schedule],
     ) -> None:
         self.plan = plan
         self.step = 0
@@ -132,8 +133,8 @@ class Handle:
         self._penalties = {id(entry.parameter): self._bound(entry) for entry in entries}
         self._mode = mode
         self._metric = metric
-        self._schedule = schedule
-        self._now: Number = 1.0
+        self._schedules = {id(entry.parameter): schedules[entry.row.name] for entry in entries}
+        self._now: dict[int, Number] = {}
         _attached.setdefault(optimizer, []).append(self)
         self._nan_steps: dict[str, int | Tensor] = {}
         # A compiled step leaves its graph for the penalty: traced, it would be compiled anew as the step number grows.
@@ -144,9 +145,7 @@ class Handle:
 
     def value(self) -> float:
         """The penalty's present value, over all its parameters, times the schedule's present factor."""
-        with torch.no_grad():
-            total = sum(float(self._penalties[at].value(entry.parameter)) for at, entry in self._entries.items())
-            return total * float(self._factor())
+        return float(sum(self._values(self._factors()).values()))
 
     def sparsity(self) -> float:
         """The share of exact zeros among the penalised parameters' elements, in [0, 1]."""
@@ -165,24 +164,20 @@ class Handle:
 
     def report(self) -> PenaltyReport:
         """What the penalty has come to, parameter by parameter; prints as a table."""
-        seen = self.nan_steps()
-        with torch.no_grad():
-            factor = float(self._factor())
-            return PenaltyReport(
-                tuple(
-                    ReportRow(
-                        entry.row.name,
-                        tuple(entry.parameter.shape),
-                        repr(entry.row.penalty),
-                        factor * float(self._penalties[at].value(entry.parameter)),
-                        int((entry.parameter == 0).sum()),
-                        entry.parameter.numel(),
-                        seen.get(entry.row.name, 0),
-                    )
-                    for at, entry in self._entries.items()
-                ),
-                self.step,
+        seen, values = self.nan_steps(), self._values(self._factors())
+        rows = (
+            ReportRow(
+                entry.row.name,
+                tuple(entry.parameter.shape),
+                repr(entry.row.penalty),
+                values[at],
+                int((entry.parameter.detach() == 0).sum()),
+                entry.parameter.numel(),
+                seen.get(entry.row.name, 0),
             )
+            for at, entry in self._entries.items()
+        )
+        return PenaltyReport(tuple(rows), self.step)
 
     def remove(self) -> None:
         """Take the penalty off the optimizer. Doing it twice is harmless."""
@@ -193,8 +188,8 @@ class Handle:
                 handles.remove(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs to go on where it stopped: the steps taken, and starting weights that penalties refer to."""
-        return {"step": self.step, "references": dict(self._references)}
+        """What a run needs to go on where it stopped: counts of steps, and starting weights that penalties refer to."""
+        return {"step": self.step, "nan_steps": self.nan_steps(), "references": dict(self._references)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state.
@@ -205,7 +200,8 @@ class Handle:
         Raises:
             WellposedError: If it is something else.
         """
-        if not isinstance(state, dict) or set(state) != {"step", "references"} or not isinstance(state["step"], int):
+        wanted = {"step": int, "nan_steps": dict, "references": dict}
+        if not isinstance(state, dict) or {name: type(value) for name, value in state.items()} != wanted:
             raise WellposedError(f"load_state_dict was given {state!r}; expected what state_dict() returned")
         saved: dict[str, Tensor] = state["references"]
         if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in self._references.items()}:
@@ -213,7 +209,7 @@ class Handle:
                 f"load_state_dict was given starting weights of {sorted(saved)}; expected those of "
                 f"{sorted(self._references)}, in the parameters' shapes"
             )
-        self.step = state["step"]
+        self.step, self._nan_steps = state["step"], dict(state["nan_steps"])
         for name, reference in saved.items():
             self._references[name] = reference.to(self._references[name])
         self._penalties = {at: self._bound(entry) for at, entry in self._entries.items()}
@@ -226,33 +222,45 @@ class Handle:
         reference = self._references.get(entry.row.name)
         return entry.row.penalty if reference is None else entry.row.penalty.bind(reference)
 
-    def _factor(self) -> Number:
-        if not callable(self._schedule):
-            return self._schedule
-        given = self._schedule(self.step)
-        if isinstance(given, Tensor) and not given.is_cpu:
-            return given  # to look at it would wait for the accelerator
-        return strength(given, f"the schedule at step {self.step}")
+    def _factors(self) -> dict[int, Number]:
+        """What each parameter's schedule gives now; one that several share is asked once."""
+        now = {id(schedule): factor_at(schedule, self.step) for schedule in self._schedules.values()}
+        return {at: now[id(schedule)] for at, schedule in self._schedules.items()}
+
+    @torch.no_grad()
+    def _values(self, factors: dict[int, Number]) -> dict[int, float]:
+        return {
+            at: float(factors[at]) * float(self._penalties[at].value(entry.parameter))
+            for at, entry in self._entries.items()
+        }
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # Asked before the optimizer moves anything, so that a factor that is refused leaves the weights as they were.
-        self._now = self._factor()
+        if _is_within_step(optimizer):
+            return None
+        # Asked before the optimizer moves anything, so that what is refused leaves the weights as they were.
+        self._now = self._factors()
+        if self._metric is not None:
+            self._metric.refuse_misfits(optimizer)
         if self._mode.after:
             return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._act(optimizer)
             return None
+        calls = itertools.count()
 
         def penalised_closure() -> Any:
             loss = closure()
-            self._act(optimizer)
+            if next(calls) == 0 or self._mode.repeats:
+                self._act(optimizer)
             # A line search compares losses, so it has to see the function whose gradient it is given.
             return loss + self.value() if isinstance(optimizer, torch.optim.LBFGS) else loss
 
         return args[:1], {**kwargs, "closure": penalised_closure}
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if _is_within_step(optimizer):
+            return
         if self._mode.after:
             self._act(optimizer)
         self.step += 1
@@ -272,7 +280,7 @@ class Handle:
             Update(
                 entry.parameter,
                 self._penalties[id(entry.parameter)],
-                self._now,
+                self._now[id(entry.parameter)],
                 group,
                 optimizer.state.get(entry.parameter, {}),
                 self._metric,
@@ -302,42 +310,25 @@ class Handle:
                     yield entry, group
 
 
+def _is_within_step(optimizer: Optimizer) -> bool:
+    """Whether a hook is that of a step within a step: torch hooks a class's step and the one that it calls above it."""
+    frame, steps = sys._getframe(), 0
+    while frame is not None and steps < 2:
+        steps += frame.f_code is _HOOKED and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back  # type: ignore[assignment]
+    return steps == 2
+
+
 def _with_masters(entries: list[Entry], masters: Mapping[str, Tensor]) -> list[Entry]:
     shapes = {entry.row.name: entry.row.shape for entry in entries}
     for name, master in masters.items():
-        if name not in shapes or tuple(master.shape) != shapes[name]:
+        if name not in shapes or not isinstance(master, Tensor) or tuple(master.shape) != shapes[name]:
+            kind = f"of shape {tuple(master.shape)}" if isinstance(master, Tensor) else f"as {master!r}"
             raise WellposedError(
-                f"masters was given {name!r} of shape {tuple(master.shape)}; expected a parameter's name and shape, of "
+                f"masters was given {name!r} {kind}; expected a parameter's name and shape, of "
                 f"{', '.join(f'{n} {s}' for n, s in shapes.items())}"
             )
     return [Entry(entry.row, masters.get(entry.row.name, entry.parameter)) for entry in entries]
-
-
-def _refuse_strangers(optimizer: Optimizer, entries: list[Entry]) -> None:
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    strangers = [entry.row.name for entry in entries if id(entry.parameter) not in held]
-    if strangers:
-        raise WellposedError(
-            f"the optimizer does not hold {', '.join(strangers)}, so a penalty on them would do nothing; "
-            "give the optimizer these parameters, or leave them out with where="
-        )
-
-
-def _refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> None:
-    diagonal = metric is not None and metric.diagonal
-    for row, parameter in entries:
-        assert row.penalty is not None
-        why = mode.fits(row.penalty.traits, diagonal)
-        if why is None and diagonal and parameter.is_complex() and as_real(row.penalty, parameter.ndim) is None:
-            why = "the weights are complex, and the optimizer has step sizes of their own for real and imaginary parts"
-        if why is not None:
-            raise WellposedError(f"{row.penalty!r} on {row.name!r} does not fit mode={mode.name!r}: {why}")
-        try:
-            # This counts the groups that labels make, too, so that no step has to wait for an accelerator to do it.
-            with torch.no_grad():
-                row.penalty.bind(parameter.detach()).value(parameter)
-        except (WellposedError, RuntimeError) as error:
-            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}: {error}") from error
 
 
 def _refuse_second_prox(optimizer: Optimizer, entries: list[Entry], mode: Mode) -> None:

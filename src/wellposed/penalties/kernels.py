@@ -17,7 +17,7 @@ ROW = 10  # numbers of a job: the pieces before it, its elements, two addresses,
 
 @kernel
 def _shrink(x, threshold):
-    bounded = select(x > threshold, threshold, x)
+    bounded = select(x <= threshold, x, threshold)  # NaN if the threshold is
     bounded = select(bounded < -threshold, -threshold, bounded)
     return x - bounded
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
-from wellposed.penalties.checks import Number
+from wellposed.penalties.checks import Number, strength
 from wellposed.penalties.steps import RootStep
 
 Step = Number | RootStep
@@ -30,11 +30,53 @@ class Metric:
         name: What it is called in messages.
         step: The step sizes of one parameter, after the optimizer's step.
         diagonal: Whether they differ from element to element.
+        options: What it reads of a parameter group.
     """
 
     name: str
     step: StepSize
     diagonal: bool = True
+    options: tuple[str, ...] = ("lr",)
+
+    def refuse_misfits(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse an optimizer of which the step sizes cannot be read, before it moves anything.
+
+        Raises:
+            WellposedError: If a group lacks an option, or has a momentum from which there is no way back.
+        """
+        for group in optimizer.param_groups:
+            missing = [option for option in self.options if option not in group]
+            if missing:
+                raise WellposedError(
+                    f"{type(optimizer).__name__} was given the metric of {self.name}, which reads {', '.join(missing)} "
+                    f"but has {', '.join(sorted(set(group) - {'params'}))}; name an optimizer that it steps "
+                    "like, give a callable (group, state, parameter) -> step sizes, or use mode='gradient'"
+                )
+            if "momentum" in self.options and not group["momentum"] < 1:
+                raise WellposedError(
+                    f"{type(optimizer).__name__} has momentum={group['momentum']}, under which its steps never settle; "
+                    "expected less than 1 for mode='proximal'"
+                )
+
+    def of(self, group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+        """The step sizes of one parameter, after the optimizer's step.
+
+        Raises:
+            WellposedError: If the optimizer keeps another state than the one whose metric this is.
+        """
+        try:
+            return self.step(group, state, parameter)
+        except KeyError as error:
+            raise WellposedError(
+                f"the metric of {self.name} reads {error}, which the optimizer does not keep (it keeps "
+                f"{', '.join(map(str, state)) or 'nothing'}); name an optimizer that it steps like"
+            ) from error
+
+
+def learning_rate(group: dict[str, Any]) -> Number:
+    """A group's learning rate, without the dimension of one that a tensor may have."""
+    lr: Number = group["lr"]
+    return lr.reshape(()) if isinstance(lr, Tensor) else lr
 
 
 def sgd(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
@@ -43,15 +85,14 @@ def sgd(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step
     The momentum buffer of a steady gradient g settles at g * (1 - dampening) / (1 - momentum), with Nesterov's variant
     too; a threshold of lr alone would solve the problem with a strength (1 - momentum) times too small.
     """
-    lr: Number = group["lr"]
     settled: float = (1 - group["dampening"]) / (1 - group["momentum"]) if group["momentum"] else 1.0
-    return lr * settled
+    return learning_rate(group) * settled
 
 
 def adam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
     """Adam and AdamW: lr / (sqrt(v / (1 - beta2^t)) + eps), v the gradient's mean square (AMSGrad: its largest)."""
     second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-    return RootStep(group["lr"], second, (1 - group["betas"][1] ** _steps(state)) ** -0.5, group["eps"])
+    return RootStep(learning_rate(group), second, (1 - group["betas"][1] ** _steps(state)) ** -0.5, group["eps"])
 
 
 def nadam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
@@ -60,7 +101,7 @@ def nadam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> St
     now, later = (beta1 * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (steps, steps + 1))
     product = _read(state["mu_product"])
     share = (1 - now) / (1 - product) + later * (1 - beta1**steps) / (1 - product * later)
-    return RootStep(group["lr"] * share, state["exp_avg_sq"], (1 - beta2**steps) ** -0.5, group["eps"])
+    return RootStep(learning_rate(group) * share, state["exp_avg_sq"], (1 - beta2**steps) ** -0.5, group["eps"])
 
 
 def radam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
@@ -70,19 +111,20 @@ def radam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> St
     length = limit - 2 * steps * beta**steps / (1 - beta**steps)
     if isinstance(length, Tensor):
         rectifier = ((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)).clamp(min=0) ** 0.5
-        adaptive = group["lr"] * rectifier * (1 - beta**steps) ** 0.5 / (state["exp_avg_sq"].sqrt() + group["eps"])
-        return torch.where(length > 5, adaptive, group["lr"])
+        adaptive = (
+            learning_rate(group) * rectifier * (1 - beta**steps) ** 0.5 / (state["exp_avg_sq"].sqrt() + group["eps"])
+        )
+        return torch.where(length > 5, adaptive, learning_rate(group))
     if length <= 5:
-        lr: Number = group["lr"]
-        return lr
+        return learning_rate(group)
     rectifier = ((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)) ** 0.5
-    return RootStep(group["lr"] * rectifier * (1 - beta**steps) ** 0.5, state["exp_avg_sq"], 1.0, group["eps"])
+    return RootStep(learning_rate(group) * rectifier * (1 - beta**steps) ** 0.5, state["exp_avg_sq"], 1.0, group["eps"])
 
 
 def adamax(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
     """Adamax: lr / u, u the decayed maximum of the gradient's size, which holds eps already."""
     largest = state["exp_inf"]
-    step: Tensor = group["lr"] / (torch.view_as_real(largest) if largest.is_complex() else largest)
+    step: Tensor = learning_rate(group) / (torch.view_as_real(largest) if largest.is_complex() else largest)
     return step
 
 
@@ -94,28 +136,28 @@ def rmsprop(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> 
         if second.is_complex():
             second, mean = torch.view_as_real(second), torch.view_as_real(mean)
         second = second.addcmul(mean, mean, value=-1)
-    return RootStep(group["lr"] / (1 - group["momentum"]), second, 1.0, group["eps"])
+    return RootStep(learning_rate(group) / (1 - group["momentum"]), second, 1.0, group["eps"])
 
 
 def adagrad(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
     """Adagrad: lr / (1 + (t - 1) * lr_decay) / (sqrt(sum of squares) + eps)."""
-    lr = group["lr"] / (1 + (_steps(state) - 1) * group["lr_decay"])
+    lr = learning_rate(group) / (1 + (_steps(state) - 1) * group["lr_decay"])
     return RootStep(lr, state["sum"], 1.0, group["eps"])
 
 
 METRICS: dict[type[torch.optim.Optimizer], Metric] = {
-    torch.optim.SGD: Metric("SGD", sgd, diagonal=False),
-    torch.optim.Adam: Metric("Adam", adam),
-    torch.optim.AdamW: Metric("AdamW", adam),
-    torch.optim.NAdam: Metric("NAdam", nadam),
-    torch.optim.RAdam: Metric("RAdam", radam),
+    torch.optim.SGD: Metric("SGD", sgd, diagonal=False, options=("lr", "momentum", "dampening")),
+    torch.optim.Adam: Metric("Adam", adam, options=("lr", "betas", "eps", "amsgrad")),
+    torch.optim.AdamW: Metric("AdamW", adam, options=("lr", "betas", "eps", "amsgrad")),
+    torch.optim.NAdam: Metric("NAdam", nadam, options=("lr", "betas", "eps", "momentum_decay")),
+    torch.optim.RAdam: Metric("RAdam", radam, options=("lr", "betas", "eps")),
     torch.optim.Adamax: Metric("Adamax", adamax),
-    torch.optim.RMSprop: Metric("RMSprop", rmsprop),
-    torch.optim.Adagrad: Metric("Adagrad", adagrad),
+    torch.optim.RMSprop: Metric("RMSprop", rmsprop, options=("lr", "momentum", "eps", "centered")),
+    torch.optim.Adagrad: Metric("Adagrad", adagrad, options=("lr", "lr_decay", "eps")),
 }
 
 
-EUCLIDEAN = Metric("euclidean", lambda group, state, parameter: group["lr"], diagonal=False)
+EUCLIDEAN = Metric("euclidean", lambda group, state, parameter: learning_rate(group), diagonal=False)
 """One step size, the learning rate, whatever the optimizer: a plain projected step for constraints."""
 
 GivenMetric = type[torch.optim.Optimizer] | StepSize | Literal["euclidean"] | None
@@ -145,7 +187,18 @@ def metric_for(optimizer: torch.optim.Optimizer, given: GivenMetric) -> Metric:
         )
     if not callable(kind):
         raise WellposedError(f"metric was given {kind!r}; expected an optimizer type, 'euclidean' or a callable")
-    return Metric(getattr(kind, "__name__", repr(kind)), kind)
+    return Metric(getattr(kind, "__name__", repr(kind)), _checked(kind), options=())
+
+
+def _checked(steps: StepSize) -> StepSize:
+    """A metric of the user's, held to numbers >= 0 where a look at them does not wait for an accelerator."""
+
+    def checked(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+        given = steps(group, state, parameter)
+        is_trusted = isinstance(given, RootStep) or (isinstance(given, Tensor) and not given.is_cpu)
+        return given if is_trusted else strength(given, "the metric's step size")
+
+    return checked
 
 
 def _steps(state: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty, Traits
 from wellposed.penalties.checks import Number
 from wellposed.penalties.complexes import as_real
-from wellposed.penalties.metrics import Metric
+from wellposed.penalties.metrics import Metric, learning_rate
 from wellposed.penalties.passes import Push, Step, add_gradients_, has_nan, take_steps_
 from wellposed.penalties.steps import RootStep
 
@@ -48,6 +48,7 @@ class Mode:
         name: Its name.
         objective: What is minimised.
         after: Whether it acts after the optimizer's step; otherwise when the gradients are known, before it.
+        repeats: Whether it acts on gradients, and so on all that a closure computes; otherwise once a step.
         fits: Why it cannot take a penalty of these traits, or ``None``; told whether step sizes differ by element.
         act: The action, in place, on all parameters; for each whether NaN was seen, in the weights if it acts after
             the step, else in the gradient.
@@ -56,6 +57,7 @@ class Mode:
     name: str
     objective: str
     after: bool
+    repeats: bool
     fits: Callable[[Traits, bool], str | None]
     act: Callable[[list[Update]], list[bool | Tensor]]
 
@@ -78,7 +80,7 @@ def _take_proxes(updates: list[Update]) -> list[bool | Tensor]:
     for update in updates:
         assert update.metric is not None
         w, penalty = update.parameter, update.penalty
-        size = update.metric.step(update.group, update.state, w)
+        size = update.metric.of(update.group, update.state, w)
         size = size.times(update.factor) if isinstance(size, RootStep) else update.factor * size
         if w.is_complex() and update.metric.diagonal:
             real = as_real(penalty, w.ndim)
@@ -97,7 +99,7 @@ def _decay(updates: list[Update]) -> list[bool | Tensor]:
     bad = []
     for update in updates:
         w = update.parameter
-        step = update.factor * update.group["lr"]
+        step = update.factor * learning_rate(update.group)
         if update.skipped is not None:
             step = step * ~update.skipped
         w.sub_(step * update.penalty.grad(w))
@@ -134,6 +136,7 @@ MODES: dict[str, Mode] = {
             "gradient",
             "loss + penalty, by its (sub)gradient added to the loss's before the optimizer sees it; no exact zeros",
             after=False,
+            repeats=True,
             fits=_gradient_fits,
             act=_add_gradients,
         ),
@@ -142,6 +145,7 @@ MODES: dict[str, Mode] = {
             "loss + penalty under plain SGD; under an adaptive optimizer another function, since the penalty's step "
             "w - lr * grad does not pass through its metric (AdamW's weight decay)",
             after=False,
+            repeats=False,
             fits=_decoupled_fits,
             act=_decay,
         ),
@@ -149,6 +153,7 @@ MODES: dict[str, Mode] = {
             "proximal",
             "loss + penalty, by its prox after the optimizer's step, in that step's metric; exact zeros",
             after=True,
+            repeats=False,
             fits=_proximal_fits,
             act=_take_proxes,
         ),

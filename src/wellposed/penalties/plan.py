@@ -1,5 +1,6 @@
 """Which parameters a penalty acts on, and why: selection by role, name, module or callable."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +13,8 @@ from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty
 
 Where = str | type[nn.Module] | Callable[[str, Tensor], bool]
-"""A role in the plural ("weights", "biases", "norms", "all"), a glob on the name, a module type, or a callable."""
+"""A role in the plural ("weights", "biases", "norms", "all"), a glob on the name, a callable, or a module type: all
+parameters of its own but biases."""
 
 Model = nn.Module | Iterable[tuple[str, Tensor]]
 """A model, or pairs of a name and a parameter."""
@@ -198,7 +200,7 @@ def _role(item: _Named) -> str:
         return "parametrised"
     if isinstance(item.owner, _NORMS) or (item.owner is not None and type(item.owner).__name__.endswith("Norm")):
         return "normalisation"
-    if "bias" in local:
+    if "bias" in re.split(r"[^a-z]+", local.lower()):
         return "bias"
     return "weight" if item.parameter.ndim >= 2 else "vector"
 
@@ -222,7 +224,7 @@ def _holds(condition: Where, item: _Named) -> bool:
             return _role(item) in _ROLES[condition]
         return any(fnmatchcase(name, condition) for name in item.names)
     if isinstance(condition, type):
-        return isinstance(item.owner, condition)
+        return isinstance(item.owner, condition) and _role(item) != "bias"
     return bool(condition(item.names[0], item.parameter))
 
 

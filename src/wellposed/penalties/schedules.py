@@ -1,10 +1,65 @@
 """What a penalty is multiplied by as training goes on: values to give as ``schedule=`` of ``regularize``."""
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.penalties import checks
+from wellposed.penalties.checks import Number
+
+Schedule = Number | Callable[[int], Number]
+"""What multiplies a penalty: a number, a tensor of one that is read at each step, or a callable of the step number."""
+
+Schedules = Schedule | Mapping[str, Schedule]
+"""One schedule for all, or one for each glob on names; the first glob that matches counts, and 1 where none does."""
+
+
+def factor_at(schedule: Schedule, step: int) -> Number:
+    """What a schedule multiplies the penalty by at a step.
+
+    Args:
+        schedule: The schedule.
+        step: How many steps have been taken.
+
+    Returns:
+        A number, or a tensor of no dimensions, whose value is not looked at on an accelerator: that would wait.
+
+    Raises:
+        WellposedError: If it is no number >= 0.
+    """
+    given = schedule(step) if callable(schedule) else schedule
+    name = f"the schedule at step {step}"
+    if isinstance(given, Tensor):
+        if given.numel() != 1:
+            raise WellposedError(f"{name} was given a tensor of shape {tuple(given.shape)}; expected a single number")
+        given = given.detach().reshape(())
+        if not given.is_cpu:
+            return given
+    return checks.strength(given, name)
+
+
+def schedules_of(given: Schedules, names: Iterable[str]) -> dict[str, Schedule]:
+    """The schedule of each name.
+
+    Raises:
+        WellposedError: If a glob matches none of the names, or a schedule that is no callable is no number >= 0.
+    """
+    rules = dict(given) if isinstance(given, Mapping) else {"*": given}
+    names = list(names)
+    for rule, schedule in rules.items():
+        if not any(fnmatchcase(name, rule) for name in names):
+            raise WellposedError(
+                f"the schedule for {rule!r} matches no penalised parameter; expected a glob on {', '.join(names)}"
+            )
+        if not callable(schedule):
+            factor_at(schedule, 0)
+            if isinstance(schedule, Tensor):
+                checks.strength(schedule, f"the schedule for {rule!r}")
+    return {name: next((rules[rule] for rule in rules if fnmatchcase(name, rule)), 1.0) for name in names}
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,10 @@ def test_public_bits_take_key_call_and_index(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["reference", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_indices_beyond_32_bits(name: str, dtype: torch.dtype) -> None:
-    """A block far out in a huge tensor takes the words of its global indices, which pass 2^32 and even 2^60."""
-    shape, offset = (2**20, 2**41), (2**19 + 5, 2**40 + 12345)
+@pytest.mark.parametrize("offset", [(2**19 + 5, 2**40 + 12345), (2**20 - 2, 2**42 - 5)], ids=["far out", "the end"])
+def test_indices_beyond_32_bits(name: str, dtype: torch.dtype, offset: tuple[int, int]) -> None:
+    """A block far out in a huge tensor takes the words of its global indices, up to the last of 2^62 elements."""
+    shape = (2**20, 2**42)
     with wp.random.backend(name):
         tensor = torch.full((2, 5), torch.nan, dtype=dtype)
         wp.random.uniform_(tensor, wp.Key(7), box=wp.Box(shape, offset))

@@ -38,6 +38,19 @@ REFUSALS: list[tuple[Callable[[torch.Tensor], object], str]] = [
     (lambda t: R.bernoulli_(t.to(torch.complex64), KEY), "real dtype"),
     (lambda t: R.normal_(t, KEY, box=wp.Box((4, 4), (0, 2))), "does not fit"),
     (lambda t: R.normal_(t, KEY, box=wp.Box((9,), (0,))), "does not fit"),
+    (lambda t: R.normal_(t, KEY, box=((4, 4), (0, 2))), "expected a wp.Box"),  # type: ignore[arg-type]
+    (lambda t: R.normal_(t, KEY, box=wp.Box((3.5, 3), (0, 0))), "expected an integer"),  # type: ignore[arg-type]
+    (lambda t: R.normal_(t, KEY, box=wp.Box(9, 0)), "one for each dimension"),  # type: ignore[arg-type]
+    (lambda t: R.normal_(t, KEY, mean="a"), r"normal\(mean\) was given 'a'"),  # type: ignore[arg-type]
+    (lambda t: R.normal_(t, KEY, std=t), r"normal\(std\) was given a tensor of shape \(3, 3\)"),  # type: ignore[arg-type]
+    (lambda t: R.uniform_(t, KEY, None), r"uniform\(low\) was given None"),  # type: ignore[arg-type]
+    (lambda t: R.truncated_normal_(t, KEY, b="2"), r"truncated_normal\(b\) was given '2'"),  # type: ignore[arg-type]
+    (lambda t: R.bernoulli_(t, KEY, 1j), "expected a number"),  # type: ignore[arg-type]
+    (lambda t: R.normal_(t.numpy(), KEY), "a ndarray was given"),  # type: ignore[arg-type]
+    (lambda t: R.normal_(t.tolist(), KEY), "a list was given"),  # type: ignore[arg-type]
+    (lambda t: R.normal_(t.to_sparse(), KEY), "expected a dense one"),
+    (lambda t: R.uniform_(t.half(), KEY, 70_000.0, 70_000.0), "no torch.float16 number lies between"),
+    (lambda t: R.uniform_(t, KEY.fold("\ud800")), "no UTF-8"),
 ]
 
 

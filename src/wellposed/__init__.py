@@ -8,6 +8,8 @@ from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from pathlib import Path as _Path
 
+from wellposed import forks as _forks  # noqa: F401  # which has to be there before a fork
+
 __version__ = _version("wellposed")
 
 _FACE = {

@@ -6,7 +6,6 @@ and the paper's in ``wellposed.init`` and ``wellposed.penalties``.
 """
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.random import Key, bernoulli, uniform
+from wellposed.random.arguments import integer
 
 Regularizer = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A weight -> the pair (Omega, dOmega/dw)."""
@@ -424,7 +424,7 @@ def _uniform(inputdim: int, units: int, bound: float, key: Key, dtype: torch.dty
 
 
 def _size(value: int, name: str) -> int:
-    size = operator.index(value)
+    size = integer(value, name, -(2**63), 2**63)
     if size < 1:
         raise WellposedError(f"{name} was given {size}; expected an integer >= 1")
     return size

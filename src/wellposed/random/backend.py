@@ -82,7 +82,9 @@ def backend_for(tensor: Tensor) -> Backend:
         candidate = _loaded.get(name) or _load(name)
         if candidate.serves(tensor):
             return candidate
-    raise WellposedError(f"no backend serves a {tensor.dtype} tensor on {tensor.device}")
+    raise WellposedError(
+        f"no backend serves a {tensor.dtype} tensor of layout {tensor.layout} on {tensor.device}; expected a dense one"
+    )
 
 
 def _load(name: str) -> Backend:

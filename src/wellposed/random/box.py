@@ -1,12 +1,12 @@
 """Boxes: where a block of a tensor lies in the global tensor that it is a part of."""
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from wellposed.errors import WellposedError
+from wellposed.random.arguments import integer
 
 _MOST_ELEMENTS = 2**62  # word numbers of float64 elements, 2i and 2i + 1, still fit in a signed 64-bit integer
 
@@ -39,8 +39,7 @@ class Box:
     offset: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        shape = tuple(map(operator.index, self.shape))
-        offset = tuple(map(operator.index, self.offset))
+        shape, offset = _sizes(self.shape, "Box(shape)"), _sizes(self.offset, "Box(offset)")
         if len(shape) != len(offset) or any(not 0 <= o <= s for s, o in zip(shape, offset, strict=True)):
             raise WellposedError(
                 f"Box was given shape {shape} and offset {offset}; expected an offset in [0, size] for each dimension"
@@ -49,6 +48,12 @@ class Box:
             raise WellposedError(f"Box was given shape {shape} of {math.prod(shape)} elements; expected at most 2^62")
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "offset", offset)
+
+
+def _sizes(given: object, name: str) -> tuple[int, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise WellposedError(f"{name} was given {given!r}; expected integers, one for each dimension")
+    return tuple(integer(size, name, -(2**63), 2**63) for size in given)
 
 
 class Layout(NamedTuple):

@@ -1,6 +1,6 @@
 """The public draws: each checks its arguments once and hands over to a backend."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,10 +8,11 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.random import draw as draws
+from wellposed.random.arguments import integer, real
 from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
-from wellposed.random.key import Key, integer
+from wellposed.random.key import Key
 from wellposed.random.memory import on_large_pages
 from wellposed.random.shards import local_block
 
@@ -106,7 +107,7 @@ def uniform_(
     """
     if box is None and _fill_plain(tensor, key, call, draws.uniform, low, high):
         return tensor
-    return _fill_(tensor, draws.uniform(float(low), float(high), tensor.dtype), key, call, box)
+    return _fill_(tensor, draws.uniform(*_numbers("uniform", low=low, high=high), _dtype(tensor)), key, call, box)
 
 
 def normal(
@@ -174,7 +175,7 @@ def normal_(
     """
     if box is None and _fill_plain(tensor, key, call, draws.normal, mean, std):
         return tensor
-    return _fill_(tensor, draws.normal(float(mean), float(std), tensor.dtype), key, call, box)
+    return _fill_(tensor, draws.normal(*_numbers("normal", mean=mean, std=std), _dtype(tensor)), key, call, box)
 
 
 def truncated_normal(
@@ -258,7 +259,8 @@ def truncated_normal_(
     """
     if box is None and _fill_plain(tensor, key, call, draws.truncated_normal, mean, std, a, b):
         return tensor
-    draw = draws.truncated_normal(float(mean), float(std), float(a), float(b), tensor.dtype)
+    numbers = _numbers("truncated_normal", mean=mean, std=std, a=a, b=b)
+    draw = draws.truncated_normal(*numbers, _dtype(tensor))
     return _fill_(tensor, draw, key, call, box)
 
 
@@ -323,12 +325,22 @@ def bernoulli_(tensor: Tensor, key: Key, p: float = 0.5, *, call: int = 0, box: 
     """
     if box is None and _fill_plain(tensor, key, call, draws.bernoulli, p):
         return tensor
-    return _fill_(tensor, draws.bernoulli(float(p), tensor.dtype), key, call, box)
+    return _fill_(tensor, draws.bernoulli(*_numbers("bernoulli", p=p), _dtype(tensor)), key, call, box)
 
 
 def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     return on_large_pages(torch.empty(sizes, dtype=dtype, device=device))
+
+
+def _numbers(owner: str, **given: object) -> Iterator[float]:
+    return (real(value, f"{owner}({name})") for name, value in given.items())
+
+
+def _dtype(tensor: Tensor) -> torch.dtype:
+    if not isinstance(tensor, Tensor):
+        raise WellposedError(f"a {type(tensor).__name__} was given to be filled; expected a torch.Tensor")
+    return tensor.dtype
 
 
 def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> Tensor:
@@ -337,6 +349,8 @@ def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> 
             f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)"
         )
     call = integer(call, "call", 0, 2**64)
+    if box is not None and not isinstance(box, Box):
+        raise WellposedError(f"box was given as {box!r}; expected a wp.Box, as in wp.Box((4, 6), (1, 2))")
     local, box = local_block(tensor, box)
     where = WHOLE if box is None else layout(local.shape, box)
     if not local.is_meta:

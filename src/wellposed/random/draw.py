@@ -157,14 +157,14 @@ def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -
     """
     bottom, top = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
     least, greatest = bottom.to(dtype), top.to(dtype)
-    if low == high:
+    if low == high and least.isfinite():
         return least.item(), least.item()
     infinity = torch.tensor(math.inf, dtype=dtype)
     if least.double() < bottom:
         least = torch.nextafter(least, infinity)
     if greatest.double() > top or (open_above and greatest.double() == top):
         greatest = torch.nextafter(greatest, -infinity)
-    if least > greatest:
+    if least > greatest or (open_above and least.isinf()):
         raise WellposedError(
             f"no {dtype} number lies between {low} and {high}; expected a wider interval or a dtype with more digits"
         )

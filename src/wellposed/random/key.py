@@ -1,11 +1,11 @@
 """Keys: 64 bits that name a stream of random numbers."""
 
-import operator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import SupportsIndex
 
 from wellposed.errors import WellposedError
+from wellposed.random.arguments import integer
 
 _WORD = 0xFFFF_FFFF
 
@@ -58,7 +58,7 @@ class Key:
             A new key. Folding in two steps is not the same as folding two parts at once.
 
         Raises:
-            WellposedError: If there is no part, or one that is neither text nor an integer.
+            WellposedError: If there is no part, or one that is neither text that UTF-8 can write nor an integer.
 
         Example:
             >>> Key(1).fold("layer", 2) == Key(1).fold("layer", 3)
@@ -74,7 +74,7 @@ class Key:
         digest = blake2b(self.seed.to_bytes(8, "little"), digest_size=8)
         for part in plain:
             if isinstance(part, str):
-                tag, data = b"s", part.encode()
+                tag, data = b"s", _utf8(part)
             else:
                 tag, data = b"i", part.to_bytes(16, "little", signed=True)
             digest.update(tag + len(data).to_bytes(8, "little") + data)
@@ -87,16 +87,8 @@ class Key:
         return f"{parent!r}.fold({', '.join(map(repr, parts))})"
 
 
-def integer(value: object, name: str, low: int, high: int) -> int:
-    """``value`` as a plain integer in [low, high); a bool is refused, being more often a mistake than a number."""
-    if type(value) is int and low <= value < high:
-        return value
+def _utf8(text: str) -> bytes:
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise WellposedError(f"{name} was given {value!r} of type {type(value).__name__}; expected an integer")
-    if not low <= number < high:
-        raise WellposedError(f"{name} was given {number}; expected an integer in [{low}, {high})")
-    return number
+        return text.encode()
+    except UnicodeEncodeError:
+        raise WellposedError(f"Key.fold was given {text!r}, which has no UTF-8; expected whole characters") from None

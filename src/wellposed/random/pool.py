@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
+from wellposed import forks
 from wellposed.random.libtorch import c_function
 
 SMALLEST_SHARE = 1 << 15  # elements a thread: below, handing work over costs more than it saves
 Body = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # what a thread runs: a C function of one address
 _executors: dict[int, ThreadPoolExecutor] = {}
-_is_forked = False
+_is_forked = forks.is_forked
 
 
 def threads_for(count: int) -> int:

@@ -15,8 +15,8 @@ _CHUNK = 1 << 20  # elements at a time: the temporaries take about 100 bytes an 
 
 
 def serves(tensor: Tensor) -> bool:
-    """Whether this backend can fill or thin ``tensor``: it can, on every device that has memory."""
-    return not tensor.is_meta
+    """Whether this backend can fill or thin ``tensor``: it can, on every device that has memory, if it is dense."""
+    return not tensor.is_meta and tensor.layout == torch.strided
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ def fill_blocks(out, block, count, k0, k1, call):
 def fill_words(out, first, count, k0, k1, call):
     """Whole blocks that cover words first to first + count; returns where in ``out`` the first of them is."""
     block = first >> 2
-    fill_blocks(out, block, ((first + count + 3) >> 2) - block, k0, k1, call)
+    fill_blocks(out, block, ((first & 3) + count + 3) >> 2, k0, k1, call)
     return first & 3
 
 

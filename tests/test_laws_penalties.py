@@ -1,8 +1,10 @@
 """Laws that every penalty in the table obeys."""
 
 import copy
+import itertools
 import math
 import pickle
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -14,7 +16,28 @@ from torch import Tensor
 
 import wellposed as wp
 from penalty_cases import CASES, Case, rows
-from wellposed.penalties import L1, L2, ElasticNet, GroupMCP, Penalty, Towards, constraints, cpu
+from wellposed.penalties import (
+    L0,
+    L1,
+    L2,
+    MCP,
+    SCAD,
+    AdaptiveL1,
+    ElasticNet,
+    GroupLasso,
+    GroupMCP,
+    Huber,
+    LHalf,
+    NuclearNorm,
+    Penalty,
+    SoftOrthogonality,
+    SparseGroupLasso,
+    SpectralNorm,
+    Towards,
+    constraints,
+    conventions,
+    cpu,
+)
 from wellposed.penalties.passes import Added, Push, Step, add_gradients_, take_steps_
 from wellposed.penalties.steps import RootStep
 from wellposed.random import Key, normal, uniform
@@ -157,10 +180,22 @@ def test_calling_gives_the_pair_without_a_graph(case: Case) -> None:
 
 
 @rows(prox=True, gradient=True)
-def test_a_step_of_zero_changes_nothing(case: Case) -> None:
-    w = case.weight()
-    torch.testing.assert_close(case.penalty.prox(w, 0.0), w)
-    torch.testing.assert_close(case.penalty.prox(w, torch.tensor(0.0, dtype=torch.float64)), w)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", ["1", "least", "tiny", "huge"])
+def test_a_step_of_zero_changes_nothing(case: Case, dtype: torch.dtype, size: str) -> None:
+    powers = {"1": 0, "least": -1, "tiny": -0.9, "huge": 0.9}
+    # What adds squares up has half the exponents, and singular values are zero below the normal numbers.
+    share = powers[size] * (1 if case.penalty.traits.separable else 0.45)
+    scale = 10 ** (share * -math.log10(torch.finfo(dtype).smallest_normal))
+    w = (scale * case.weight()).to(dtype)
+    w.view(-1)[1] = 0
+    loose = 0.0 if case.penalty.traits.separable else 8 * torch.finfo(dtype).eps * scale  # singular vectors are rounded
+    if isinstance(case.penalty, Towards):
+        loose = 4 * torch.finfo(dtype).eps  # what is added is as large as the reference
+    for step in (0.0, torch.tensor(0.0, dtype=dtype)):
+        torch.testing.assert_close(
+            case.penalty.prox(w, step), w, rtol=8 * torch.finfo(dtype).eps, atol=loose, check_dtype=False
+        )
 
 
 @rows(prox=True)
@@ -266,6 +301,66 @@ def test_adding_adds_values_and_gradients_in_any_order(case: Case) -> None:
             torch.testing.assert_close(total.grad(w), case.penalty.grad(w) + other.grad(w))
 
 
+# Numbers whose sums are exact.
+EXACT = torch.tensor([[0.25, 0.0, 1.0], [3.0, 0.5, 0.125]], dtype=torch.float64)
+SUMMANDS: dict[str, Penalty] = {
+    "l1": L1(0.25),
+    "l1-weighted": L1(EXACT),
+    "l2": L2(0.5),
+    "elastic-net": ElasticNet(0.75, 0.125),
+    "group-lasso": GroupLasso(0.5),
+    "group-lasso-columns": GroupLasso(0.25, groups="columns"),
+    "sparse-group-lasso": SparseGroupLasso(0.375, 0.625),
+    "huber": Huber(0.5),
+    "mcp-weighted": MCP(EXACT),
+    "mcp-weighted-otherwise": MCP(EXACT.flip(0)),
+    "scad-scaled": 0.5 * SCAD(1.0),
+    "towards": Towards(ElasticNet(0.5, 0.25), EXACT),
+    "max-norm": constraints.MaxNorm(8.0),
+}
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations_with_replacement(SUMMANDS, 3)), ids="+".join)
+def test_a_sum_is_the_same_whatever_the_order_that_it_is_taken_in(names: tuple[str, ...]) -> None:
+    w = normal((2, 3), Key(26), dtype=torch.float64)
+    first, *others = (
+        total
+        for a, b, c in itertools.permutations(SUMMANDS[name] for name in names)
+        for total in (a + b + c, a + (b + c))
+    )
+    torch.testing.assert_close(first.value(w), torch.stack([SUMMANDS[name].value(w) for name in names]).sum())
+    for other in others:
+        assert other == first
+        assert hash(other) == hash(first)
+        assert other.traits == first.traits
+        if first.traits.prox:
+            torch.testing.assert_close(other.prox(w, 0.4), first.prox(w, 0.4))
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations_with_replacement(SUMMANDS, 2)), ids="+".join)
+def test_the_sum_of_two_is_the_same_in_either_order(names: tuple[str, str]) -> None:
+    a, b = (SUMMANDS[name] for name in names)
+    assert a + b == b + a
+    assert a + b != a + L1(1.0)
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        L1(0.5) + L2(0.25) + GroupLasso(1.0),
+        ElasticNet(0.5, 0.25) + GroupLasso(1.0),
+        SparseGroupLasso(0.25, 1.0) + ElasticNet(0.25, 0.25),
+    ],
+)
+def test_an_elastic_net_and_a_group_lasso_have_a_prox_together(total: Penalty) -> None:
+    assert total == SparseGroupLasso(0.5, 1.0) + L2(0.25)
+    w = normal((2, 3), Key(26), dtype=torch.float64)
+    at = total.prox(w, 0.4)
+    for call in range(40):
+        moved = at + normal((2, 3), Key(27), std=10.0 ** -(call % 5), call=call, dtype=torch.float64)
+        assert objective(total, at, w, 0.4) <= objective(total, moved, w, 0.4) + 1e-12
+
+
 @rows(prox=True)
 @pytest.mark.parametrize("step", STEPS)
 def test_the_prox_of_a_sum_with_a_square_is_exact(case: Case, step: float) -> None:
@@ -318,6 +413,124 @@ def test_what_is_no_strength_is_refused(kind: type[L1], lam: float) -> None:
         kind(lam)
 
 
+@pytest.mark.parametrize(
+    ("penalty", "shape"),
+    [
+        (L1(torch.ones(3, 5, 4)), (5, 4)),
+        (L1(torch.ones(5, 1)), (5,)),
+        (L1(torch.ones(1, 5, 4)), (5, 4)),
+        (L2(torch.ones(5)), (5, 4)),
+        (L0(torch.ones(4, 5)), (5, 4)),
+        (LHalf(torch.ones(4, 4)), (1, 4)),
+        (MCP(torch.ones(3, 5, 4)), (5, 4)),
+        (SCAD(torch.ones(3, 5, 4)), (5, 4)),
+        (Huber(torch.ones(2, 4)), (5, 4)),
+        (ElasticNet(1.0, torch.ones(3, 5, 4)), (5, 4)),
+        (GroupLasso(torch.ones(5, 4)), (5, 4)),
+        (GroupLasso(torch.ones(5)), (5, 4)),
+        (GroupMCP(torch.ones(4)), (5, 4)),
+        (SparseGroupLasso(torch.ones(3, 5, 4), 1.0), (5, 4)),
+        (SparseGroupLasso(1.0, torch.ones(5, 4)), (5, 4)),
+        (NuclearNorm(torch.ones(5)), (5, 4)),
+        (SpectralNorm(torch.ones(1)), (5, 4)),
+        (SoftOrthogonality(torch.ones(5, 4)), (5, 4)),
+        (AdaptiveL1(torch.ones(3, 5, 4), reference=torch.ones(5, 4)), (5, 4)),
+        (Towards(L1(torch.ones(3, 5, 4)), torch.ones(5, 4)), (5, 4)),
+        (L2(0.1) + MCP(torch.ones(3, 5, 4)), (5, 4)),
+        (2.0 * MCP(torch.ones(3, 5, 4)), (5, 4)),
+    ],
+    ids=repr,
+)
+def test_a_strength_that_is_wider_than_the_weight_is_refused(penalty: Penalty, shape: tuple[int, ...]) -> None:
+    w = torch.ones(shape)
+    uses: list[Callable[[Tensor], object]] = [
+        penalty.value,
+        penalty.grad,
+        lambda w: penalty.prox(w, 0.1),
+        lambda w: penalty.prox_(w, 0.1),
+    ]
+    for use in uses:
+        with pytest.raises(wp.WellposedError, match=r"(lam|l1|l2) of shape .* broadcasts to"):
+            use(w)
+    assert w.equal(torch.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        L1(torch.ones(4)),
+        MCP(torch.ones(5, 1)),
+        GroupLasso(torch.ones(5, 1)),
+        GroupLasso(torch.ones(2), groups=torch.arange(20).view(5, 4) % 2),
+        Towards(GroupLasso(1.0), torch.ones(5, 4)),
+        NuclearNorm(torch.tensor(1.0)),
+    ],
+    ids=repr,
+)
+def test_a_strength_that_broadcasts_to_what_it_multiplies_is_taken(penalty: Penalty) -> None:
+    w = normal((5, 4), Key(28))
+    assert penalty.value(w).ndim == 0
+    assert penalty.grad(w).shape == penalty.prox(w, 0.1).shape == w.shape
+
+
+@rows(gradient=False)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [None, (120, 80), (4, 20_000)])
+@pytest.mark.parametrize("std", [1.5, 1e-6])
+def test_a_constraint_holds_after_its_own_projection_in_every_dtype(
+    case: Case, dtype: torch.dtype, shape: tuple[int, ...] | None, std: float
+) -> None:
+    if not isinstance(case.penalty, constraints.Constraint):
+        pytest.skip("it is finite everywhere")
+    w = normal(shape or case.shape, Key(29), std=std, dtype=torch.float64).to(dtype)
+    at = case.penalty.prox(w, 1.0)
+    assert case.penalty.value(at) == 0
+    assert (case.penalty + L2(0.5)).value(at) == L2(0.5).value(at)
+    if std > 1:
+        beyond = -w.abs() if isinstance(case.penalty, constraints.NonNegative) else 1.2 * at
+        assert case.penalty.value(beyond) == math.inf
+
+
+def test_a_small_ball_holds_what_is_rounded_below_the_normal_numbers() -> None:
+    ball = constraints.L2Ball(40 * torch.finfo(torch.float16).smallest_normal * torch.finfo(torch.float16).eps)
+    w = normal(1000, Key(29)).half()
+    at = ball.prox(w, 1.0)
+    assert at.any()
+    assert ball.value(at) == 0
+    assert ball.value(4 * at) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: constraints.MaxNorm(torch.ones(2)), r"MaxNorm\(limit\)"),  # type: ignore[arg-type]
+        (lambda: constraints.L1Ball(torch.ones(2)), r"L1Ball\(radius\)"),  # type: ignore[arg-type]
+        (lambda: constraints.L2Ball(torch.ones(1)), r"L2Ball\(radius\)"),  # type: ignore[arg-type]
+        (lambda: constraints.LinfBall(torch.ones(2, 3)), r"LinfBall\(radius\)"),  # type: ignore[arg-type]
+        (lambda: constraints.Simplex(torch.ones(2)), r"Simplex\(total\)"),  # type: ignore[arg-type]
+        (lambda: constraints.Box("a", "b"), "expected numbers low <= high"),  # type: ignore[arg-type]
+        (lambda: constraints.Box(0.0, torch.ones(2)), "expected numbers low <= high"),  # type: ignore[arg-type]
+        (lambda: Towards(3), "expected a penalty"),  # type: ignore[arg-type]
+        (lambda: torch.tensor([1.0, 2.0]) * MCP(1.0), "multiplied by a tensor of shape"),
+        (lambda: SCAD(1.0) * torch.ones(1), "multiplied by a tensor of shape"),
+        (lambda: conventions.from_weight_decay(torch.tensor(0.1)), "weight_decay was given a tensor"),  # type: ignore[arg-type]
+        (lambda: conventions.from_keras(l2=torch.ones(2)), "l2 was given a tensor"),  # type: ignore[arg-type]
+        (lambda: conventions.from_lasso(torch.ones(2)), "alpha was given a tensor"),  # type: ignore[arg-type]
+        (lambda: conventions.from_logistic_c(torch.ones(2), 10), "c was given a tensor"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_penalty_cannot_be_made_of_is_refused(make: Callable[[], object], match: str) -> None:
+    with pytest.raises(wp.WellposedError, match=match):
+        make()
+
+
+def test_a_number_in_a_tensor_is_a_number() -> None:
+    half: Any = torch.tensor(0.5)
+    w = torch.tensor([3.0, 4.0])
+    torch.testing.assert_close(constraints.L2Ball(half).prox(w, 1.0), torch.tensor([0.3, 0.4]))
+    assert (half * MCP(1.0)).value(w) == 0.5 * MCP(1.0).value(w)
+
+
 @pytest.mark.parametrize("factor", [-1.0, float("nan")])
 def test_what_is_no_factor_is_refused(factor: float) -> None:
     with pytest.raises(wp.WellposedError, match="factor"):
@@ -357,6 +570,14 @@ def test_kkt_is_zero_at_the_optimum_and_only_there(case: Case) -> None:
     w = case.penalty.prox(a, 1.0)
     assert float(case.penalty.kkt(w, w - a)) < 1e-9
     assert float(case.penalty.kkt(w + 0.1, w + 0.1 - a)) > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2)])
+def test_kkt_of_a_smooth_penalty_without_a_prox_is_the_gradient_of_the_whole(shape: tuple[int, int]) -> None:
+    w = normal(shape, Key(30), dtype=torch.float64)
+    for penalty in (SoftOrthogonality(0.3), SoftOrthogonality(0.3) + Huber(0.2)):
+        assert float(penalty.kkt(w, -penalty.grad(w))) == 0
+        assert float(penalty.kkt(w, 1 - penalty.grad(w), 0.1)) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("step", [0.1, 1.0])

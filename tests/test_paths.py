@@ -132,3 +132,38 @@ def test_lambda_max_is_where_zero_stops_being_stationary(penalty: Any, wanted: f
     assert found == pytest.approx(wanted, rel=1e-9)
     assert not penalty.prox(-gradient.double() / 1024, found / 1024).any()
     assert penalty.lambda_max(torch.zeros(2, 2)) == 0
+
+
+@pytest.mark.parametrize(
+    ("penalty", "slope"),
+    [
+        (wp.penalties.MCP(1.0), 1.0),
+        (wp.penalties.MCP(1.0, gamma=1e-4), 1.0),
+        (wp.penalties.SCAD(2.0), 2.0),
+        (wp.penalties.MCP(torch.tensor([1.0, 0.5])), 1.0),
+        (wp.penalties.GroupMCP(1.0, groups="all"), 1.0),
+        (3.0 * wp.penalties.MCP(1.0), 3.0),
+        (wp.penalties.MCP(1.0) + L2(0.5), 1.0),
+        (wp.penalties.MCP(1.0) + wp.penalties.GroupMCP(2.0, groups="all"), 3.0),
+        (L1(0.5), 0.5),
+    ],
+)
+@pytest.mark.parametrize("size", [1e-8, 1.0, 100.0, 1e3, 1e4, 1e12])
+def test_lambda_max_counts_the_slope_at_zero_alone(penalty: Any, slope: float, size: float) -> None:
+    assert penalty.lambda_max(torch.tensor([size, 0.0])) == pytest.approx(size / slope, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "gradient", "match"),
+    [
+        (wp.penalties.LHalf(1.0), 1.0, "finite slope"),
+        (wp.penalties.LHalf(1.0) + L1(1.0), 1.0, "finite slope"),
+        (wp.penalties.L0(1.0), 1.0, "finite slope"),
+        (wp.constraints.Box(-1.0, 1.0), 1.0, "finite slope"),
+        (L1(1.0), float("nan"), "NaN or infinity"),
+        (L1(1.0), float("inf"), "NaN or infinity"),
+    ],
+)
+def test_lambda_max_that_there_is_not_is_refused(penalty: Any, gradient: float, match: str) -> None:
+    with pytest.raises(wp.WellposedError, match=match):
+        penalty.lambda_max(torch.tensor([gradient, 0.0]))

@@ -64,9 +64,11 @@ class Penalty:
             A real scalar tensor, at least float32, that autograd can differentiate.
 
         Raises:
-            WellposedError: If ``w`` is not floating-point or complex, or is on the meta device.
+            WellposedError: If ``w`` is not floating-point or complex, or is on the meta device, or if a strength that
+                is a tensor does not broadcast against it.
         """
-        return self._value(checks.wide(checks.weight(w, self)))
+        self._refuse_misfit(w)
+        return self._value(checks.wide(w))
 
     def grad(self, w: Tensor) -> Tensor:
         """The gradient of Omega at ``w``; where there is none, the subgradient of least norm.
@@ -82,7 +84,7 @@ class Penalty:
         Raises:
             WellposedError: As for :meth:`value`, and if the penalty is a constraint.
         """
-        checks.weight(w, self)
+        self._refuse_misfit(w)
         if not self.traits.gradient:
             raise WellposedError(f"{self!r} has no gradient; use its prox")
         return self._grad(checks.wide(w.detach())).to(w.dtype)
@@ -101,7 +103,7 @@ class Penalty:
         Raises:
             WellposedError: As for :meth:`value`; if the step does not fit; if the prox is not known in closed form.
         """
-        checks.weight(w, self)
+        self._refuse_misfit(w)
         if not self.traits.prox:
             raise WellposedError(self._without_prox())
         elementwise = self.traits.separable or self.traits.diagonal
@@ -153,7 +155,7 @@ class Penalty:
         """How far ``w`` is from stationary for loss + Omega.
 
         It is the largest entry of |w - prox(w - step * grad, step)| / step, and 0 exactly where the optimality
-        conditions hold.
+        conditions hold. A smooth penalty without a prox is asked for its gradient instead: |grad + Omega'(w)|.
 
         Args:
             w: The weight.
@@ -166,14 +168,18 @@ class Penalty:
         Raises:
             WellposedError: As for :meth:`prox`.
         """
-        moved = (w - self.prox(w - step * grad, step)) / step
+        if self.traits.smooth and not self.traits.prox:
+            moved = grad + self.grad(w)
+        else:
+            moved = (w - self.prox(w - step * grad, step)) / step
         return moved.detach().abs().amax() if moved.numel() else moved.new_zeros((), dtype=moved.abs().dtype)
 
     def lambda_max(self, grad: Tensor) -> float:
         """The least number that, multiplied with this penalty, holds a weight at zero against a gradient.
 
         Where the loss has gradient ``grad`` at w = 0, 0 is stationary for loss + c * Omega from this c on; for L1 it is
-        max |grad| / lam. It is found by bisection on the prox, and the upper end is returned.
+        max |grad| / lam. It is found by bisection on the prox, and the upper end is returned. A penalty that is not
+        convex has the number of the convex one that it equals to first order at zero: for MCP and SCAD that is L1.
 
         Args:
             grad: The gradient of the loss at w = 0, of the weight's shape.
@@ -182,20 +188,24 @@ class Penalty:
             The number, >= 0.
 
         Raises:
-            WellposedError: As for :meth:`prox`; if no number does it (L2), or the penalty is a constraint or L0.
+            WellposedError: As for :meth:`prox`; if the gradient is not finite; if no number does it (L2), or the
+                penalty has no finite slope at zero (constraints, L0, LHalf).
 
         Example:
             >>> from wellposed.penalties import L1
             >>> round(L1(0.5).lambda_max(torch.tensor([1.0, -3.0])), 9)
             6.0
         """
-        if not self.traits.gradient:
-            raise WellposedError(f"{self!r} has no lambda_max: it has no slope at zero")
-        step = 2.0**-10  # small, so that penalties that are not convex have their local minimum at zero
-        pull = -step * (grad.detach().to(torch.complex128) if grad.is_complex() else grad.detach().double())
+        self._refuse_misfit(grad)
+        tangent = self._tangent if self.traits.gradient else None
+        if tangent is None:
+            raise WellposedError(f"{self!r} has no lambda_max: it is not known to have a finite slope at zero")
+        if not bool(grad.isfinite().all()):
+            raise WellposedError(f"{self!r}.lambda_max was given a gradient with NaN or infinity; expected finite ones")
+        pull = -(grad.detach().to(torch.complex128) if grad.is_complex() else grad.detach().double())
 
         def holds(factor: float) -> bool:
-            return not bool(self.prox(pull, factor * step).any())
+            return not bool(tangent.prox(pull, factor).any())
 
         if holds(0.0):
             return 0.0
@@ -221,8 +231,31 @@ class Penalty:
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         raise NotImplementedError
 
+    def _refuse_misfit(self, w: Tensor) -> None:
+        """Raise unless the penalty can be computed on ``w``: a weight, against which tensor strengths broadcast."""
+        checks.weight(w, self)
+        for name, value in vars(self).items():
+            if isinstance(value, Penalty):
+                value._refuse_misfit(w)
+            elif isinstance(value, Tensor) and value.ndim and value.is_floating_point():
+                room = self._room(w)
+                if not _broadcasts(value.shape, room):
+                    raise WellposedError(
+                        f"{self!r} has {name} of shape {tuple(value.shape)}, and was given a weight of shape "
+                        f"{tuple(w.shape)}; expected a number, or a tensor that broadcasts to {tuple(room)}"
+                    )
+
+    def _room(self, w: Tensor) -> torch.Size:
+        """The shape that strengths broadcast to: one for each element of ``w`` if the penalty is a sum over them."""
+        return w.shape if self.traits.separable else torch.Size()
+
     def _without_prox(self) -> str:
         return f"the prox of {self!r} is not known in closed form"
+
+    @property
+    def _tangent(self) -> "Penalty | None":
+        """The convex penalty that this one equals to first order at zero, where it is known."""
+        return self if self.traits.convex else None
 
     @property
     def terms(self) -> tuple["Penalty", ...]:
@@ -272,7 +305,7 @@ class Penalty:
         return replace(self, **{name: getattr(self, name) * factor for name in self.strengths})
 
     def _plus(self, other: "Penalty") -> "Penalty | None":
-        """The single penalty that this one and ``other`` add up to, where it is known."""
+        """The single penalty of this kind that this one and ``other`` add up to, where there is one."""
         if type(other) is not type(self) or not self.strengths:
             return None
         total = {name: getattr(self, name) + getattr(other, name) for name in self.strengths}
@@ -298,6 +331,10 @@ def _same(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
     return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
+
+
+def _broadcasts(shape: torch.Size, room: torch.Size) -> bool:
+    return len(shape) <= len(room) and all(n in (1, m) for n, m in zip(shape[::-1], room[::-1], strict=False))
 
 
 def unchecked(kind: type[Penalty], **values: Any) -> Penalty:

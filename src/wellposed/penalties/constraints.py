@@ -27,9 +27,33 @@ class Constraint(Penalty):
     def _project(self, w: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def value(self, w: Tensor) -> Tensor:
+        """0 inside the set, as far as rounding lets a weight of its dtype lie in it, and infinity outside.
+
+        Args:
+            w: A weight of any shape.
+
+        Returns:
+            A real scalar tensor, at least float32.
+
+        Raises:
+            WellposedError: As for :meth:`Penalty.value`.
+        """
+        self._refuse_misfit(w)
+        return self._within(checks.wide(w), w.dtype)
+
     def _value(self, w: Tensor) -> Tensor:
-        off = (w - self._project(w)).abs()
-        slack = 64 * torch.finfo(w.dtype).eps * (1 + w.abs().amax()) if w.numel() else 0.0
+        return self._within(w, w.dtype)
+
+    def _within(self, w: Tensor, dtype: torch.dtype) -> Tensor:
+        if not w.numel():
+            return torch.zeros((), dtype=w.dtype.to_real(), device=w.device)
+        nearest = self._project(w)
+        off, scale = (w - nearest).abs(), torch.maximum(w.abs(), nearest.abs()).amax()
+        # A projection's sums are rounded in w's dtype, and it was once to the weight's own: on an even grid below
+        # the normal numbers.
+        own = torch.finfo(dtype)
+        slack = 64 * torch.finfo(w.dtype).eps * scale + 2 * own.eps * scale.clamp(min=own.smallest_normal)
         return torch.where((off <= slack).all(), 0.0, math.inf).to(off.dtype)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
@@ -42,6 +66,14 @@ class Constraint(Penalty):
 
     def _plus(self, other: Penalty) -> Penalty | None:
         return self if self == other else None
+
+
+def _size(value: object, name: str) -> Number:
+    """``value`` as the one size of a set: a number, or a tensor that holds one."""
+    size = checks.strength(value, name)
+    if isinstance(size, Tensor) and size.ndim:
+        raise WellposedError(f"{name} was given a tensor of shape {tuple(size.shape)}; expected one number >= 0")
+    return size
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,8 +112,9 @@ class Box(Constraint):
     traits = Traits(gradient=False)
 
     def __post_init__(self) -> None:
-        if not self.low <= self.high:
-            raise WellposedError(f"{self!r} was given; expected low <= high")
+        ends = (self.low, self.high)
+        if not all(isinstance(end, int | float) for end in ends) or not self.low <= self.high:
+            raise WellposedError(f"{self!r} was given; expected numbers low <= high, -math.inf or math.inf for none")
 
     def _project(self, w: Tensor) -> Tensor:
         return w.clamp(self.low, self.high)
@@ -106,7 +139,7 @@ class LinfBall(Constraint):
     traits = Traits(gradient=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "radius", checks.strength(self.radius, "LinfBall(radius)"))
+        object.__setattr__(self, "radius", _size(self.radius, "LinfBall(radius)"))
 
     def _project(self, w: Tensor) -> Tensor:
         return w.sgn() * w.abs().clamp(max=self.radius) if w.is_complex() else w.clamp(-self.radius, self.radius)
@@ -135,7 +168,7 @@ class MaxNorm(Constraint):
     groups: Groups = "rows"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limit", checks.strength(self.limit, "MaxNorm(limit)"))
+        object.__setattr__(self, "limit", _size(self.limit, "MaxNorm(limit)"))
 
     def _project(self, w: Tensor) -> Tensor:
         cut = grouping(self.groups, w)
@@ -161,7 +194,7 @@ class L2Ball(Constraint):
     radius: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "radius", checks.strength(self.radius, "L2Ball(radius)"))
+        object.__setattr__(self, "radius", _size(self.radius, "L2Ball(radius)"))
 
     def _project(self, w: Tensor) -> Tensor:
         ball = unchecked(MaxNorm, limit=self.radius, groups="all")
@@ -188,7 +221,7 @@ class L1Ball(Constraint):
     radius: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "radius", checks.strength(self.radius, "L1Ball(radius)"))
+        object.__setattr__(self, "radius", _size(self.radius, "L1Ball(radius)"))
 
     def _project(self, w: Tensor) -> Tensor:
         return onto_l1_ball(w.flatten(), self.radius).view_as(w) if w.numel() else w
@@ -241,7 +274,7 @@ class Simplex(Constraint):
     total: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "total", checks.strength(self.total, "Simplex(total)"))
+        object.__setattr__(self, "total", _size(self.total, "Simplex(total)"))
 
     def _project(self, w: Tensor) -> Tensor:
         return onto_simplex(w, self.total) if w.numel() else w

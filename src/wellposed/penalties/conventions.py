@@ -12,7 +12,8 @@ from wellposed.penalties.separable import L1, L2, ElasticNet
 
 def _given(value: float, name: str) -> float:
     number = strength(value, name)
-    assert isinstance(number, float)
+    if not isinstance(number, float):
+        raise WellposedError(f"{name} was given a tensor of shape {tuple(number.shape)}; expected a number, float(it)")
     return number
 
 

@@ -11,7 +11,7 @@ from wellposed.penalties.base import Penalty, Traits, unchecked
 from wellposed.penalties.checks import Number
 from wellposed.penalties.grouping import Grouping, Groups, grouping
 from wellposed.penalties.nonconvex import MCP, _above, mcp
-from wellposed.penalties.separable import L1, soft_threshold
+from wellposed.penalties.separable import L1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,26 +29,36 @@ class _Grouped(Penalty):
         even: Tensor = self.lam * torch.ones_like(cut.norms(w))  # type: ignore[attr-defined]
         return even * cut.sizes(w).sqrt() if self.root_size else even  # type: ignore[attr-defined]
 
-    def _norms(self, w: Tensor) -> tuple[Tensor, Penalty]:
-        cut = grouping(self.groups, w)  # type: ignore[attr-defined]
-        return cut.norms(w), self._radial(self._strengths(w, cut))
+    def _uneven_prox(self, w: Tensor, step: Tensor, cut: Grouping) -> Tensor:
+        """The prox with a step size for each element."""
+        raise NotImplementedError
+
+    def _room(self, w: Tensor) -> torch.Size:
+        return self._cut(w).norms(w).shape
+
+    def _cut(self, w: Tensor) -> Grouping:
+        return grouping(self.groups, w)  # type: ignore[attr-defined]
 
     def _value(self, w: Tensor) -> Tensor:
-        norms, radial = self._norms(w)
-        return radial._value(norms)
+        cut = self._cut(w)
+        return self._radial(self._strengths(w, cut))._value(cut.norms(w))
 
     def _grad(self, w: Tensor) -> Tensor:
-        norms, radial = self._norms(w)
-        return self._along(w, norms, radial._grad(norms))
+        cut = self._cut(w)
+        norms = cut.norms(w)
+        return _along(w, norms, self._radial(self._strengths(w, cut))._grad(norms), cut)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
-        norms, radial = self._norms(w)
-        return self._along(w, norms, radial._prox(norms, step))
+        cut = self._cut(w)
+        if isinstance(step, Tensor) and step.ndim:
+            return self._uneven_prox(w, step, cut)
+        norms = cut.norms(w)
+        return _along(w, norms, self._radial(self._strengths(w, cut))._prox(norms, step), cut)
 
-    def _along(self, w: Tensor, norms: Tensor, lengths: Tensor) -> Tensor:
-        """Vectors of the given lengths along each group's direction; 0 for groups of norm 0."""
-        ratio = lengths / torch.where(norms == 0, 1, norms)
-        return w * grouping(self.groups, w).spread(ratio)  # type: ignore[attr-defined]
+
+def _along(w: Tensor, norms: Tensor, lengths: Tensor, cut: Grouping) -> Tensor:
+    """Vectors of the given lengths along each group's direction; 0 for groups of norm 0."""
+    return w * cut.spread(lengths / torch.where(norms == 0, 1, norms))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,17 +96,9 @@ class GroupLasso(_Grouped):
     def _radial(self, strengths: Tensor) -> Penalty:
         return unchecked(L1, lam=strengths)
 
-    def _prox(self, w: Tensor, step: Number) -> Tensor:
-        if not isinstance(step, Tensor) or step.ndim == 0:
-            return super()._prox(w, step)
-        cut = grouping(self.groups, w)
+    def _uneven_prox(self, w: Tensor, step: Tensor, cut: Grouping) -> Tensor:
         pull = cut.spread(self._strengths(w, cut)) * step
         return _shortened(w, pull, torch.ones_like(pull), cut)
-
-    def _plus(self, other: Penalty) -> Penalty | None:
-        if isinstance(other, L1):
-            return SparseGroupLasso(other.lam, self.lam, self.groups, self.root_size)
-        return super()._plus(other)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,25 +134,26 @@ class SparseGroupLasso(Penalty):
     traits = Traits(separable=False, diagonal=True)
 
     @property
-    def _group(self) -> Penalty:
-        return unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size)
+    def terms(self) -> tuple[Penalty, ...]:
+        """L1 and the group lasso."""
+        group = unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size)
+        return unchecked(L1, lam=self.l1), group
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        for term in self.terms:
+            term._refuse_misfit(w)
 
     def _value(self, w: Tensor) -> Tensor:
-        return unchecked(L1, lam=self.l1)._value(w) + self._group._value(w)
+        absolute, group = self.terms
+        return absolute._value(w) + group._value(w)
 
     def _grad(self, w: Tensor) -> Tensor:
-        return unchecked(L1, lam=self.l1)._grad(w) + self._group._grad(w)
+        absolute, group = self.terms
+        return absolute._grad(w) + group._grad(w)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
-        return self._group._prox(soft_threshold(w, step * self.l1), step)
-
-    def _plus(self, other: Penalty) -> Penalty | None:
-        total: Penalty | None = super()._plus(other)
-        if isinstance(other, L1):
-            total = SparseGroupLasso(self.l1 + other.lam, self.lam, self.groups, self.root_size)
-        elif isinstance(other, GroupLasso) and 0.0 * other == 0.0 * self._group:
-            total = SparseGroupLasso(self.l1, self.lam + other.lam, self.groups, self.root_size)
-        return total
+        absolute, group = self.terms
+        return group._prox(absolute._prox(w, step), step)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,13 +191,14 @@ class GroupMCP(_Grouped):
         object.__setattr__(self, "lam", checks.strength(self.lam, "GroupMCP(lam)"))
         object.__setattr__(self, "gamma", _above(self.gamma, 0.0, "GroupMCP(gamma)"))
 
+    @property
+    def _tangent(self) -> Penalty:
+        return unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size)
+
     def _radial(self, strengths: Tensor) -> Penalty:
         return unchecked(MCP, lam=strengths, gamma=self.gamma)
 
-    def _prox(self, w: Tensor, step: Number) -> Tensor:
-        if not isinstance(step, Tensor) or step.ndim == 0:
-            return super()._prox(w, step)
-        cut = grouping(self.groups, w)
+    def _uneven_prox(self, w: Tensor, step: Tensor, cut: Grouping) -> Tensor:
         strengths = self._strengths(w, cut)
         firm = _shortened(w, cut.spread(strengths) * step, 1 - step / self.gamma, cut)
         # Along the length the objective may fall, rise and fall again: w, where the pull has ended, can lie lower.

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.penalties import checks
-from wellposed.penalties.base import Penalty, Traits
+from wellposed.penalties.base import Penalty, Traits, unchecked
 from wellposed.penalties.checks import Number
-from wellposed.penalties.separable import soft_threshold
+from wellposed.penalties.separable import L1, soft_threshold
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +84,8 @@ class LHalf(Penalty):
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         strength = step * self.lam
-        angle = (strength / 4 * (w.abs() / 3) ** -1.5).clamp(max=1).acos()
+        # The power is taken of the quotient: that of a tiny weight alone would overflow, also where nothing pulls.
+        angle = ((3 * (strength / 4) ** (2 / 3) / w.abs()) ** 1.5).clamp(max=1).acos()
         return _zero_below(w, 2 / 3 * w * (1 + (2 / 3 * (math.pi - angle)).cos()), 1.5 * strength ** (2 / 3))
 
 
@@ -121,6 +122,10 @@ class MCP(Penalty):
     def __post_init__(self) -> None:
         object.__setattr__(self, "lam", checks.strength(self.lam, "MCP(lam)"))
         object.__setattr__(self, "gamma", _above(self.gamma, 0.0, "MCP(gamma)"))
+
+    @property
+    def _tangent(self) -> Penalty:
+        return unchecked(L1, lam=self.lam)
 
     def _value(self, w: Tensor) -> Tensor:
         return mcp(w.abs(), self.lam, self.gamma).sum()
@@ -165,6 +170,10 @@ class SCAD(Penalty):
     def __post_init__(self) -> None:
         object.__setattr__(self, "lam", checks.strength(self.lam, "SCAD(lam)"))
         object.__setattr__(self, "a", _above(self.a, 2.0, "SCAD(a)"))
+
+    @property
+    def _tangent(self) -> Penalty:
+        return unchecked(L1, lam=self.lam)
 
     def _value(self, w: Tensor) -> Tensor:
         m, lam, a = w.abs(), self.lam, self.a

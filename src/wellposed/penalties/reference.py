@@ -30,6 +30,13 @@ class _Referring(Penalty):
         """This penalty with ``reference``, if it has none yet."""
         return replace(self, reference=reference) if self.reference is None else self  # type: ignore[call-arg]
 
+    def _room(self, w: Tensor) -> torch.Size:
+        return w.shape
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        self._known(checks.weight(w, self))
+        super()._refuse_misfit(w)
+
     def _known(self, w: Tensor) -> Tensor:
         if self.reference is None:
             raise WellposedError(f"{self!r} has no reference weights yet; give them, or put it on with regularize()")
@@ -54,7 +61,7 @@ class Towards(_Referring):
             an optimizer.
 
     Raises:
-        WellposedError: When it is used, if it has no reference yet.
+        WellposedError: If it was given no penalty; when it is used, if it has no reference yet.
 
     Example:
         >>> from wellposed.penalties import L2
@@ -66,6 +73,10 @@ class Towards(_Referring):
 
     penalty: Penalty
     reference: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.penalty, Penalty):
+            raise WellposedError(f"Towards was given {self.penalty!r}; expected a penalty, as in Towards(L2(0.1))")
 
     @property
     def traits(self) -> Traits:

@@ -71,9 +71,6 @@ class L1(Penalty):
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         return soft_threshold(w, step * self.lam)
 
-    def _plus(self, other: Penalty) -> Penalty | None:
-        return ElasticNet(self.lam, other.lam) if isinstance(other, L2) else super()._plus(other)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class L2(Penalty):
@@ -156,22 +153,21 @@ class ElasticNet(Penalty):
         """``l1`` and ``l2``."""
         return None if isinstance(self.l1, Tensor) or isinstance(self.l2, Tensor) else (self.l1, self.l2)
 
+    @property
+    def terms(self) -> tuple[Penalty, ...]:
+        """L1 and L2."""
+        return unchecked(L1, lam=self.l1), unchecked(L2, lam=self.l2)
+
     def _value(self, w: Tensor) -> Tensor:
-        return unchecked(L1, lam=self.l1)._value(w) + unchecked(L2, lam=self.l2)._value(w)
+        absolute, square = self.terms
+        return absolute._value(w) + square._value(w)
 
     def _grad(self, w: Tensor) -> Tensor:
-        return unchecked(L1, lam=self.l1)._grad(w) + unchecked(L2, lam=self.l2)._grad(w)
+        absolute, square = self.terms
+        return absolute._grad(w) + square._grad(w)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         return soft_threshold(w, step * self.l1) / (1 + 2 * step * self.l2)
-
-    def _plus(self, other: Penalty) -> Penalty | None:
-        match other:
-            case L1(lam):
-                return ElasticNet(self.l1 + lam, self.l2)
-            case L2(lam):
-                return ElasticNet(self.l1, self.l2 + lam)
-        return super()._plus(other)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -130,18 +130,20 @@ class SoftOrthogonality(Penalty):
     strengths: ClassVar[tuple[str, ...]] = ("lam",)
     traits = Traits(convex=False, smooth=True, separable=False, prox=False)
 
-    def _excess(self, w: Tensor) -> tuple[Tensor, Tensor]:
+    def _excess(self, w: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """The matrix, its smaller side first; its product with itself less the identity; whether it was turned."""
         m = as_matrix(w, self)
-        m = m if m.shape[0] <= m.shape[1] else m.mT
-        return m, m @ m.mH - torch.eye(m.shape[0], dtype=m.dtype, device=m.device)
+        turned = m.shape[0] > m.shape[1]
+        m = m.mT if turned else m
+        return m, m @ m.mH - torch.eye(m.shape[0], dtype=m.dtype, device=m.device), turned
 
     def _value(self, w: Tensor) -> Tensor:
         return self.lam * self._excess(w)[1].abs().square().sum()
 
     def _grad(self, w: Tensor) -> Tensor:
-        m, excess = self._excess(w)
+        m, excess, turned = self._excess(w)
         slope = 4 * self.lam * excess @ m
-        return (slope if w.shape[0] == m.shape[0] and m.shape[0] <= w[0].numel() else slope.mT).reshape(w.shape)
+        return (slope.mT if turned else slope).reshape(w.shape)
 
 
 def svd(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Penalties added up and multiplied by numbers."""
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from wellposed.errors import WellposedError
 from wellposed.penalties import checks
 from wellposed.penalties.base import Penalty, Traits, brief
 from wellposed.penalties.checks import Number
+from wellposed.penalties.group import GroupLasso, SparseGroupLasso
+from wellposed.penalties.separable import L1, L2, ElasticNet
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -19,12 +22,24 @@ class Scaled(Penalty):
     factor: Number
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factor", checks.strength(self.factor, "Scaled(factor)"))
+        factor = checks.strength(self.factor, f"the factor of {self.penalty!r}")
+        if isinstance(factor, Tensor) and factor.ndim:
+            raise WellposedError(
+                f"{self.penalty!r} was multiplied by a tensor of shape {tuple(factor.shape)}; expected a number, since "
+                "it is multiplied as a whole: elements get strengths of their own from its constructor, where it "
+                "takes them"
+            )
+        object.__setattr__(self, "factor", factor)
 
     @property
     def traits(self) -> Traits:
         """Those of the penalty."""
         return self.penalty.traits
+
+    @property
+    def _tangent(self) -> Penalty | None:
+        tangent = self.penalty._tangent
+        return None if tangent is None else self.factor * tangent
 
     @property
     def unbound(self) -> bool:
@@ -80,8 +95,14 @@ class Sum(Penalty):
 
     @property
     def terms(self) -> tuple[Penalty, ...]:
-        """The parts."""
-        return self.parts
+        """Those of the parts."""
+        return tuple(term for part in self.parts for term in part.terms)
+
+    @property
+    def _tangent(self) -> Penalty | None:
+        tangents = [part._tangent for part in self.parts]
+        known = [tangent for tangent in tangents if tangent is not None]
+        return reduce(add, known) if len(known) == len(tangents) else None
 
     @property
     def unbound(self) -> bool:
@@ -91,6 +112,25 @@ class Sum(Penalty):
     def bind(self, reference: Tensor) -> Penalty:
         """The sum with its parts bound."""
         return Sum(tuple(part.bind(reference) for part in self.parts))
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        for part in self.parts:
+            part._refuse_misfit(w)
+
+    def value(self, w: Tensor) -> Tensor:
+        """The sum of the parts' values.
+
+        Args:
+            w: A weight of any shape.
+
+        Returns:
+            A real scalar tensor, at least float32, that autograd can differentiate.
+
+        Raises:
+            WellposedError: As for each part.
+        """
+        # From the weight as it is, since constraints allow for its dtype's rounding.
+        return torch.stack([part.value(w) for part in self.parts]).sum()
 
     def _curved(self) -> list[Penalty]:
         return [part for part in self.parts if part.ridge is None]
@@ -118,30 +158,56 @@ class Sum(Penalty):
             "use mode='gradient', or put the smooth part on with mode='gradient' and the rest with mode='proximal'"
         )
 
+    def __eq__(self, other: object) -> bool:
+        # In any order: parts that hold tensors have none.
+        if type(other) is not type(self):
+            return NotImplemented
+        rest = list(other.parts)
+        for part in self.parts:
+            if part not in rest:
+                return False
+            rest.remove(part)
+        return not rest
+
+    def __hash__(self) -> int:
+        return hash((type(self), frozenset(map(hash, self.parts))))
+
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.parts))
 
 
 def add(left: Penalty, right: Penalty) -> Penalty:
-    """The sum, in its simplest form: terms of one kind become one, and L1 with L2 an elastic net.
+    """The sum, in its simplest form: terms of one kind become one, L1 joins a group lasso, or else L2.
 
     Args:
         left: A penalty.
         right: Another.
 
     Returns:
-        A penalty; the order of the two does not matter.
+        A penalty; neither the order of the two matters nor, beyond rounding, that in which a longer sum is taken.
     """
-    parts = list(left.terms)
-    for new in right.terms:
+    parts: list[Penalty] = []
+    for new in (*left.terms, *right.terms):
         for i, old in enumerate(parts):
-            merged = old._plus(new) or new._plus(old)
+            merged = old._plus(new)
             if merged is not None:
                 parts[i] = merged
                 break
         else:
             parts.append(new)
-    if len(parts) == 1:
-        return parts[0]
-    # One order, so that a + b == b + a.
-    return Sum(tuple(sorted(parts, key=repr)))
+    parts = _joined(parts)
+    return parts[0] if len(parts) == 1 else Sum(tuple(sorted(parts, key=repr)))
+
+
+def _joined(parts: list[Penalty]) -> list[Penalty]:
+    """The parts with L1 joined to the one group lasso, or else to L2, which leaves the most sums with a prox."""
+    absolute, square, groups = ([p for p in parts if type(p) is kind] for kind in (L1, L2, GroupLasso))
+    joined: Penalty
+    match absolute, groups, square:
+        case [L1(l1)], [GroupLasso(lam, by, root_size)], _:
+            taken, joined = (*absolute, *groups), SparseGroupLasso(l1, lam, by, root_size)
+        case [L1(l1)], _, [L2(l2)]:
+            taken, joined = (*absolute, *square), ElasticNet(l1, l2)
+        case _:
+            return parts
+    return [joined, *(p for p in parts if not any(p is t for t in taken))]

@@ -13,6 +13,7 @@ import torch
 import torch._functorch.config
 import torch._inductor.config
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.utils.checkpoint import checkpoint
 
 import wellposed as wp
@@ -139,17 +140,14 @@ def _functional() -> tuple[Callable[[Tensor], Tensor], nn.Module]:
 
 @way("a wrapper around the model")
 def _wrapped() -> tuple[nn.Module, nn.Module]:
-    class Wrapper(nn.Module):
-        def __init__(self, module: nn.Module) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = self.module(x)
-            return y
-
     model = network()
-    return Wrapper(model), model
+    return nn.DataParallel(model), model
+
+
+@way("checkpoint wrappers in the model")
+def _checkpointed() -> tuple[nn.Module, nn.Module]:
+    model = network()
+    return nn.Sequential(*(checkpoint_wrapper(block) for block in model)), model
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # by torch's compiler, of inputs that are no leaf
@@ -284,6 +282,21 @@ def test_the_context_carries_the_block_to_a_backward_outside() -> None:
     x = torch.ones(5, 8, requires_grad=True)
     plain = torch.autograd.grad(keyed_output(network(), x).sum(), x)
     assert torch.equal(torch.autograd.grad(keyed_output(network(with_context), x).sum(), x)[0], plain[0])
+
+
+def test_a_part_that_is_called_like_a_wrappers_is_no_wrapper() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = wp.Dropout(0.5)
+            self.module = nn.ModuleDict({"drop": wp.Dropout(0.5)})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.drop(x), self.module["drop"](x)])
+
+    masks = keyed_output(Model(), torch.ones(64)) == 0
+    for path, mask in zip(("drop", "module.drop"), masks, strict=True):
+        assert torch.equal(mask, wp.random.bernoulli(64, wp.Key(0).fold(path), 0.5))
 
 
 def test_a_stream_of_its_own_takes_the_place_of_the_path() -> None:

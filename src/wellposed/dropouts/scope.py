@@ -14,7 +14,13 @@ from wellposed.errors import WellposedError
 from wellposed.random.key import Key
 
 _STEP, _MICROBATCH, _COUNT = 32, 12, 20  # bits of a call number: the step, the micro-batch in it, the call in that
-_WRAPPERS = frozenset(("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module"))
+# What torch's wrappers call the module inside: the name -> their classes.
+_WRAPPERS = {
+    "_orig_mod": ("OptimizedModule",),
+    "_checkpoint_wrapped_module": ("CheckpointWrapper", "OffloadWrapper"),
+    "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
+    "module": ("DataParallel", "DistributedDataParallel"),
+}
 
 
 class Scope:
@@ -72,7 +78,7 @@ class Scope:
     def _learn_names(self, module: nn.Module) -> str:
         """Name every module of the outermost model that is being called and contains ``module`` by its path in it."""
         for root in reversed(list(modules_being_called())):
-            paths = {child: _plain_path(path) for path, child in root.named_modules()}
+            paths = {child: _plain_path(root, path) for path, child in root.named_modules()}
             if module in paths:
                 self._names = paths | self._names
                 return self._names[module]
@@ -221,6 +227,16 @@ def modules_being_called() -> Iterator[nn.Module]:
         frame = frame.f_back  # type: ignore[assignment]
 
 
-def _plain_path(path: str) -> str:
-    """A module's path without the wrappers that compiling, sharding and checkpointing put around modules."""
-    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
+def _plain_path(root: nn.Module, path: str) -> str:
+    """A module's path in ``root`` without the wrappers of compiling, sharding and checkpointing."""
+    module, plain = root, []
+    for part in path.split("."):
+        if not _is_wrapper(module, part):
+            plain.append(part)
+        module = getattr(module, part, module)
+    return ".".join(plain)
+
+
+def _is_wrapper(module: nn.Module, part: str) -> bool:
+    classes = _WRAPPERS.get(part, ())
+    return any(c.__name__ in classes and c.__module__.startswith("torch.") for c in type(module).__mro__)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import wellposed
 from study_tools import write_table
 from wellposed.cli import main
 
@@ -48,7 +49,13 @@ BAD: dict[str, tuple[Callable[[], tuple[str, ...]], str]] = {
     "hidden empty": (lambda: ("study", "--hidden", ""), "--hidden was given ''"),
     "hidden zero": (lambda: ("study", "--hidden", "8,0"), "--hidden was given '8,0'"),
     "hidden with a hole": (lambda: ("study", "--hidden", "8,,8"), "--hidden"),
+    "weights past memory": (
+        lambda: ("study", "--hidden", "99999999,9999999"),
+        "--hidden was given '99999999,9999999'; such a network does not fit in memory",
+    ),
+    "signals past memory": (lambda: ("study", "--hidden", "9" * 400), "does not fit in memory"),
     "no such file": (lambda: ("study", "--data", "none.csv", "--target", "y"), "no such file"),
+    "no data": (lambda: ("study", "--data", ""), "--data was given ''; expected digits, or a file"),
     "no such data": (lambda: ("study", "--data", "mnist"), "expected digits, or a file"),
     "a folder": (lambda: (*folder("d.csv"), "--data", "d.csv"), "is a folder"),
     "an empty file": (lambda: table(""), "is empty"),
@@ -163,9 +170,65 @@ def test_help(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd
     assert "Usage: wellposed" in capfd.readouterr().out
 
 
+def test_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert capfd.readouterr() == (f"{wellposed.__version__}\n", "")
+
+
+def test_no_command_is_wrong_use_and_answered_with_the_help(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Usage: wellposed" in err
+    assert "study" in err
+    assert "wellposed:" not in err
+
+
+def raised(error: BaseException) -> Callable[..., object]:
+    def conduct(*_: object, **__: object) -> object:
+        raise error
+
+    return conduct
+
+
+def test_a_fault_is_not_taken_for_findings(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("wellposed.study.study", raised(ZeroDivisionError("by nothing")))
+    assert call(monkeypatch, "study", "--json") == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "ZeroDivisionError: by nothing" in err
+    assert err.splitlines()[-1].startswith("wellposed: ")
+
+
+def test_an_interrupt_is_one_sentence_and_130(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("wellposed.study.study", raised(KeyboardInterrupt()))
+    assert call(monkeypatch, "study") == 130
+    assert capfd.readouterr() == (
+        "",
+        "wellposed: stopped; give the same command again to go on from the finished runs\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [("env", "--json"), ("env",), ("--version",)])
+def test_a_reader_that_leaves_is_no_error(arguments: tuple[str, ...]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wellposed.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as told:
+        assert told.read() == ""
+    assert process.wait(60) == 0
+
+
 def test_the_installed_command_and_the_module_are_one() -> None:
     script = Path(sys.executable).with_name("wellposed")
-    for command in ([str(script)], [sys.executable, "-m", "wellposed.cli"]):
+    for command in ([str(script)], [sys.executable, "-m", "wellposed"], [sys.executable, "-m", "wellposed.cli"]):
         done = subprocess.run(
             [*command, "study", "--seeds", "0"], capture_output=True, text=True, timeout=60, check=False
         )

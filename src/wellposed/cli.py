@@ -1,30 +1,48 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 clean, 1 findings of a check, 2 wrong use or bad input, 130 interrupted. With ``--json`` standard output
-holds data alone; what is meant for people goes to standard error.
+Exit codes: 0 clean, 1 findings of a check, 2 wrong use, bad input or a fault, 130 interrupted. With ``--json``
+standard output holds data alone; what is meant for people goes to standard error.
 """
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from wellposed import __version__
 from wellposed.errors import WellposedError
 
 WRONG_USE, INTERRUPTED = 2, 130
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make training a network a well-posed problem.")
+app = typer.Typer(add_completion=False, help="Make training a network a well-posed problem.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print data alone on standard output.")]
 
 
-@app.callback()
-def _top() -> None:
-    """Keeps the commands named, even while there is only one."""
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        with redirect_stdout(sys.stderr):  # where typer's help goes by itself
+            typer.echo(context.get_help(), err=True, nl=False)
+        raise typer.Exit(WRONG_USE)
 
 
 @app.command()
@@ -85,13 +103,21 @@ def env(json_: Json = False) -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    sys.exit(_guarded(lambda: app(prog_name="wellposed", standalone_mode=False)))
+    sys.exit(_guarded(_command))
+
+
+def _command() -> None:
+    # Typer's own way to run a command ends it with 1 where a reader left, and with nothing said where it was stopped.
+    command = typer.main.get_command(app)
+    with command.make_context("wellposed", sys.argv[1:]) as context:
+        command.invoke(context)
 
 
 def _guarded(command: Callable[[], object]) -> int:
     """Run a command; errors of use become one sentence on standard error and an exit code."""
     try:
-        code = command()
+        command()
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return _say("stopped; give the same command again to go on from the finished runs", INTERRUPTED)
     except WellposedError as error:
@@ -102,9 +128,11 @@ def _guarded(command: Callable[[], object]) -> int:
         return _say(error.format_message(), WRONG_USE)
     except BrokenPipeError:
         # The reader left, as head does; what cannot be written must not be tried again at exit.
-        sys.stdout = None
-        return 0
-    return code if isinstance(code, int) else 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception:
+        traceback.print_exc()
+        return _say("this is a fault of wellposed's own; please report it with the lines above", WRONG_USE)
+    return 0
 
 
 # Typer carries its parser inside and does not name the parser's errors; the one it does name leads to their base.

@@ -1,17 +1,19 @@
 """A whole study: data to figures, findings and a report."""
 
 import json
+import math
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from wellposed.errors import WellposedError
 from wellposed.study import experiments, store
-from wellposed.study.data import Dataset, load
+from wellposed.study.data import PARTS, Dataset, load
 from wellposed.study.experiments import Settings
 from wellposed.study.findings import findings
 from wellposed.study.needs import need
@@ -84,6 +86,7 @@ def study(
     for module in ("matplotlib", "jinja2"):
         need(module)
     dataset = load(data, target)
+    _check_size(settings, dataset)
     folder = Path(out)
     finished = Store(folder / "runs", dataset.digest)
     done = _run(settings, dataset, finished, jobs, listener or Silence())
@@ -101,8 +104,7 @@ def check(settings: Settings) -> None:
     """
     if not settings.hidden or min(settings.hidden) < 1:
         raise WellposedError(
-            f"--hidden was given {','.join(map(str, settings.hidden))!r}; expected the width of each hidden layer, as "
-            "in 256,256"
+            f"--hidden was given {_widths(settings)!r}; expected the width of each hidden layer, as in 256,256"
         )
     for name, value in {"--seeds": settings.seeds, "--steps": settings.steps}.items():
         if value < 1:
@@ -113,6 +115,28 @@ def check(settings: Settings) -> None:
         raise WellposedError(f"rates was given {settings.rates}; expected probabilities between 0 and 1")
     if not settings.rate > 0:
         raise WellposedError(f"rate was given {settings.rate}; expected a positive learning rate")
+
+
+def _check_size(settings: Settings, data: Dataset) -> None:
+    """Refuse a network that is sure to be too large for this machine, before anything is trained."""
+    widths = (len(data.features), *settings.hidden, len(data.classes) or 1)
+    weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
+    signals = round(PARTS["train"] * data.rows) * sum(settings.hidden)
+    memory = _memory()
+    if 4 * (2 * weights + signals) > memory:  # bytes; a weight comes with its gradient
+        raise WellposedError(
+            f"--hidden was given {_widths(settings)!r}; such a network does not fit in memory: its weights, their "
+            f"gradients and its signals take more than the {memory / 1e9:.0f} GB of this machine; give smaller widths"
+        )
+
+
+def _memory() -> float:
+    """The bytes of memory that this machine has, as far as it tells."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+
+
+def _widths(settings: Settings) -> str:
+    return ",".join(map(str, settings.hidden))
 
 
 def _checked_jobs(jobs: int | None) -> int:

@@ -106,8 +106,7 @@ def load(data: str | Path = "digits", target: str | None = None) -> Dataset:
         if target is not None:
             raise WellposedError("--target was given with digits, whose target is fixed; leave --target out")
         return _digits()
-    path = Path(data)
-    return from_columns(path.name, read(path), target)
+    return from_columns(Path(data).name, read(data), target)
 
 
 def from_columns(name: str, columns: list[Column], target: str | None) -> Dataset:

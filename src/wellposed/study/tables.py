@@ -40,11 +40,11 @@ class Column:
         return Column(self.name, self.values[rows], self.levels, self.whole)
 
 
-def read(path: Path) -> list[Column]:
+def read(file: str | Path) -> list[Column]:
     """Read a CSV or Parquet file.
 
     Args:
-        path: The file; its ending tells its kind.
+        file: Its path, whose ending tells its kind.
 
     Returns:
         The columns, all of one length of at least one row.
@@ -52,10 +52,11 @@ def read(path: Path) -> list[Column]:
     Raises:
         WellposedError: If there is no such file, it is empty, not a table, or has columns of a kind that is not known.
     """
+    path = Path(file)
     kind = READERS.get(path.suffix.lower())
     if kind is None:
         raise WellposedError(
-            f"--data was given {str(path)!r}; expected digits, or a file that ends in .csv or .parquet"
+            f"--data was given {str(file)!r}; expected digits, or a file that ends in .csv or .parquet"
         )
     if not path.exists():
         raise WellposedError(f"--data was given {str(path)!r}, but there is no such file; check the path")

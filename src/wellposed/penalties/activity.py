@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,13 +54,32 @@ def penalize_activity(model: nn.Module, penalty: Penalty, where: Layers) -> "Act
     return ActivityPenalty(model, penalty, chosen)
 
 
+class _Terms(list[Tensor]):
+    """The penalties of a forward pass, which belong to it: a copy, or what is loaded, starts without any."""
+
+    def __reduce__(self) -> tuple[type["_Terms"], tuple[()]]:
+        return _Terms, ()
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """The hook that starts a forward pass afresh."""
+
+    terms: _Terms
+    only_watches: ClassVar[bool] = True
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        self.terms.clear()
+
+
 @dataclass(frozen=True)
 class _Watch:
     """The hook of one module; picklable with the model that it hangs on."""
 
     name: str
     penalty: Penalty
-    terms: list[Tensor]
+    terms: _Terms
+    only_watches: ClassVar[bool] = True
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if not (module.training and torch.is_grad_enabled()):
@@ -85,8 +104,8 @@ class ActivityPenalty:
     def __init__(self, model: nn.Module, penalty: Penalty, chosen: dict[str, nn.Module]) -> None:
         self.penalty = penalty
         self.names = tuple(chosen)
-        self._terms: list[Tensor] = []
-        self._hooks = [model.register_forward_pre_hook(self._begin)]
+        self._terms = _Terms()
+        self._hooks = [model.register_forward_pre_hook(_Begin(self._terms))]
         self._hooks += [m.register_forward_hook(_Watch(name, penalty, self._terms)) for name, m in chosen.items()]
 
     def loss(self) -> Tensor:
@@ -111,9 +130,6 @@ class ActivityPenalty:
         """Stop watching. Doing it twice is harmless."""
         for hook in self._hooks:
             hook.remove()
-        self._terms.clear()
-
-    def _begin(self, module: nn.Module, inputs: Any) -> None:
         self._terms.clear()
 
 

@@ -1,11 +1,15 @@
 """Penalties on what layers put out."""
 
+import copy
+import pickle
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import wellposed as wp
-from wellposed.penalties import L1, L2, constraints, penalize_activity
+from wellposed.penalties import L1, L2, compact, constraints, penalize_activity
 from wellposed.random import Key, normal, normal_
 
 
@@ -65,6 +69,28 @@ def test_nothing_is_watched_in_evaluation_or_without_gradients_or_after_removal(
     model(torch.ones(2, 3))
     with pytest.raises(wp.WellposedError, match="no activity"):
         activity.loss()
+
+
+def test_a_copy_starts_without_the_terms_and_watches_for_itself() -> None:
+    model = network()
+    activity = penalize_activity(model, L1(0.3), nn.ReLU)
+    model(torch.ones(2, 3))
+    before = float(activity.loss().detach())
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), compact(model)):
+        copied(torch.full((2, 3), 9.0))
+        assert float(activity.loss().detach()) == before
+        hooks: list[Any] = [hook for module in copied.modules() for hook in module._forward_hooks.values()]
+        assert [len(hook.terms) for hook in hooks] == [2, 2]  # one list, of the copy's latest pass
+        copied(torch.ones(2, 3))
+        assert len(hooks[0].terms) == 2
+
+
+def test_what_only_watches_does_not_keep_a_model_from_getting_smaller() -> None:
+    model = network()
+    penalize_activity(model, L1(0.3), nn.ReLU)
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    assert sum(p.numel() for p in compact(model).parameters()) < sum(p.numel() for p in model.parameters())
 
 
 def test_what_makes_no_sense_is_refused() -> None:

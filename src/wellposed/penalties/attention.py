@@ -1,8 +1,14 @@
 """Multi-head attention that has lost heads."""
 
+import operator
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
+
+from wellposed.penalties.chains import Known
+from wellposed.penalties.tracing import TRANSFORMER_LAYERS
 
 
 class CompactAttention(nn.Module):
@@ -20,6 +26,7 @@ class CompactAttention(nn.Module):
         super().__init__()
         self.embed_dim, self.num_heads, self.head_dim = attention.embed_dim, len(kept), attention.head_dim
         self.dropout, self.batch_first = attention.dropout, attention.batch_first
+        self.kept, self.all_heads = tuple(kept), attention.num_heads
         rows = torch.cat([torch.arange(h * self.head_dim, (h + 1) * self.head_dim) for h in kept])
         weights, biases = projections(attention)
         self.q_proj, self.k_proj, self.v_proj = (
@@ -52,7 +59,7 @@ class CompactAttention(nn.Module):
             for layer, x in zip((self.q_proj, self.k_proj, self.v_proj), inputs, strict=True)
         )
         mask = self._mask(
-            q, k, attn_mask, key_padding_mask if batched or key_padding_mask is None else key_padding_mask[None]
+            q, attn_mask, key_padding_mask if batched or key_padding_mask is None else key_padding_mask[None]
         )
         weights = None
         if need_weights:
@@ -67,12 +74,11 @@ class CompactAttention(nn.Module):
         out = out if self.batch_first else out.transpose(0, 1)
         return (out if batched else out.squeeze(0 if self.batch_first else 1)), weights
 
-    def _mask(self, q: Tensor, k: Tensor, attn_mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
+    def _mask(self, q: Tensor, attn_mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
         masks = []
         if attn_mask is not None:
-            if attn_mask.ndim == 3 and attn_mask.shape[0] != q.shape[0]:
-                raise ValueError("a mask for each head does not fit an attention that has lost heads; give (L, S)")
-            masks.append(attn_mask if attn_mask.ndim == 2 else attn_mask[:, None])
+            each = attn_mask.ndim == 3  # one for each sample and each of the heads that there were
+            masks.append(attn_mask.unflatten(0, (-1, self.all_heads))[:, list(self.kept)] if each else attn_mask)
         if padding is not None:
             masks.append(padding[:, None, None, :])
         total = None
@@ -96,11 +102,15 @@ def projections(attention: nn.MultiheadAttention) -> tuple[list[Tensor], list[Te
     return weights, biases
 
 
-def without_idle_heads(attention: nn.MultiheadAttention) -> tuple[nn.Module, tuple[int, int, str]]:
+def without_idle_heads(attention: nn.MultiheadAttention, objection: str) -> tuple[nn.Module, tuple[int, int, str]]:
     """The attention without heads that do nothing: whose values are constant, or whose output nobody uses.
 
     Attention weights sum to one, so a head whose value weights are zero gives its value bias, which moves into the
     output bias.
+
+    Args:
+        attention: The attention; it is not changed.
+        objection: Why all heads have to stay, or nothing.
 
     Returns:
         The smaller module, or the given one; and how many heads are kept, how many idle ones stay, and why.
@@ -113,11 +123,9 @@ def without_idle_heads(attention: nn.MultiheadAttention) -> tuple[nn.Module, tup
     if not idle.any():
         return attention, (heads, 0, "")
     if attention.bias_k is not None or attention.add_zero_attn:
-        return attention, (
-            heads,
-            int(idle.sum()),
-            "it has bias_k, bias_v or add_zero_attn, which keep heads as they are",
-        )
+        objection = objection or "it has bias_k, bias_v or add_zero_attn, which keep heads as they are"
+    if objection:
+        return attention, (heads, int(idle.sum()), objection)
     if idle.all():
         idle[0] = False
     kept = [h for h in range(heads) if not idle[h]]
@@ -130,6 +138,40 @@ def without_idle_heads(attention: nn.MultiheadAttention) -> tuple[nn.Module, tup
             bias = nn.Parameter(constant if bias is None else bias + constant)
     left = int((steady | unused).sum()) - (heads - len(kept))
     return CompactAttention(attention, kept, bias), (len(kept), left, "one head has to stay" if left else "")
+
+
+def objection_to_fewer_heads(model: Known, name: str) -> str:
+    """Why an attention layer must keep its heads, or nothing.
+
+    Its attention weights are means over the heads, so the rest of the model may not use them.
+
+    Args:
+        model: The model.
+        name: The attention's name in it.
+    """
+    inside = [n for n in model.modules if n == name or n.startswith(f"{name}." if name else "")]
+    if any(is_parametrized(model.modules[n]) for n in inside):
+        return "its weights are parametrized"
+    calls = [
+        node
+        for part, graph, _ in model.trace.ways()
+        for node in graph.nodes
+        if node.op == "call_module" and part.prefix + str(node.target) == name
+    ]
+    if not all(_is_silent(node) for node in calls):
+        return "its attention weights, in which every head counts, are used"
+    in_layer = type(model.modules.get(name.rpartition(".")[0])) in TRANSFORMER_LAYERS
+    if model.trace.is_closed(name) or not (calls or in_layer or model.trace.inside):
+        return "the forward pass around it, which may use its attention weights, cannot be followed"
+    return model.objection(tuple(inside))
+
+
+def _is_silent(call: fx.Node) -> bool:
+    """Whether nobody uses the attention weights of a call."""
+    wanted = call.kwargs.get("need_weights", call.args[4] if len(call.args) > 4 else True)
+    return wanted is False or all(
+        user.target is operator.getitem and (user.args[1] == 0 or not user.users) for user in call.users
+    )
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -1,6 +1,7 @@
 """``wp.convert_dropout`` on models of torch, timm, torchvision and transformers."""
 
-from typing import Any
+import warnings
+from typing import Any, cast
 
 import pytest
 import torch
@@ -55,6 +56,29 @@ def test_seeds_set_streams_apart() -> None:
         assert not torch.equal(one(torch.ones(64)), two(torch.ones(64)))
 
 
+def test_streams_are_named_without_wrappers() -> None:
+    plain = wp.convert_dropout(Home())
+    for wrapped in (torch.compile(Home(), backend="eager"), nn.Sequential(nn.DataParallel(Home()))[0]):
+        wp.convert_dropout(cast(nn.Module, wrapped))
+        streams = [m.stream for m in cast(nn.Module, wrapped).modules() if isinstance(m, Stochastic)]
+        assert streams == [m.stream for m in plain.modules() if isinstance(m, Stochastic)]
+
+
+def test_channels_are_dropped_of_every_input_that_torch_takes() -> None:
+    """With torch's warnings about some numbers of dimensions, in training and outside it."""
+    for kind in (nn.Dropout2d, nn.Dropout3d):
+        for rank in (2, 3, 4, 5, 6):
+            torchs, x = kind(0.5), torch.ones((64, 32, 2, 2, 2, 2)[:rank])
+            ours = wp.convert_dropout(nn.Sequential(kind(0.5)))
+            assert torch.equal(ours.eval()(x), x)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                outputs = [module.train()(x) != 0 for module in (torchs, ours)]
+            # Which dimensions a mask varies over: those along which not all that is kept is kept together.
+            varies = [[bool((kept.any(dim) != kept.all(dim)).any()) for dim in range(rank)] for kept in outputs]
+            assert varies[0] == varies[1], (kind, rank)
+
+
 def test_the_report_touches_nothing() -> None:
     model = Home()
     report = wp.dropout_conversion(model)
@@ -86,6 +110,8 @@ def test_what_is_left_is_named_and_warned_of() -> None:
     before, after = nn.Dropout(0.5), nn.Dropout(0.5)
     before.register_forward_pre_hook(lambda *_: None)
     after.register_full_backward_hook(lambda *_: None)
+    ahead = nn.Dropout(0.5)
+    ahead.register_full_backward_pre_hook(lambda *_: None)
     model = nn.ModuleDict(
         {
             "functional": Functional(),
@@ -95,13 +121,15 @@ def test_what_is_left_is_named_and_warned_of() -> None:
             "hooked": hooked,
             "hooked before": before,
             "hooked after": after,
+            "hooked ahead": ahead,
             "fine": nn.Dropout(0.1),
         }
     )
     with pytest.warns(UserWarning, match="left dropout as it is"):
         wp.convert_dropout(model)
     left = wp.dropout_conversion(model).left
-    assert sorted(left) == ["attention", "functional", "hooked", "hooked after", "hooked before", "lstm"]
+    hooks = ["hooked", "hooked after", "hooked ahead", "hooked before"]
+    assert sorted(left) == ["attention", "functional", *hooks, "lstm"]
     assert "nn.functional.dropout (line" in left["functional"]
     assert "scaled_dot_product_attention" in left["functional"]
     assert isinstance(model["fine"], wp.Dropout)

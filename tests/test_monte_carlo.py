@@ -1,14 +1,21 @@
 """``wp.monte_carlo``: dropout samples, nothing else moves."""
 
+import dataclasses
 import itertools
 import math
-from typing import Any
+import statistics
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import wellposed as wp
+from peers import peer
 
 
 def network(p: float = 0.5) -> nn.Sequential:
@@ -58,31 +65,253 @@ def test_how_many_run_at_once_does_not_matter() -> None:
     assert torch.equal(wp.monte_carlo(model, X, samples=4, at_once=10).samples, whole[:4])
 
 
+Pair = namedtuple("Pair", "y total")
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    y: Tensor
+    total: Tensor
+    count: int = 3
+    more: Any = None
+
+
+def model_output(y: Tensor, total: Tensor) -> Any:
+    return peer("transformers.modeling_outputs").BaseModelOutputWithPooling(last_hidden_state=y, pooler_output=total)
+
+
+# kind of output -> how it is made of two tensors, and where they are found in it again
+KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any], tuple[Tensor, Tensor]]]] = {
+    "tuple": (lambda y, total: (y, total), lambda out: out),
+    "list": (lambda y, total: [[y], total], lambda out: (out[0][0], out[1])),
+    "named tuple": (Pair, lambda out: (out.y, out.total)),
+    "dict": (lambda y, total: {"y": y, "count": 3, "total": total}, lambda out: (out["y"], out["total"])),
+    "ordered dict": (lambda y, total: OrderedDict(y=y, none=None, t=total), lambda out: (out["y"], out["t"])),
+    "dataclass": (Output, lambda out: (out.y, out.total)),
+    "nested": (
+        lambda y, total: Output(y, y, more={"deep": Output(y, total)}),
+        lambda out: (out.y, out.more["deep"].total),
+    ),
+    "model output": (model_output, lambda out: (out.last_hidden_state, out.pooler_output)),
+}
+
+
 class Several(nn.Module):
     """Outputs of every kind, and keyword arguments."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.kind, self.drop = kind, wp.LockedDropout(0.5)
+        self.make, self.drop = KINDS[kind][0], wp.LockedDropout(0.5)
 
     def forward(self, x: Tensor, *, scale: float = 1.0) -> Any:
         y = self.drop(x) * scale
-        return (y, y.sum()) if self.kind == "tuple" else {"y": y, "count": 3, "total": y.sum()}
+        return self.make(y, y.sum())
 
 
-@pytest.mark.parametrize("kind", ["tuple", "dict"])
-def test_outputs_may_be_tuples_and_dicts(kind: str) -> None:
-    x = torch.ones(7, 2, 8)
-    result = wp.monte_carlo(Several(kind), x, samples=6, scale=2.0)
-    values, total = result.samples if kind == "tuple" else (result.samples["y"], result.samples["total"])
+@pytest.mark.parametrize("at_once", [None, 1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore")
+def test_outputs_may_be_of_many_kinds(kind: str, at_once: int | None) -> None:
+    model, x, get = Several(kind), torch.ones(7, 2, 8), KINDS[kind][1]
+    result = wp.monte_carlo(model, x, samples=6, scale=2.0, at_once=at_once)
+    assert type(result.samples) is type(result.mean) is type(model(x))
+    values, total = get(result.samples)
     assert values.shape == (6, 7, 2, 8)
     assert torch.equal(values.sum(dim=(1, 2, 3)), total)
     assert float(values.std(dim=1).max()) == 0  # one mask over time in each sample
     assert (values[0] != values[1]).any()
-    mean = result.mean[0] if kind == "tuple" else result.mean["y"]
-    assert torch.equal(mean, values.mean(dim=0))
+    assert torch.equal(get(result.mean)[0], values.mean(dim=0))
     if kind == "dict":
         assert result.samples["count"] == 3
+    if kind == "dataclass":
+        assert result.samples.count == result.variance.count == 3
+
+
+class Given(nn.Module):
+    """A dropout module, and what a function makes of its output and itself."""
+
+    n: Tensor
+
+    def __init__(self, function: Callable[..., Any], drop: nn.Module | None = None) -> None:
+        super().__init__()
+        self.function, self.drop = function, wp.Dropout(0.5) if drop is None else drop
+        self.register_buffer("n", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
+    "a number": (lambda m, x: m.drop(x).sum().item(), "a float"),
+    "an object": (lambda m, x: (m.drop(x), object()), "an object"),
+    "shapes": (lambda m, x: m.drop(x)[: 1 + int(m.drop(x[0])[0] > 0)], "shape"),
+    "structures": (lambda m, x: (m.drop(x),) * (1 + int(m.drop(x[0])[0] > 0)), "structure"),
+    "only in training": (lambda m, x: m.drop(x) if m.training else x, "'drop'.* never drew"),
+}
+
+
+@pytest.mark.parametrize("at_once", [None, 1])
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_not_be_samples_is_refused(case: str, at_once: int | None) -> None:
+    function, message = REFUSED[case]
+    with pytest.raises(wp.WellposedError, match=message):
+        wp.monte_carlo(Given(function), torch.ones(5, 4), samples=30, at_once=at_once)
+
+
+def test_dropout_that_never_drew_is_warned_of_where_other_dropout_did() -> None:
+    model = nn.Sequential(wp.Dropout(0.5), Given(lambda m, x: m.drop(x) if m.training else x))
+    with pytest.warns(UserWarning, match=r"\['1.drop'\].* never drew"):
+        samples = wp.monte_carlo(model, X, samples=3).samples
+    assert (samples[0] != samples[1]).any()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_torchs_fused_transformer_does_not_bypass_dropout(padded: bool) -> None:
+    """With an even number of heads torch runs a layer in evaluation as one function."""
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, 0.3, batch_first=True), 2).eval()
+    x = wp.random.normal((2, 5, 16), wp.Key(0))
+    options: dict[str, Any] = {"src_key_padding_mask": torch.tensor([[False] * 4 + [True]] * 2)} if padded else {}
+    whole = wp.monte_carlo(model, x, samples=5, **options).samples
+    assert bool((whole.var(dim=0)[:, :4] > 0).all())
+    assert torch.allclose(wp.monte_carlo(model, x, samples=5, at_once=1, **options).samples, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("randomness", ["different", "same"])
+def test_a_model_that_vectorises_is_the_same_batched_and_looped(randomness: str) -> None:
+    model = Given(lambda m, x: torch.func.vmap(m.drop, randomness=randomness)(x))
+    x = torch.ones(3, 64)
+    whole = wp.monte_carlo(model, x, samples=4).samples
+    assert torch.equal(wp.monte_carlo(model, x, samples=4, at_once=1).samples, whole)
+    assert bool((whole[0, 0] != whole[0, 1]).any()) == (randomness == "different")
+
+
+def test_a_compiled_model_has_the_samples_of_the_model() -> None:
+    model = network()
+    wanted = wp.monte_carlo(model, X, samples=4).samples
+    assert torch.equal(
+        wp.monte_carlo(cast(nn.Module, torch.compile(model, backend="eager")), X, samples=4).samples, wanted
+    )
+
+
+def test_a_model_with_draws_of_its_own_is_warned_of_and_governed_by_the_seed() -> None:
+    model = Given(lambda m, x: F.dropout(m.drop(x), 0.5, training=True))
+    state, x, found = torch.get_rng_state(), torch.ones(64), []
+    for at_once, seed in ((None, 0), (2, 0), (1, 0), (1, 1)):
+        torch.manual_seed(at_once or 0)
+        before = torch.get_rng_state()
+        with pytest.warns(UserWarning, match="random numbers of its own"):
+            found.append(wp.monte_carlo(model, x, samples=6, seed=seed, at_once=at_once).samples)
+        assert torch.equal(torch.get_rng_state(), before)
+    torch.set_rng_state(state)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert len({tuple(sample.tolist()) for sample in found[0]}) == 6
+    assert not torch.equal(found[0], found[3])
+    both = wp.Key(0).fold("drop")
+    assert bool((found[0][0] == 0)[wp.random.bernoulli(64, both, 0.5)].all())
+
+
+def counts(model: Given, x: Tensor) -> Tensor:
+    model.n += 1
+    return model.drop(x) + model.n  # type: ignore[no-any-return]
+
+
+def reassigns(model: Given, x: Tensor) -> Tensor:
+    model.n = model.n + 1
+    return model.drop(x) + model.n  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("function", [counts, reassigns])
+def test_buffers_that_change_as_a_model_runs_start_anew_for_each_sample(function: Callable[..., Any]) -> None:
+    model = Given(function)
+    whole = wp.monte_carlo(model, torch.ones(64), samples=5).samples
+    assert float(model.n) == 0
+    assert set(whole.flatten().tolist()) == {1.0, 3.0}
+    assert torch.equal(wp.monte_carlo(model, torch.ones(64), samples=5, at_once=1).samples, whole)
+
+
+class Remembers(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        self.last: list[Tensor] = [super().forward(x)]  # type: ignore[no-untyped-call]
+        return self.last[0]
+
+
+HOLDING: dict[str, Callable[[], nn.Module]] = {
+    "weight_norm": lambda: nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(4, 3)), wp.Dropout(0.5)),
+    "spectral_norm": lambda: nn.Sequential(torch.nn.utils.spectral_norm(nn.Linear(4, 3)), wp.Dropout(0.5)),
+    "its last output": lambda: Remembers(nn.Linear(4, 3), wp.Dropout(0.5)),
+}
+
+
+@pytest.mark.parametrize("case", HOLDING)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_models_that_hold_tensors_with_a_history(case: str) -> None:
+    model = HOLDING[case]()
+    y = model(X)
+    assert wp.monte_carlo(model, X, samples=3).samples.shape == (3, 5, 3)
+    assert wp.lint_dropout(model, X) == ()
+    assert wp.dropout_conversion(model, X).named == ("1",)
+    y.sum().backward()  # which nothing has cut
+    weight: Any = next(model.parameters())
+    assert weight.grad is not None
+
+
+class Single(nn.Module):
+    def __deepcopy__(self, memo: object) -> None:
+        raise AssertionError("no copies of this")
+
+
+def test_models_that_cannot_be_copied_are_refused() -> None:
+    model = nn.Sequential(Single(), wp.Dropout(0.5))
+    for run in (wp.monte_carlo, wp.lint_dropout, wp.dropout_conversion):
+        with pytest.raises(wp.WellposedError, match=r"Sequential cannot be copied.*no copies of this"):
+            run(model, X)
+
+
+class Widest(TorchDispatchMode):
+    """The size of the largest tensor that is made, in elements."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        if isinstance(output, Tensor):
+            self.elements = max(self.elements, output.numel())
+        return output
+
+
+@pytest.mark.parametrize("inner", [2**10, 2**20])
+def test_memory_is_bounded_by_activations_and_not_by_the_size_of_the_input(inner: int) -> None:
+    """Indices are few and what is made of them is large: 2^22 and 2^32 bytes in 1024 samples."""
+    model = Given(lambda m, x: m.drop(x.expand(inner)).cumsum(0)[-1:])
+    with Widest() as widest:
+        samples = wp.monte_carlo(model, torch.ones(1), samples=1024 if inner == 2**10 else 40).samples
+    assert samples.shape[1:] == (1,)
+    most = 2**27 // 4
+    assert widest.elements <= most
+    assert widest.elements >= min(most // 4, 1023 * inner)
+
+
+def test_samples_are_independent_of_each_other_and_between_layers() -> None:
+    """At a fixed key: of all pairs of 40 samples' masks of 2 layers, and of the samples of one unit.
+
+    Two independent fair masks of n units agree in Binomial(n, 1/2) places, and those counts are independent over
+    pairs two by two; if all is right, one of 3160 pairs lies beyond the bound with probability 1e-6, and so does one
+    of the 4096 units' numbers of samples that keep it.
+    """
+    n, samples = 2048, 40
+    model = Given(lambda m, x: torch.stack([m.drop[0](x), m.drop[1](x)]), nn.ModuleList([wp.Dropout(), wp.Dropout()]))
+    kept = (wp.monte_carlo(model, torch.ones(n), samples=samples, seed=11).samples != 0).flatten(0, 1)
+    signs = kept.double() * 2 - 1
+    correlation = (signs @ signs.T / n**0.5).triu(1)
+    pairs = 2 * samples * (2 * samples - 1) // 2
+    assert pairs == 3160
+    assert float(correlation.abs().max()) < statistics.NormalDist().inv_cdf(1 - 1e-6 / 2 / pairs)
+    assert float(correlation.square().sum()) == pytest.approx(pairs, abs=5 * (2 * pairs) ** 0.5)
+    units = signs.view(samples, 2 * n).sum(dim=0) / samples**0.5
+    assert float(units.abs().max()) <= statistics.NormalDist().inv_cdf(1 - 1e-6 / 2 / (2 * n))
 
 
 def test_what_cannot_be_vectorised_is_run_one_by_one() -> None:
@@ -106,6 +335,9 @@ def test_models_without_dropout_are_refused() -> None:
             wp.monte_carlo(model, X)
     with pytest.raises(wp.WellposedError, match="samples=0"):
         wp.monte_carlo(network(), X, samples=0)
+    for at_once in (0, -1):
+        with pytest.raises(wp.WellposedError, match=f"at_once={at_once}"):
+            wp.monte_carlo(network(), X, at_once=at_once)
     with pytest.raises(wp.WellposedError, match=r"expected an nn\.Module"):
         wp.monte_carlo(lambda x: x, X)  # type: ignore[arg-type]
 

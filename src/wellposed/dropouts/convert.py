@@ -13,6 +13,7 @@ from wellposed.dropouts.calls import functional_dropout
 from wellposed.dropouts.draws import draws
 from wellposed.dropouts.modules import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from wellposed.dropouts.paths import DropPath
+from wellposed.dropouts.scope import _plain_path
 from wellposed.dropouts.streams import Stochastic
 from wellposed.dropouts.structured import TokenDropout
 
@@ -79,7 +80,8 @@ def convert_dropout(model: Model, *, seed: int = 0, example: Any = None) -> Mode
             model = cast(Model, replaced[module])
     for path, module in model.named_modules():
         if isinstance(module, Stochastic) and module.stream is None:
-            module.stream = path if seed == 0 else f"{seed}/{path}"
+            name = _plain_path(model, path)
+            module.stream = name if seed == 0 else f"{seed}/{name}"
     if report.left:
         reasons = "; ".join(f"{path or 'the model'}: {why}" for path, why in report.left.items())
         warnings.warn(f"convert_dropout left dropout as it is: {reasons}", stacklevel=2)
@@ -131,12 +133,22 @@ def _equivalent(module: nn.Module) -> nn.Module:
     return maker(module)
 
 
+def _as_torch_takes(ours: nn.Module) -> nn.Module:
+    """Let dropout of channels take what torch's does beyond what its documents say, if with a warning."""
+    if isinstance(ours, Dropout2d):
+        ours.ranks = _RANKS
+    if isinstance(ours, Dropout3d):
+        ours.lone_ranks = tuple(rank for rank in _RANKS if rank not in ours.ranks)
+    return ours
+
+
+_RANKS = tuple(range(2, 65))  # torch knows of 64 dimensions at most
 Maker = Callable[[Any], nn.Module]
 
 # The class, by the module that defines it and its name -> what takes its place. Nothing is imported to know them.
 _KNOWN: dict[tuple[str, str], Maker] = {
     **{
-        ("torch.nn.modules.dropout", ours.__name__): lambda m, ours=ours: ours(m.p)  # type: ignore[misc]
+        ("torch.nn.modules.dropout", ours.__name__): lambda m, ours=ours: _as_torch_takes(ours(m.p))  # type: ignore[misc]
         for ours in (Dropout, Dropout1d, Dropout2d, Dropout3d, AlphaDropout, FeatureAlphaDropout)
     },
     ("timm.layers.drop", "DropPath"): lambda m: DropPath(m.drop_prob or 0.0, scale_by_keep=m.scale_by_keep),
@@ -165,7 +177,7 @@ def _differs(module: nn.Module) -> str:
     """Why a module of a known class is not what takes its place, if it is not."""
     if type(module) is nn.MultiheadAttention:
         return ""
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
         return f"{type(module).__name__} has hooks, which a swap would lose"
     options = {"with_noise": False, "scale_by_keep": True}
     for name, value in options.items():

@@ -1,6 +1,5 @@
 """Random draws that a model makes otherwise than by a known module: found by watching it run."""
 
-import copy
 import linecache
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wellposed.dropouts.scope import modules_being_called
+from wellposed.dropouts.twin import own_generators, seed_all, twin_of
 
 
 def draws(model: nn.Module, example: Any, *, training: bool) -> dict[str, list[str]]:
@@ -25,11 +25,13 @@ def draws(model: nn.Module, example: Any, *, training: bool) -> dict[str, list[s
     Returns:
         Path -> the lines of source, each "file:line: text", from which a random operator of torch's was reached.
     """
-    twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).train(training)
+    twin = twin_of(model).train(training)
     paths = {id(module): path for path, module in twin.named_modules()}
     watch = _Watch()
     arguments, options = _arguments(example)
-    with torch.random.fork_rng(devices=()), torch.no_grad(), watch:
+    tensors = (arguments, options, list(twin.parameters()), list(twin.buffers()))
+    with own_generators(tensors) as generators, torch.no_grad(), watch:
+        seed_all(generators, (0, 0))
         twin(*arguments, **options)
     found: dict[str, list[str]] = {}
     for module, line in watch.seen:

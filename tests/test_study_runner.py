@@ -1,5 +1,6 @@
 """The same figures however a study is run: over any number of jobs, interrupted, killed and resumed."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -83,7 +84,19 @@ def test_runs_of_another_study_are_not_taken(alone: Path, table: Path, change: d
     assert Store(alone / "runs", "other data").load(RUN) is None
 
 
-@pytest.mark.parametrize("content", [b"", b'{"figures": {"sco', b"\xff\xfe", b"[]", b"null"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"figures": {"sco',
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"figures": {}}',
+        b'{"figures": {"score": 1.0}}',
+        b'{"digest": "", "figures": {"score": 1.0}}',
+    ],
+)
 def test_a_damaged_file_is_run_again(content: bytes, tmp_path: Path) -> None:
     store = Store(tmp_path, "data")
     store.path(RUN).write_bytes(content)
@@ -91,6 +104,25 @@ def test_a_damaged_file_is_run_again(content: bytes, tmp_path: Path) -> None:
     store.save(RUN, {"score": 1.0})
     assert store.load(RUN) == {"score": 1.0}
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    store.path(RUN).write_text(store.path(RUN).read_text().replace("1.0", "2.0"))
+    assert store.load(RUN) is None
+
+
+def test_results_name_the_versions_of_what_computes_and_what_reads(alone: Path) -> None:
+    named = {"wellposed", "torch", "numpy", "numba", "scikit-learn", "pyarrow", "python"}
+    assert named <= set(figures(alone)["versions"])
+
+
+def test_a_package_that_only_reads_may_change_while_a_study_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Store(tmp_path, "data").path(RUN)
+    real = importlib.metadata.version
+    changed: dict[str, str] = {"pyarrow": "0.1"}
+    monkeypatch.setattr("wellposed.study.store.version", lambda name: changed.get(name) or real(name))
+    assert Store(tmp_path, "data").path(RUN) == before
+    changed["numba"] = "0.1"
+    assert Store(tmp_path, "data").path(RUN) != before
 
 
 def test_a_run_reads_and_leaves_no_state(table: Path) -> None:

@@ -2,28 +2,34 @@
 
 import json
 import os
-import sys
+import platform
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from wellposed.errors import WellposedError
 from wellposed.study.train import Figures, Run
 
-SCHEMA = 1
+SCHEMA = 2
+_COMPUTE = ("wellposed", "torch", "numpy", "numba")
+_READ = ("scikit-learn", "pyarrow")  # what is read has a digest of its own
 
 
 def versions() -> dict[str, str]:
+    """What a study ran on, as far as it is installed."""
+    found = _computing()
+    for package in _READ:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _computing() -> dict[str, str]:
     """What a figure's last digit may depend on, besides its configuration and the data."""
-    return {
-        "wellposed": version("wellposed"),
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "python": ".".join(map(str, sys.version_info[:3])),
-    }
+    return {"python": platform.python_version(), **{package: version(package) for package in _COMPUTE}}
 
 
 class Store:
@@ -51,22 +57,22 @@ class Store:
 
     def path(self, run: Run) -> Path:
         """The file of a run."""
-        identity = json.dumps([SCHEMA, asdict(run), self.data, versions()], sort_keys=True)
-        return self.folder / f"{blake2b(identity.encode(), digest_size=12).hexdigest()}.json"
+        return self.folder / f"{_digest([SCHEMA, asdict(run), self.data, _computing()])}.json"
 
     def load(self, run: Run) -> Figures | None:
-        """The figures of a run, or ``None`` if it has not been finished."""
+        """The figures of a run, or ``None`` if it has not been finished or its file is not as it was written."""
         try:
             kept = json.loads(self.path(run).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        except (OSError, ValueError):
             return None
-        return kept["figures"] if isinstance(kept, dict) and "figures" in kept else None
+        whole = isinstance(kept, dict) and kept.get("digest") == _digest(kept.get("figures"))
+        return kept["figures"] if whole else None
 
     def save(self, run: Run, figures: Figures) -> None:
         """Keep the figures of a run. A file is there whole or not at all, however the process ends."""
         path = self.path(run)
         draft = path.with_suffix(f".{os.getpid()}.part")
-        text = json.dumps({"run": asdict(run), "figures": figures}, allow_nan=False)
+        text = json.dumps({"run": asdict(run), "digest": _digest(figures), "figures": figures}, allow_nan=False)
         try:
             draft.write_text(text, encoding="utf-8")
             draft.replace(path)
@@ -74,3 +80,8 @@ class Store:
             raise WellposedError(
                 f"{str(path)!r} cannot be written: {error.strerror}; finished runs are kept"
             ) from error
+
+
+def _digest(value: Any) -> str:
+    """A hash of plain values, the same before and after they were written as JSON."""
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()

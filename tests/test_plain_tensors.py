@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from draw_cases import CASES, FLOATS
 from wellposed.dropouts import thinning
 from wellposed.dropouts.thinning import mask_of
 from wellposed.random import libtorch
-from wellposed.random.kernels import builtin, plain_fill
+from wellposed.random.kernels import builtin, jit, plain_fill
 
 KEY = wp.Key(5)
 NUMBERS = (1, True, np.float64(1), np.float32(1), torch.tensor(1.0))
@@ -262,3 +263,40 @@ def test_another_layout_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(libtorch, "c_function", lambda *_: lies)
     assert not builtin._is_available.__wrapped__()
+
+
+TRACED = {
+    "export": "torch.export.export(torch.nn.Sequential(make()), (x,), strict=False)",
+    "make_fx": "make_fx(lambda x: wp.dropout(x, 0.5, key=key), tracing_mode='fake')(x)",
+    "make_fx of a module": "make_fx(make(), tracing_mode='real')(x)",
+}
+
+
+@pytest.mark.parametrize("kind", ["Dropout", "AlphaDropout", "GaussianDropout", "ConcreteDropout"])
+@pytest.mark.parametrize("way", TRACED)
+def test_the_first_use_may_be_traced(way: str, kind: str) -> None:
+    """And what runs after it draws as ever."""
+    code = f"""
+import torch, wellposed as wp
+from torch.fx.experimental.proxy_tensor import make_fx
+make, x, key = wp.{kind}, torch.ones(2, 4), wp.Key(1)
+wp.dropout
+{TRACED[way]}
+assert torch.equal(wp.dropout(x, 0.5, key=key) == 0, wp.random.bernoulli((2, 4), key, 0.5))
+torch.manual_seed(0)
+y = wp.Dropout(0.5)(x)
+torch.manual_seed(0)
+number = torch.empty((), dtype=torch.int64).random_().item()
+assert torch.equal(y == 0, wp.random.bernoulli((2, 4), wp.Key(number), 0.5))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_function_is_compiled_once_for_threads_that_come_together() -> None:
+    def work(block: int) -> None:
+        pass
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(lambda _: jit.c_function(work), range(8)))) == 1
+    assert work.__qualname__.count(jit._state(Path(__file__).parent)) == 1

@@ -12,6 +12,7 @@ from wellposed.dropouts.linear import linear
 from wellposed.dropouts.operator import thin_any
 from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
 from wellposed.errors import WellposedError
+from wellposed.random.integers import signed
 
 
 class Corners(NamedTuple):
@@ -66,8 +67,7 @@ def _clear(x: Tensor, name: Blocks) -> Tensor:
     if threshold > 0xFFFF_FFFF or not x.numel():
         return torch.zeros_like(x)
     shared, start = x.shape[1] // corners[1], name.row * math.prod(corners[1:])
-    call = name.call - (name.call >> 63 << 64)
-    y = cpu.clear_blocks(x.contiguous(), blocks, shared, start, name.key, call, threshold)
+    y = cpu.clear_blocks(x.contiguous(), blocks, shared, start, name.key, signed(name.call), threshold)
     return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 

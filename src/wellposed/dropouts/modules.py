@@ -20,6 +20,7 @@ from wellposed.dropouts.thinning import (
     thin_by_operator,
 )
 from wellposed.errors import WellposedError
+from wellposed.random.late import late
 
 _SELU_FLOOR = -1.7580993408473766  # what SELU saturates at: -scale * alpha (Klambauer et al., 2017)
 
@@ -187,9 +188,9 @@ class AlphaDropout(Thinning):
             return self.thin(x, dims)
         threshold, gain, shift, floor = self._rates
         if not is_dynamo_compiling():
-            thinned = _draw_and_thin(self, x, dims)
-            if thinned is not None:
-                return thinned
+            done: Tensor | None = _draw_and_thin(self, x, dims)
+            if done is not None:
+                return done
         if is_plain_on_cpu(x):
             key, call, row = self.next_name()
             _, _, box, (low, high, signed, _, _) = mask_of(p, key, call, dims, part_of_batch(x, row))
@@ -229,18 +230,13 @@ class _ToFloor(torch.autograd.Function):
 _apply_floor = quick_apply(_ToFloor)
 
 
-def _first_draw_and_thin(module: AlphaDropout, x: Tensor, dims: tuple[int, ...] | None) -> Tensor | None:
-    """Stands in for the builtin until its first use, since Numba takes long to import."""
-    global _draw_and_thin
-    if not x.is_cpu:
+@late
+def _draw_and_thin(_: AlphaDropout, x: Tensor, __: tuple[int, ...] | None) -> Callable[..., Tensor | None] | None:
+    if not is_plain_on_cpu(x):
         return None
     from wellposed.dropouts.kernels import thin_to_floor
 
-    _draw_and_thin = drawing_thinner(_apply_floor, (thin_to_floor, thin_to_floor))
-    return _draw_and_thin(module, x, dims)
-
-
-_draw_and_thin: Callable[..., Tensor | None] = _first_draw_and_thin
+    return drawing_thinner(_apply_floor, (thin_to_floor, thin_to_floor))
 
 
 class FeatureAlphaDropout(AlphaDropout):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from wellposed.dropouts.noise import noise
 from wellposed.dropouts.operator import thin_any
 from wellposed.dropouts.thinning import is_plain_on_cpu
 from wellposed.errors import WellposedError
+from wellposed.random.integers import signed
+from wellposed.random.late import late
 
 
 class TokenDropout(Thinning):
@@ -54,7 +57,7 @@ class TokenDropout(Thinning):
         after, sizes = self.prefix + kept, (rows, self.prefix, count, kept)
         if is_plain_on_cpu(x):
             key, call, row = self.next_name()
-            chosen = functools.partial(_kept_tokens, *sizes, row * count, key, call - (call >> 63 << 64))
+            chosen = functools.partial(_kept_tokens, *sizes, row * count, key, signed(call))
         else:
             like = x.detach().new_empty((), dtype=torch.float32)
             chosen = functools.partial(_kept_by_operators, *sizes, like, self.next_words(x.detach()))
@@ -74,12 +77,11 @@ class TokenDropout(Thinning):
         return f"p={self.p}, prefix={self.prefix}"
 
 
-def _kept_tokens(*arguments: Any) -> Tensor:
-    """Stands in for the kernel until its first use, since Numba takes long to import."""
-    global _kept_tokens
-    from wellposed.dropouts.cpu import kept_tokens as _kept_tokens
+@late
+def _kept_tokens(*_: Any) -> Callable[..., Tensor]:
+    from wellposed.dropouts.cpu import kept_tokens
 
-    return _kept_tokens(*arguments)
+    return kept_tokens
 
 
 def _kept_by_operators(rows: int, prefix: int, count: int, kept: int, like: Tensor, words: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from torch.compiler import is_compiling, is_dynamo_compiling
 
 from wellposed.random.backend import _chosen, backend_for
 from wellposed.random.box import WHOLE, Box, layout
+from wellposed.random.integers import signed
+from wellposed.random.late import late
 from wellposed.random.memory import PLAIN_TYPES
 
 # What names a mask. Plain tuples, since making an object of a class would cost as much as thinning a small tensor.
@@ -28,8 +30,7 @@ def mask_of(
     p: float, key: tuple[int, int], call: int, dims: tuple[int, ...] | None = None, box: Box | None = None
 ) -> Mask:
     """Name a mask: words below p * 2^32 drop their elements, and 1 / (1 - p) scales the others."""
-    signed = call if call < 9223372036854775808 else call - 18446744073709551616
-    return p, dims, box, (*key, signed, *rates_of(p))
+    return p, dims, box, (*key, call if call < 4294967296 else signed(call), *rates_of(p))
 
 
 def rates_of(p: float) -> tuple[int, float]:
@@ -74,7 +75,7 @@ _tracer = torch._C._get_tracing_state
 def thin(x: Tensor, mask: Mask) -> Tensor:
     """Thin any tensor; autograd, functorch, compilers and subclasses see it done."""
     if not is_dynamo_compiling():
-        thinned = thin_plain(x, mask)
+        thinned: Tensor | None = thin_plain(x, mask)
         if thinned is not None:
             return thinned
     if not is_plain(x):
@@ -83,19 +84,15 @@ def thin(x: Tensor, mask: Mask) -> Tensor:
     return _apply(x, (mask, None)) if recorded else compute(x, mask)
 
 
-def _first_thin_plain(x: Tensor, mask: Mask) -> Tensor | None:
-    """Stands in for ``plain_thin.thinner``'s builtin until its first use, since Numba takes long to import."""
-    global thin_plain
-    if not x.is_cpu:
+@late
+def thin_plain(x: Tensor, mask: Mask) -> Callable[[Tensor, Mask], Tensor | None] | None:
+    """``plain_thin.thinner``'s builtin."""
+    if not (is_plain(x) and x.is_cpu):
         return None
     from wellposed.random.kernels.plain_thin import backward, thinner
 
-    thin_plain = thinner(_apply)
     _Thin._backward_cls.apply = backward(_apply, _Thin.backward)  # type: ignore[attr-defined]
-    return thin_plain(x, mask)
-
-
-thin_plain: Callable[[Tensor, Mask], Tensor | None] = _first_thin_plain
+    return thinner(_apply)
 
 
 def compute(x: Tensor, mask: Mask) -> Tensor:
@@ -107,7 +104,8 @@ def compute(x: Tensor, mask: Mask) -> Tensor:
     inner = 1 if dims is None or not leads else math.prod(x.shape[len(dims) :])
     is_direct = leads and threshold < 4294967296 and x.is_contiguous() and x.is_cpu and _chosen.get() == "auto"
     if is_direct and inner > 1:
-        return _thin_groups(x, inner, low, high, call, threshold, scale)
+        thinned: Tensor = _thin_groups(x, inner, low, high, call, threshold, scale)
+        return thinned
     where = WHOLE if leads and inner == 1 else layout(x.shape, box, dims)
     thinned = backend_for(x).thin(x.contiguous(), threshold, scale, (low, high), call % 2**64, where)
     if x.is_contiguous():
@@ -119,12 +117,11 @@ def compute(x: Tensor, mask: Mask) -> Tensor:
 _LEADING = tuple(range(64))  # as many dimensions as a tensor may have
 
 
-def _thin_groups(*arguments: Any) -> Tensor:
-    """Stands in for the kernel likewise."""
-    global _thin_groups
-    from wellposed.random.cpu import thin_groups as _thin_groups
+@late
+def _thin_groups(*_: Any) -> Callable[..., Tensor]:
+    from wellposed.random.cpu import thin_groups
 
-    return _thin_groups(*arguments)
+    return thin_groups
 
 
 class _Thin(torch.autograd.Function):
@@ -169,5 +166,4 @@ def thin_by_operator(x: Tensor, mask: Mask) -> Tensor:
 def words_of(key: tuple[int, int], call: int) -> Tensor:
     """A stream as operators take it: the 64 bits of the key and of the call, and row 0, in an int64 tensor."""
     low, high = key
-    signed = call if call < 9223372036854775808 else call - 18446744073709551616
-    return torch.tensor([(high << 32 | low) - (high >> 31 << 64), signed, 0], dtype=torch.int64, device="cpu")
+    return torch.tensor([signed(high << 32 | low), signed(call % 2**64), 0], dtype=torch.int64, device="cpu")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wellposed.random.box import Layout
 from wellposed.random.draw import CODES, Draw
+from wellposed.random.integers import signed
 from wellposed.random.kernels import engine, shares
 from wellposed.random.memory import on_large_pages
 
@@ -23,7 +24,7 @@ def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: L
     """Fill ``tensor`` with the draw's values at the layout's global indices."""
     target = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
     where, _held = _where(layout)
-    name = (*where, *key, _signed(call), *draw.parameters)
+    name = (*where, *key, signed(call), *draw.parameters)
     shares.split(engine.fill_double if draw.wide else engine.fill, target.numel(), (target.data_ptr(),), name)
     if target is not tensor:
         with torch.no_grad():
@@ -37,7 +38,7 @@ def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: in
     x = x.contiguous()
     result = on_large_pages(torch.empty_like(x))
     where, _held = _where(layout)
-    name = (*where, *key, _signed(call), threshold, scale)
+    name = (*where, *key, signed(call), threshold, scale)
     shares.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), name)
     return result
 
@@ -59,8 +60,3 @@ def _where(layout: Layout) -> tuple[tuple[int, int, int], object]:
         return (layout.start, 0, 0), None
     numbers = np.array((*layout.sizes, *layout.strides), np.int64)
     return (layout.start, len(layout.sizes), numbers.ctypes.data), numbers
-
-
-def _signed(number: int) -> int:
-    """The 64 bits of an unsigned number as the signed one that a kernel takes."""
-    return number - (number >> 63 << 64)

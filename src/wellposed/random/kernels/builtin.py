@@ -87,11 +87,11 @@ def _is_available() -> bool:
     """
     if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
         return False
-    tensor = torch.empty(3, 4116, dtype=torch.float64, device="cpu")
-    expected = (None, None, 1, None, tensor.numel(), tensor.data_ptr(), 2, None, None)
     functions = [libtorch.c_function(f"aoti_torch_{name}") for name in (*_FIELDS, *_MAKERS)]
     if None in functions:
         return False
+    tensor = torch.empty(3, 4116, dtype=torch.float64, device="cpu")
+    expected = (None, None, 1, None, tensor.numel(), tensor.data_ptr(), 2, None, None)
     for function, value in zip(functions[: len(_FIELDS)], expected, strict=True):
         handle, result = ctypes.c_void_p(tensor._cdata), ctypes.c_int64(0)
         if function(ctypes.byref(handle), ctypes.byref(result)) != 0:
@@ -113,9 +113,10 @@ def wrapper() -> int:
     function = libtorch.c_function("_Z16THPVariable_WrapRKN2at10TensorBaseE", "python")
     if function is None:
         return 0
-    tensor = torch.empty(1, device="cpu")
-    handle, address = ctypes.c_void_p(tensor._cdata), ctypes.cast(function, ctypes.c_void_p).value or 0
+    address = ctypes.cast(function, ctypes.c_void_p).value or 0
     wrap = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(address)
+    tensor = torch.empty(1, device="cpu")
+    handle = ctypes.c_void_p(tensor._cdata)
     return address if wrap(ctypes.addressof(handle)) is tensor else 0
 
 
@@ -128,6 +129,8 @@ def builtin(function: Callable[..., Any], context: tuple[object, ...], otherwise
         context: Every object that it needs besides.
         otherwise: What it returns where builtins are not to be had.
     """
+    if torch._C._len_torch_dispatch_stack():
+        return _after_tracing(function, context, otherwise)
     if not _is_available():
         return lambda *_: otherwise
     address = c_function(function, "int64(int64, int64, int64)")
@@ -135,6 +138,16 @@ def builtin(function: Callable[..., Any], context: tuple[object, ...], otherwise
     _kept.append(definition)
     names = tuple(sys.intern(entry) if isinstance(entry, str) else entry for entry in context)
     return _new(ctypes.byref(definition), names, None)  # type: ignore[no-any-return]
+
+
+def _after_tracing(function: Callable[..., Any], context: tuple[object, ...], otherwise: object) -> Callable[..., Any]:
+    """A builtin that is made when no mode is on: under one, tensors may have no memory, and export changes ``math``."""
+
+    @functools.cache
+    def made() -> Callable[..., Any]:
+        return builtin(function, context, otherwise)
+
+    return lambda *arguments: otherwise if torch._C._len_torch_dispatch_stack() else made()(*arguments)
 
 
 def builtin_method(function: Callable[..., Any], context: tuple[object, ...], otherwise: Callable[..., Any]) -> Any:
@@ -287,18 +300,6 @@ def _is_released(found, value):
         return False
     release(found)
     return found == value
-
-
-@register_jitable(forceinline=True)
-def int_for(function, slot, argument):
-    """The int that a function returns for an argument; -1 if it raises."""
-    found = call_with(function, slot, argument)
-    if found == 0:
-        forget()
-        return -1
-    number = to_int(found)
-    release(found)
-    return number
 
 
 @register_jitable(forceinline=True)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -20,13 +21,20 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def c_function(function: Callable[..., Any], signature: str = "void(int64)") -> int:
-    """The address of a C function, compiled likewise, which can be called without the interpreter."""
-    code: Any = _cached(functools.partial(numba.cfunc, signature, error_model="numpy"), function)
-    _kept.append(code)
-    return int(code.address)
+    """The address of a C function, compiled likewise, which can be called without the interpreter.
+
+    Threads that ask for the same one at once wait for one compilation.
+    """
+    with _lock:
+        return int(_compiled(function, signature).address)
 
 
-_kept: list[Any] = []  # code lives as long as what holds its address, which may be for ever
+_lock = threading.RLock()
+
+
+@functools.cache  # code lives as long as what holds its address, which may be for ever
+def _compiled(function: Callable[..., Any], signature: str) -> Any:
+    return _cached(functools.partial(numba.cfunc, signature, error_model="numpy"), function)
 
 
 def _cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:

@@ -65,11 +65,11 @@ BAD: dict[str, tuple[Callable[[], tuple[str, ...]], str]] = {
     "binary": (lambda: (*table(bytes(range(256)) * 4), "--target", "b"), "not a table of UTF-8 text"),
     "not parquet": (lambda: (*table("a,b\n1,2\n", "t.parquet"), "--target", "b"), "cannot be read as a Parquet file"),
     "cut parquet": (lambda: (*cut_parquet(), "--target", "y"), "cannot be read as a Parquet file"),
-    "lists in parquet": (lambda: (*list_parquet(), "--target", "y"), "column 'x'"),
+    "lists in parquet": (lambda: (*list_parquet(), "--target", "x"), "target 'x' of t.parquet holds list<"),
     "names twice": (lambda: (*table("a,a\n1,2\n"), "--target", "a"), "more than one column named 'a'"),
     "no target named": (
         lambda: table("x,y,z\n" + ROWS),
-        "--target is missing; name the column to learn, one of: x, y, z",
+        "--target is missing; name the column to learn, one of: 'x', 'y', 'z'",
     ),
     "no such target": (lambda: (*table("x,y,z\n" + ROWS), "--target", "w"), "no column of t.csv"),
     "constant target": (lambda: (*table("x,y,z\n" + ROWS), "--target", "z"), "'x' in every row"),

@@ -1,5 +1,7 @@
 """Tables to datasets, and datasets to splits: against numbers worked out by hand, and laws of any split."""
 
+import datetime
+import re
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +130,8 @@ def test_huge_and_tiny_values_stay_finite(huge: float) -> None:
 
 TASKS = {
     "texts": (["a", "b", "c"] * 20, "classification", ("a", "b", "c")),
-    "truth values": ([True, False] * 30, "classification", ("0", "1")),
+    "truth values": ([True, False] * 30, "classification", ("false", "true")),
+    "long whole numbers": ([10000001, 10000002] * 30, "classification", ("10000001", "10000002")),
     "few whole numbers": ([1, 2, 5] * 20, "classification", ("1", "2", "5")),
     "whole floats": ([1.0, 2.0] * 30, "classification", ("1", "2")),
     "many whole numbers": (list(range(60)), "regression", ()),
@@ -158,6 +161,75 @@ def test_delimiters(delimiter: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(f"a{delimiter}b\n1{delimiter}2\n")
     assert [(column.name, column.values.tolist()) for column in read(path)] == [("a", [1.0]), ("b", [2.0])]
+
+
+@pytest.mark.parametrize("text", ["a, b ,y\n1, 2, yes\n2, 3,no \n3, 4,  \n", "a,b,y\n1,2,yes\n2,3,no\n3,4,\n"])
+def test_spaces_around_names_and_texts_mean_nothing(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    a, b, y = read(path)
+    assert [column.name for column in (a, b, y)] == ["a", "b", "y"]
+    assert b.values.tolist() == [2, 3, 4]
+    assert y.levels == ("no", "yes")
+    assert y.values.tolist() == [1, 0, -1]
+
+
+NOON, DAY = datetime.time(12, 30), datetime.timedelta(days=1)
+STRANGE = {
+    "times of day": ([NOON, None] * 30, "time64[us]"),
+    "durations": ([DAY, 2 * DAY] * 30, "duration[us]"),
+    "bytes": ([b"a", b"b"] * 30, "binary"),
+    "lists": ([[1], [2, 3]] * 30, "list<"),
+    "records": ([{"a": 1}, {"a": 2}] * 30, "struct<"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_is_no_number_date_or_text_is_left_out_and_refused_as_a_target(name: str, tmp_path: Path) -> None:
+    values, kind = STRANGE[name]
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": list(range(60)), "odd": values, "y": [0, 1] * 30}), path)
+    data = load(path, "y")
+    assert [column.name for column in data.features] == ["x"]
+    (note,) = data.notes
+    assert note.startswith(f"Left out column 'odd': it holds {kind}")
+    with pytest.raises(wp.WellposedError, match=f"target 'odd' .* holds {re.escape(kind)}.*expected numbers, dates or"):
+        load(path, "odd")
+
+
+def test_a_time_of_day_in_a_csv_file_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,at,y\n" + "".join(f"{i},08:{i:02d}:00,{i % 2}\n" for i in range(60)))
+    data = load(path, "y")
+    assert [column.name for column in data.features] == ["x"]
+    assert data.notes == ("Left out column 'at': it holds time32[s] values, not numbers, dates or text.",)
+
+
+@pytest.mark.parametrize("written", ["1,023", "-1.023,5", "0,5"])
+def test_numbers_with_commas_are_told_as_a_feature_and_refused_as_a_target(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x;price;y\n" + "".join(f"{i};{(written, '7')[i % 2]};{i % 3}\n" for i in range(60)))
+    data = load(path, "y")
+    assert data.features[1].levels is not None
+    (note,) = data.notes
+    assert note.startswith(f"Took column 'price' for texts: its numbers have commas, as {written!r};")
+    with pytest.raises(wp.WellposedError, match=f"target 'price' has numbers with commas, as {written!r};"):
+        load(path, "price")
+
+
+@pytest.mark.parametrize("written", ["a,b", "1, 2", "red"])
+def test_other_texts_with_commas_are_texts(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x;kind;y\n" + "".join(f"{i};{(written, '7,5')[i % 2]};{i % 3}\n" for i in range(60)))
+    assert load(path, "y").notes == ()
+    assert load(path, "kind").classes == tuple(sorted(("7,5", written)))
+
+
+def test_names_are_told_so_that_their_ends_can_be_seen() -> None:
+    table = columns(**{"a, b": [float(i) for i in range(40)], "y": [i % 2 for i in range(40)]})
+    for target in (None, "z"):
+        with pytest.raises(wp.WellposedError, match="'a, b', 'y'"):
+            from_columns("t", table, target)
 
 
 def test_rows_without_a_target_are_left_out_and_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The data of a study: what is learned from what, and how rows are split and prepared."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from wellposed.errors import WellposedError
 from wellposed.random.key import Key
 from wellposed.study.needs import need
 from wellposed.study.tables import Column, read
+from wellposed.study.words import count
 
 Task = Literal["classification", "regression"]
 PARTS: Mapping[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -25,6 +27,7 @@ _LEAST_ROWS = 30
 _MOST_CLASSES = 100
 _FEW = 20  # whole numbers of at most so many kinds are classes
 _MOST_LEVELS = 50
+_NUMBER = re.compile(r"[+-]?\d[\d.,]*")  # of thousands or decimals after a comma, which cannot be told apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,26 +115,35 @@ def load(data: str | Path = "digits", target: str | None = None) -> Dataset:
 def from_columns(name: str, columns: list[Column], target: str | None) -> Dataset:
     """Make a dataset of columns, one of which is the target."""
     names = [column.name for column in columns]
-    known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    known = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
     if target is None:
         raise WellposedError(f"--target is missing; name the column to learn, one of: {known}")
     if target not in names:
         raise WellposedError(f"--target was given {target!r}, which is no column of {name}; its columns are: {known}")
     goal = columns[names.index(target)]
+    if goal.strange:
+        raise WellposedError(
+            f"target {target!r} of {name} holds {goal.strange} values; expected numbers, dates or text"
+        )
     notes = []
     if goal.missing.any():
         kept = np.flatnonzero(~goal.missing)
-        notes.append(f"Left out {_many(goal.missing.sum(), 'row')} without a target.")
+        notes.append(f"Left out {count(int(goal.missing.sum()), 'row')} without a target.")
         columns, goal = [column.take(kept) for column in columns], goal.take(kept)
     if len(goal.values) < _LEAST_ROWS:
         raise WellposedError(
-            f"{name} has {_many(len(goal.values), 'row')} with a target; a study needs at least {_LEAST_ROWS}"
+            f"{name} has {count(len(goal.values), 'row')} with a target; a study needs at least {_LEAST_ROWS}"
         )
     task, classes, y = _target(goal)
     features = []
     for column in columns:
         if column.name == target:
             continue
+        if commas := _with_comma(column):
+            notes.append(
+                f"Took column {column.name!r} for texts: its numbers have commas, as {commas!r}; write them like 1023 "
+                "or 1.5 to have them read as numbers."
+            )
         reason = _useless(column)
         if reason:
             notes.append(f"Left out column {column.name!r}: {reason}.")
@@ -139,7 +151,7 @@ def from_columns(name: str, columns: list[Column], target: str | None) -> Datase
         gaps = int(column.missing.sum())
         if gaps:
             filled = "mean" if column.levels is None else "commonest text"
-            notes.append(f"Filled {_many(gaps, 'gap')} in column {column.name!r} with the training rows' {filled}.")
+            notes.append(f"Filled {count(gaps, 'gap')} in column {column.name!r} with the training rows' {filled}.")
         if column.levels and len(column.levels) > _MOST_LEVELS:
             notes.append(
                 f"Kept the {_MOST_LEVELS} commonest of {len(column.levels)} texts in column {column.name!r}; "
@@ -202,7 +214,7 @@ def _digits() -> Dataset:
     bundle = need("sklearn.datasets").load_digits()
     pixels = np.asarray(bundle.data, dtype=np.float64)
     columns = tuple(
-        Column(f"pixel {i // 8},{i % 8}", pixels[:, i].copy(), whole=True)
+        Column(f"pixel {i // 8},{i % 8}", pixels[:, i].copy())
         for i in range(pixels.shape[1])
         if np.ptp(pixels[:, i]) > 0
     )
@@ -214,8 +226,13 @@ def _digits() -> Dataset:
 def _target(goal: Column) -> tuple[Task, tuple[str, ...], NDArray[Any]]:
     kinds, codes = np.unique(goal.values, return_inverse=True)
     if len(kinds) == 1:
-        only = goal.levels[int(kinds[0])] if goal.levels else f"{kinds[0]:g}"
-        raise WellposedError(f"target {goal.name!r} is {only!r} in every row; expected a target that varies")
+        raise WellposedError(
+            f"target {goal.name!r} is {goal.said(kinds[0])!r} in every row; expected a target that varies"
+        )
+    if commas := _with_comma(goal):
+        raise WellposedError(
+            f"target {goal.name!r} has numbers with commas, as {commas!r}; write them like 1023 or 1.5"
+        )
     integral = goal.levels is None and bool((goal.values == np.round(goal.values)).all())
     if goal.levels is None and not (integral and len(kinds) <= _FEW and len(goal.values) >= 5 * len(kinds)):
         return "regression", (), goal.values.astype(np.float64)
@@ -224,11 +241,18 @@ def _target(goal: Column) -> tuple[Task, tuple[str, ...], NDArray[Any]]:
             f"target {goal.name!r} has {len(kinds)} different texts in {len(goal.values)} rows; expected at most "
             f"{_MOST_CLASSES} classes with 5 rows each on average, or numbers"
         )
-    classes = tuple(goal.levels[int(kind)] if goal.levels else f"{kind:g}" for kind in kinds)
-    return "classification", classes, codes.astype(np.int64)
+    return "classification", tuple(map(goal.said, kinds)), codes.astype(np.int64)
+
+
+def _with_comma(column: Column) -> str | None:
+    """A text of a column that has a comma, if all of its texts are numbers."""
+    levels = column.levels or ()
+    return next((text for text in levels if "," in text), None) if all(map(_NUMBER.fullmatch, levels)) else None
 
 
 def _useless(column: Column) -> str | None:
+    if column.strange:
+        return f"it holds {column.strange} values, not numbers, dates or text"
     present = column.values[~column.missing]
     kinds = len(np.unique(present))
     if kinds == 0:
@@ -262,7 +286,3 @@ def _one_hot(column: Column, train: NDArray[Any]) -> NDArray[np.float64]:
     place[-1] = place[commonest[0]]
     hot: NDArray[np.bool_] = place[column.values][:, None] == np.arange(len(commonest))
     return hot.astype(np.float64)
-
-
-def _many(count: int | np.integer[Any], thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""Files to columns: numbers with gaps, or text as codes. What cannot be read as that is refused."""
+"""Files to columns: numbers with gaps, or text as codes. A column that is neither is named for what it holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ class Column:
         name: Its name.
         values: float64 with NaN for a gap; of a text column the codes, int64 with -1 for a gap.
         levels: The texts that the codes stand for, in alphabetical order; ``None`` for a column of numbers.
-        whole: Whether the numbers were stored as integers or truth values.
+        truth: Whether the numbers stand for false and true.
+        strange: The kind of the values if they are no numbers, dates or text; all of them are gaps then.
     """
 
     name: str
     values: NDArray[Any]
     levels: tuple[str, ...] | None = None
-    whole: bool = False
+    truth: bool = False
+    strange: str | None = None
 
     @property
     def missing(self) -> NDArray[np.bool_]:
@@ -37,7 +39,13 @@ class Column:
 
     def take(self, rows: NDArray[Any]) -> "Column":
         """The column at some rows only."""
-        return Column(self.name, self.values[rows], self.levels, self.whole)
+        return replace(self, values=self.values[rows])
+
+    def said(self, value: float) -> str:
+        """One of its values, as people write it."""
+        if self.levels is not None:
+            return self.levels[int(value)]
+        return ("false", "true")[int(value)] if self.truth else f"{value:.15g}"
 
 
 def read(file: str | Path) -> list[Column]:
@@ -50,7 +58,7 @@ def read(file: str | Path) -> list[Column]:
         The columns, all of one length of at least one row.
 
     Raises:
-        WellposedError: If there is no such file, it is empty, not a table, or has columns of a kind that is not known.
+        WellposedError: If there is no such file, it is empty, or not a table.
     """
     path = Path(file)
     kind = READERS.get(path.suffix.lower())
@@ -69,13 +77,13 @@ def read(file: str | Path) -> list[Column]:
     if not content.strip():
         raise WellposedError(f"{str(path)!r} is empty; expected a table with a line of column names")
     table = _csv(path, content) if kind == "csv" else _parquet(path)
-    names = table.column_names
+    names = [name.strip() for name in table.column_names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise WellposedError(f"{str(path)!r} has more than one column named {twice[0]!r}; give each its own name")
     if not table.num_rows:
         raise WellposedError(f"{str(path)!r} has column names but no rows; expected one row an example")
-    return [_column(path, name, table.column(name)) for name in names]
+    return [_column(name, column) for name, column in zip(names, table.columns, strict=True)]
 
 
 def _csv(path: Path, content: bytes) -> Any:
@@ -105,7 +113,7 @@ def _parquet(path: Path) -> Any:
         raise WellposedError(f"{str(path)!r} cannot be read as a Parquet file: {_first_line(error)}") from error
 
 
-def _column(path: Path, name: str, chunked: Any) -> Column:
+def _column(name: str, chunked: Any) -> Column:
     arrow = need("pyarrow")
     types = arrow.types
     if types.is_dictionary(chunked.type):
@@ -114,21 +122,23 @@ def _column(path: Path, name: str, chunked: Any) -> Column:
     if types.is_null(kind):
         return Column(name, np.full(len(chunked), np.nan))
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        texts = chunked.cast(arrow.large_string()).combine_chunks().dictionary_encode()
-        levels = texts.dictionary.to_pylist()
-        order = sorted(range(len(levels)), key=levels.__getitem__)
-        rank = np.empty(len(levels) + 1, dtype=np.int64)
-        rank[order], rank[-1] = np.arange(len(levels)), -1
-        codes = texts.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return Column(name, rank[codes], tuple(levels[i] for i in order))
+        return _text(name, chunked.cast(arrow.large_string()).combine_chunks().dictionary_encode())
     if types.is_date(kind) or types.is_timestamp(kind):
         chunked = chunked.cast(arrow.timestamp("s"), safe=False).cast(arrow.int64())
     elif not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-        raise WellposedError(f"column {name!r} of {str(path)!r} holds {kind} values; expected numbers, dates or text")
-    whole = types.is_boolean(kind) or types.is_integer(kind)
+        return Column(name, np.full(len(chunked), np.nan), strange=str(kind))
     values = chunked.cast(arrow.float64(), safe=False).to_numpy().astype(np.float64)
     values[np.isinf(values)] = np.nan
-    return Column(name, values, whole=whole)
+    return Column(name, values, truth=types.is_boolean(kind))
+
+
+def _text(name: str, encoded: Any) -> Column:
+    """Texts as codes; spaces around a text mean nothing, and a text of spaces alone is a gap."""
+    texts = [text.strip() for text in encoded.dictionary.to_pylist()]
+    levels = sorted(set(texts) - {""})
+    rank = {level: code for code, level in enumerate(levels)}
+    codes = np.array([*(rank.get(text, -1) for text in texts), -1], dtype=np.int64)
+    return Column(name, codes[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)], tuple(levels))
 
 
 def _first_line(error: Exception) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Lasso
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import Lasso, lasso_path
 from torch import Tensor, nn
 
 import wellposed as wp
-from penalty_tools import X, Y
+from penalty_tools import SCALED, X, Y, filled
 from wellposed.penalties import L1, L2, ElasticNet, GroupLasso, path
 
 DATA = torch.from_numpy(X), torch.from_numpy(Y)[:, None] + 152.0
@@ -54,6 +55,120 @@ def test_the_path_of_the_lasso_is_scikit_learns_from_the_first_weight_on(bias: b
     assert fits.best == len(fits.lambdas) - 1
 
 
+def shifted(columns: Tensor, by: float) -> Tensor:
+    columns = columns.clone()
+    columns[:, 3] += by
+    return columns
+
+
+RAW = torch.from_numpy(SCALED[0])
+TARGETS = torch.from_numpy(SCALED[1])[:, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("inputs", "targets"),
+    [
+        (DATA[0], TARGETS),
+        (RAW, TARGETS),
+        (shifted(DATA[0], 5.0), TARGETS),
+        (DATA[0], 1e5 * TARGETS),
+        (1e4 * DATA[0], TARGETS),
+        (1e-2 * DATA[0], TARGETS),
+    ],
+    ids=["standardised", "raw", "one-column-not-centred", "large-targets", "large-inputs", "small-inputs"],
+)
+def test_a_path_by_its_own_steps_is_scikit_learns(inputs: Tensor, targets: Tensor, dtype: torch.dtype) -> None:
+    torch.set_num_threads(1)
+    narrow = dtype == torch.float32
+    data = inputs.to(dtype), targets.to(dtype)
+    fits = path(lambda: nn.Linear(10, 1, dtype=dtype), data, L1(1.0), 8)
+    x, y = (inputs - inputs.mean(0)).numpy(), (targets - targets.mean()).numpy()[:, 0]
+    slack = 200 * torch.finfo(dtype).eps if narrow else 1e-8
+    assert fits.lambdas[0] == pytest.approx(2 * abs(x.T @ y).max() / len(y), rel=slack)
+    # The first strength is a hair more than the least that holds all at zero.
+    _, wanted, _ = lasso_path(x, y, alphas=np.array(fits.lambdas) / 2, tol=1e-14, max_iter=100_000)
+    found = fits.coefficients["weight"][:, 0].double().numpy()
+    np.testing.assert_array_equal(found == 0, wanted.T == 0)
+    assert fits.zeros[0] == 10
+    # In float32 a residual of 64 eps counts as 0, which moves the weights by as much over the least curvature.
+    least = float(np.linalg.eigvalsh(2 * x.T @ x / len(y))[0])
+    off = 64 * torch.finfo(dtype).eps * fits.lambdas[0] / least if narrow else 0.0
+    np.testing.assert_allclose(found, wanted.T, rtol=1e-5, atol=off)
+    means = inputs.mean(0).numpy()
+    biases = [float(state["bias"]) for state in fits.states]
+    np.testing.assert_allclose(biases, float(targets.mean()) - means @ wanted, rtol=1e-5, atol=abs(means).sum() * off)
+
+
+def test_a_path_by_its_own_steps_fits_logistic_regression() -> None:
+    torch.set_num_threads(1)
+    columns, labels = load_breast_cancer(return_X_y=True)
+    columns = (columns - columns.mean(0)) / columns.std(0)
+    data = torch.from_numpy(columns), torch.from_numpy(labels).double()[:, None]
+    fits = path(
+        lambda: nn.Linear(30, 1, dtype=torch.float64),
+        data,
+        L1(1.0),
+        4,
+        loss=nn.functional.binary_cross_entropy_with_logits,
+        smallest=0.02,
+    )
+    odd = labels - labels.mean()
+    assert fits.lambdas[0] == pytest.approx(abs(columns.T @ odd).max() / len(labels), rel=1e-8)
+    assert fits.zeros[0] == 30
+    for lam, weight, state in zip(fits.lambdas, fits.coefficients["weight"], fits.states, strict=True):
+        # The conditions of optimality, computed by hand.
+        scores = columns @ weight[0].numpy() + float(state["bias"])
+        off = 1 / (1 + np.exp(-scores)) - labels
+        pull = columns.T @ off / len(labels)
+        alive = weight[0].numpy() != 0
+        assert abs(off.mean()) <= 1e-8
+        np.testing.assert_allclose(pull[alive], -lam * np.sign(weight[0].numpy()[alive]), rtol=1e-6)
+        assert (abs(pull[~alive]) <= lam).all()
+
+
+class Net(nn.Module):
+    """Two layers, which no convex solver serves; the second stays, else it could grow while the first shrinks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(10, 6, dtype=torch.float64), nn.Linear(6, 1, dtype=torch.float64)
+        filled(self)
+        self.second.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(torch.tanh(self.first(x)))
+        return out
+
+
+@pytest.mark.parametrize("penalty", [L1(1.0), GroupLasso(1.0), wp.penalties.MCP(1.0), wp.penalties.NuclearNorm(1.0)])
+def test_a_path_by_its_own_steps_serves_other_models_and_penalties(penalty: Any) -> None:
+    torch.set_num_threads(1)
+    data = DATA[0], (TARGETS - TARGETS.mean()) / TARGETS.std()
+    fits = path(Net, data, penalty, 4, where="first.weight", tolerance=1e-5, smallest=0.1)
+    assert fits.zeros[0] == 60
+    assert fits.train[-1] < 0.7 * fits.train[0]
+    assert max(fits.kkt) <= 1e-4 * fits.lambdas[0]
+
+
+def test_what_stays_at_zero_throughout_is_refused() -> None:
+    def net() -> nn.Module:
+        return filled(nn.Sequential(nn.Linear(10, 6), nn.Tanh(), nn.Linear(6, 1)).double())
+
+    with pytest.raises(wp.WellposedError, match="first layer"):
+        path(net, DATA, L1(1.0), 4)
+
+
+def test_a_fit_that_is_not_stationary_is_named() -> None:
+    with pytest.warns(
+        RuntimeWarning, match=r"at strengths 1000 \(residual .*, 5 \(residual .*, 1 \(residual"
+    ) as caught:
+        fits = path(linear(True), DATA, L1(1.0), [1e3, 5.0, 1.0], steps=1)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert max(fits.kkt) > 1e-3
+
+
 def test_each_fit_starts_where_the_last_one_ended() -> None:
     steps: list[int] = []
 
@@ -70,13 +185,14 @@ def test_each_fit_starts_where_the_last_one_ended() -> None:
 
 
 def test_what_is_not_penalised_counts_in_the_residual() -> None:
-    fits = path(linear(True), DATA, L1(1.0), [1e6], loss=half_mean_square, optimizer=nesterov, steps=3)
+    with pytest.warns(RuntimeWarning, match=r"not stationary.*at strengths 1e\+06 \(residual"):
+        fits = path(linear(True), DATA, L1(1.0), [1e6], loss=half_mean_square, optimizer=nesterov, steps=3)
     assert fits.zeros == [10]
     assert fits.kkt[0] == pytest.approx(abs(float(fits.states[0]["bias"]) - 152.0), rel=1e-6)
 
 
 def test_a_path_draws_and_writes_itself() -> None:
-    fits = path(linear(True), DATA, ElasticNet(1.0, 0.1), [10.0, 30.0, 1.0], optimizer=nesterov, steps=200)
+    fits = path(linear(True), DATA, ElasticNet(1.0, 0.1), [10.0, 30.0, 1.0])
     assert fits.lambdas == [30.0, 10.0, 1.0]
     drawn = fits.plot(most=4)
     assert len(drawn.axes[0].lines) == 4
@@ -104,6 +220,12 @@ def test_scores_are_taken_in_evaluation_mode() -> None:
     [
         ({"penalty": L2(1.0)}, "no lambda_max"),
         ({"lambdas": 1}, "at least 2"),
+        ({"lambdas": True}, "at least 2"),
+        ({"lambdas": []}, "at least 2, or the strengths in a list"),
+        ({"lambdas": 3.5}, "at least 2, or the strengths in a list"),
+        ({"lambdas": "12"}, "at least 2, or the strengths in a list"),
+        ({"tolerance": 0.0}, r"tolerance=0\.0"),
+        ({"model_fn": lambda: nn.Sequential(linear(False)(), nn.Dropout(0.5)), "optimizer": None}, "without chance"),
         ({"lambdas": [-1.0]}, "lambdas"),
         ({"steps": 0}, "steps=0"),
         ({"loss": lambda outputs, targets: (outputs - targets).square()}, "scalar"),

@@ -1,7 +1,6 @@
 """A model fitted over a range of strengths, from where the penalty holds every weight at zero downwards."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
-from wellposed.penalties.attach import Handle, regularize
 from wellposed.penalties.base import Penalty
 from wellposed.penalties.checks import strength
+from wellposed.penalties.fits import Fit, Loss
 from wellposed.penalties.plan import Where
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Data = tuple[Tensor, Tensor]
 
 
@@ -28,7 +26,8 @@ class PathResult:
         zeros: How many of these values are exactly 0.
         train: The score on the training data.
         validation: The score on the validation data; empty if there were none.
-        kkt: How far each fit is from stationary, as :meth:`Penalty.kkt` measures it: the largest over the parameters.
+        kkt: How far each fit is from stationary, as :meth:`Penalty.kkt` measures it with a step size that is 1 over the
+            loss's curvature: the largest over the parameters.
         states: The model's ``state_dict`` at each strength.
     """
 
@@ -101,13 +100,14 @@ def path(
     where: Where = "weights",
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     steps: int = 2000,
-    tolerance: float = 1e-6,
+    tolerance: float | None = None,
     smallest: float = 1e-3,
 ) -> PathResult:
     """Fit a model for one strength after another, each from where the last one ended.
 
     Strengths multiply ``penalty``, so give it with strength 1: ``path(model_fn, data, L1(1.0))``. Training takes all
-    the data at each step, with proximal steps, until the fit is stationary or ``steps`` are over.
+    the data at each step, with proximal steps, until the fit is stationary or ``steps`` are over. Before the first
+    strength is taken, what is not penalised is fitted with all else at zero.
 
     Args:
         model_fn: Makes the model.
@@ -120,10 +120,11 @@ def path(
             for integers when ``None``.
         score: (outputs, targets) -> scalar, smaller is better; the loss when ``None``.
         where: Which parameters are penalised, as for :func:`regularize`.
-        optimizer: Makes the optimizer of a list of parameters; Adam with lr 0.05 when ``None``.
+        optimizer: Makes the optimizer of a list of parameters; when ``None``, quasi-Newton steps whose size follows the
+            loss's curvature. These need a loss that is the same at each evaluation, so dropout needs an optimizer.
         steps: How many steps a strength gets at most.
         tolerance: A fit counts as stationary when its KKT residual is at most this share of the largest gradient that
-            the penalty holds at zero.
+            the penalty holds at zero; 1e-9, or 64 times the model's dtype's eps if that is more, when ``None``.
         smallest: The last strength as a share of the first, where they are spread.
 
     Returns:
@@ -131,6 +132,9 @@ def path(
 
     Raises:
         WellposedError: If an argument is not as above, or all weights are at zero for every strength.
+
+    Warns:
+        RuntimeWarning: If fits ended before they were stationary; it names their strengths.
 
     Example:
         >>> from wellposed.penalties import L1
@@ -142,36 +146,32 @@ def path(
 
     Source: Friedman, Hastie and Tibshirani (2010).
     """
-    x, y = data
-    criterion = loss or (nn.functional.mse_loss if y.is_floating_point() else nn.functional.cross_entropy)
-    model = model_fn()
-    make = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=0.05))
-    if not (isinstance(steps, int) and steps >= 1 and 0 < smallest < 1 and tolerance > 0):
+    given = _given(lambdas)
+    if not (isinstance(steps, int) and steps >= 1 and 0 < smallest < 1 and (tolerance is None or tolerance > 0)):
         raise WellposedError(
             f"path was given steps={steps!r}, tolerance={tolerance!r}, smallest={smallest!r}; expected steps >= 1, "
             "tolerance > 0 and smallest in (0, 1)"
         )
-    fit = _Fit(model, make, criterion, x, y, penalty, where, steps, tolerance)
+    x, y = data
+    criterion = loss or (nn.functional.mse_loss if y.is_floating_point() else nn.functional.cross_entropy)
+    model = model_fn()
+    fit = Fit(model, criterion, x, y, penalty, where, optimizer, steps, tolerance)
     largest = fit.lambda_max()
-    if isinstance(lambdas, int):
-        if lambdas < 2:
-            raise WellposedError(f"path was given lambdas={lambdas}; expected at least 2, or the strengths themselves")
-        strengths = [largest * smallest ** (i / (lambdas - 1)) for i in range(lambdas)]
-    else:
-        strengths = sorted((float(strength(lam, "lambdas")) for lam in lambdas), reverse=True)
+    strengths = [largest * smallest ** (i / (given - 1)) for i in range(given)] if isinstance(given, int) else given
     judge = score or criterion
     rows = []
     for lam in strengths:
-        residual = fit.to(lam, largest)
+        residual = fit.to(lam)
         rows.append(
             (
                 {name: p.detach().clone() for name, p in fit.penalised.items()},
-                judge_on(model, judge, data),
-                None if validation is None else judge_on(model, judge, validation),
+                _judge(model, judge, data),
+                None if validation is None else _judge(model, judge, validation),
                 residual,
                 {name: value.detach().clone() for name, value in model.state_dict().items()},
             )
         )
+    fit.warn({lam: row[3] for lam, row in zip(strengths, rows, strict=True)})
     return PathResult(
         strengths,
         {name: torch.stack([row[0][name] for row in rows]) for name in fit.penalised},
@@ -183,8 +183,17 @@ def path(
     )
 
 
+def _given(lambdas: Sequence[float] | int) -> list[float] | int:
+    """The strengths, largest first, or how many of them to spread."""
+    if isinstance(lambdas, int) and not isinstance(lambdas, bool) and lambdas >= 2:
+        return lambdas
+    if isinstance(lambdas, str) or not isinstance(lambdas, Iterable) or not (several := list(lambdas)):
+        raise WellposedError(f"path was given lambdas={lambdas!r}; expected at least 2, or the strengths in a list")
+    return sorted((float(strength(lam, "lambdas")) for lam in several), reverse=True)
+
+
 @torch.no_grad()
-def judge_on(model: nn.Module, score: Loss, data: Data) -> float:
+def _judge(model: nn.Module, score: Loss, data: Data) -> float:
     """The score of a model in evaluation mode."""
     was_training = model.training
     model.eval()
@@ -192,83 +201,3 @@ def judge_on(model: nn.Module, score: Loss, data: Data) -> float:
         return float(score(model(data[0]), data[1]))
     finally:
         model.train(was_training)
-
-
-@dataclass
-class _Fit:
-    """One model and how it is trained."""
-
-    model: nn.Module
-    make: Callable[[Any], torch.optim.Optimizer]
-    loss: Loss
-    x: Tensor
-    y: Tensor
-    penalty: Penalty
-    where: Where
-    steps: int
-    tolerance: float
-
-    def __post_init__(self) -> None:
-        handle = self._attach(self._optimizer(), 1.0)
-        handle.remove()
-        chosen = {row.name for row in handle.plan if row.penalty is not None}
-        self.penalised = {name: p for name, p in self.model.named_parameters() if name in chosen}
-
-    def lambda_max(self) -> float:
-        """The strength from which on all penalised weights are zero, once the others are fitted."""
-        with torch.no_grad():
-            for p in self.penalised.values():
-                p.zero_()
-        held = {id(p) for p in self.penalised.values()}
-        free = [p for p in self.model.parameters() if p.requires_grad and id(p) not in held]
-        if free:
-            optimizer = self.make(free)
-            for _ in range(self.steps):
-                self._gradients()
-                optimizer.step()
-        self._gradients()
-        pulls = [self.penalty.lambda_max(p.grad) for p in self.penalised.values() if p.grad is not None]
-        largest = max(pulls, default=0.0)
-        if largest == 0:
-            raise WellposedError(
-                "path found no gradient on the penalised weights at zero; they would stay zero throughout"
-            )
-        # The others are fitted to rounding only, so a hair more makes sure that zero is kept.
-        return largest * (1 + 1e-9)
-
-    def to(self, lam: float, largest: float) -> float:
-        """Train at one strength from where the model stands, and return the KKT residual."""
-        optimizer = self._optimizer()
-        handle = self._attach(optimizer, lam)
-        residual = math.inf
-        every = 25
-        for step in range(self.steps + 1):
-            self._gradients()
-            if step % every == 0 or step == self.steps:
-                residual = self._residual(lam)
-                if residual <= self.tolerance * largest:
-                    break
-            if step < self.steps:
-                optimizer.step()
-        handle.remove()
-        return residual
-
-    def _residual(self, lam: float) -> float:
-        penalty = lam * self.penalty
-        residuals = [float(penalty.kkt(p.detach(), p.grad)) for p in self.penalised.values() if p.grad is not None]
-        held = {id(p) for p in self.penalised.values()}
-        free = [float(p.grad.abs().amax()) for p in self.model.parameters() if p.grad is not None and id(p) not in held]
-        return max(residuals + free)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return self.make([p for p in self.model.parameters() if p.requires_grad])
-
-    def _attach(self, optimizer: torch.optim.Optimizer, lam: float) -> Handle:
-        return regularize(optimizer, self.model, lam * self.penalty, where=self.where)
-
-    def _gradients(self) -> None:
-        self.model.zero_grad()
-        value = self.loss(self.model(self.x), self.y)
-        if value.ndim:
-            raise WellposedError(f"the loss returned a tensor of shape {tuple(value.shape)}; expected a scalar")
-        torch.autograd.backward(value)

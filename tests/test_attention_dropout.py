@@ -54,6 +54,14 @@ def test_grouped_queries() -> None:
     assert torch.allclose(ours, nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True), rtol=1e-12)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.4])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_mask_and_causality_are_refused_together(p: float, training: bool) -> None:
+    attend, x = wp.AttentionDropout(p).train(training), values(N, H, L, E)
+    with pytest.raises(wp.WellposedError, match="attn_mask and is_causal=True"):
+        attend(x, x, x, attn_mask=torch.ones(L, L, dtype=torch.bool), is_causal=True)
+
+
 def test_the_weights_dropped_are_the_bernoulli_draw() -> None:
     """With the identity for values the output is the thinned weights themselves."""
     q, k = values(N, H, L, E, name="q"), values(N, H, S, E, name="k")
@@ -137,8 +145,10 @@ def test_multihead_attention_returns_the_weights_that_it_used() -> None:
     assert not torch.allclose(ours(x, x, x)[0], y)
 
 
-def test_torchs_transformer_is_converted_whole() -> None:
-    layer = nn.TransformerEncoderLayer(E, H, 8, 0.3, batch_first=True)
+@pytest.mark.parametrize("heads", [2, 3])
+def test_torchs_transformer_is_converted_whole(heads: int) -> None:
+    """Also with an even number of heads, where torch runs a layer in evaluation as one function."""
+    layer = nn.TransformerEncoderLayer(E, heads, 8, 0.3, batch_first=True)
     model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).double()
     before = copy.deepcopy(model).eval()
     x = values(N, L, E)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.modules import Dropout
+from wellposed.errors import WellposedError
 
 
 class AttentionDropout(Thinning):
@@ -25,7 +26,7 @@ class AttentionDropout(Thinning):
         Query (..., L, E), key (..., S, E) and value (..., S, D) to (..., L, D).
 
     Raises:
-        WellposedError: If p is not in [0, 1].
+        WellposedError: If p is not in [0, 1], or a call has both a mask and ``is_causal``.
 
     Example:
         >>> attend = AttentionDropout(0.1)
@@ -48,6 +49,11 @@ class AttentionDropout(Thinning):
         enable_gqa: bool = False,
     ) -> Tensor:
         """Attend; the arguments mean what they mean in torch."""
+        if is_causal and attn_mask is not None:
+            raise WellposedError(
+                "AttentionDropout was given attn_mask and is_causal=True; expected one of them: put what is causal "
+                "into the mask too"
+            )
         if not self.training or self.p == 0.0:
             return functional.scaled_dot_product_attention(
                 query, key, value, attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa

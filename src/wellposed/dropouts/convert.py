@@ -94,8 +94,9 @@ def dropout_conversion(model: nn.Module, example: Any = None) -> Conversion:
     Args:
         model: The model.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments. With it a copy of the model
-            runs once in training mode, and every module that draws random numbers is known. Without it, calls of
-            functional dropout are looked for in the source of the modules' classes and of the functions these name.
+            runs once in training mode, and every module that draws random numbers is known. For modules that do not
+            run, calls of functional dropout are looked for in the source of their classes and of the functions these
+            name.
 
     Returns:
         What would be swapped, what only named, and what left as it is and why.
@@ -105,7 +106,8 @@ def dropout_conversion(model: nn.Module, example: Any = None) -> Conversion:
         0 -> Dropout(p=0.2)
         1 left: LSTM drops between layers inside a function (dropout=0.1)
     """
-    drawn = None if example is None else draws(model, example, training=True)
+    run = None if example is None else draws(model, example, training=True)
+    drawn, ran = (run.drawn, run.ran) if run else ({}, frozenset[str]())
     swapped: dict[str, str] = {}
     named: list[str] = []
     left: dict[str, str] = {}
@@ -119,11 +121,10 @@ def dropout_conversion(model: nn.Module, example: Any = None) -> Conversion:
                 left[path] = why
             else:
                 swapped[path] = repr(_equivalent(module))
-        elif drawn is None:
-            if why := _drops_by_itself(module) or _calls(module):
-                left[path] = why
         elif path in drawn:
             left[path] = _drops_by_itself(module) or f"{type(module).__name__} draws at {', '.join(drawn[path])}"
+        elif path not in ran and (why := _drops_by_itself(module) or _calls(module)):
+            left[path] = why
     return Conversion(swapped, tuple(named), left)
 
 
@@ -136,9 +137,9 @@ def _equivalent(module: nn.Module) -> nn.Module:
 def _as_torch_takes(ours: nn.Module) -> nn.Module:
     """Let dropout of channels take what torch's does beyond what its documents say, if with a warning."""
     if isinstance(ours, Dropout2d):
-        ours.ranks = _RANKS
+        vars(ours)["ranks"] = _RANKS
     if isinstance(ours, Dropout3d):
-        ours.lone_ranks = tuple(rank for rank in _RANKS if rank not in ours.ranks)
+        vars(ours)["lone_ranks"] = tuple(rank for rank in _RANKS if rank not in ours.ranks)
     return ours
 
 
@@ -206,7 +207,10 @@ def _drops_by_itself(module: nn.Module) -> str:
 def _calls(module: nn.Module) -> str:
     """The calls of functional dropout in the source of a module."""
     kind = type(module)
-    if kind.__module__.startswith("torch.nn.") or getattr(getattr(module, "attn_drop", None), "p", 1.0) == 0.0:
+    if kind.__module__.startswith("torch.nn."):
         return ""
-    calls = sorted({call for call, _ in functional_dropout(module)})
+    rates = [value for name, value in vars(module).items() if "drop" in name and type(value) in (int, float)]
+    rates += [child.p for name, child in module.named_children() if "drop" in name and hasattr(child, "p")]
+    is_off = bool(rates) and not any(rates)
+    calls = sorted({call.where for call in functional_dropout(module) if call.rate is not None or not is_off})
     return f"{kind.__name__} calls {', '.join(calls)}" if calls else ""

@@ -1,8 +1,10 @@
 """Random draws that a model makes otherwise than by a known module: found by watching it run."""
 
+import contextlib
 import linecache
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,29 +16,55 @@ from wellposed.dropouts.scope import modules_being_called
 from wellposed.dropouts.twin import own_generators, seed_all, twin_of
 
 
-def draws(model: nn.Module, example: Any, *, training: bool) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Run:
+    """What was seen of one run of a model.
+
+    Attributes:
+        drawn: Path -> the lines of source, each "file:line: text", from which a random operator of torch's was reached.
+        ran: The paths of the modules that were called.
+        paths: The modules of the copy that ran -> their paths.
+    """
+
+    drawn: dict[str, list[str]]
+    ran: frozenset[str]
+    paths: dict[nn.Module | None, str]
+
+
+def draws(
+    model: nn.Module,
+    example: Any,
+    *,
+    training: bool,
+    beside: Callable[[nn.Module], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Run:
     """The random draws of one run of a model, by the path of the module that makes them.
 
     Args:
-        model: The model. A copy runs, which shares its parameters; neither it nor torch's generator is touched.
+        model: The model. A copy runs, which shares its parameters; neither it nor torch's generators are touched.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
         training: Whether the copy is in training mode.
+        beside: Of the copy, a context that it runs in.
 
     Returns:
-        Path -> the lines of source, each "file:line: text", from which a random operator of torch's was reached.
+        What was seen. The generators always start from the same seed.
     """
     twin = twin_of(model).train(training)
-    paths = {id(module): path for path, module in twin.named_modules()}
+    called: set[nn.Module] = set()
+    for module in twin.modules():
+        module.register_forward_pre_hook(lambda module, _: called.add(module))
     watch = _Watch()
     arguments, options = _arguments(example)
     tensors = (arguments, options, list(twin.parameters()), list(twin.buffers()))
-    with own_generators(tensors) as generators, torch.no_grad(), watch:
+    with own_generators(tensors) as generators, torch.no_grad(), watch, beside(twin):
         seed_all(generators, (0, 0))
         twin(*arguments, **options)
+    paths: dict[nn.Module | None, str] = {module: path for path, module in twin.named_modules()}
     found: dict[str, list[str]] = {}
-    for module, line in watch.seen:
-        found.setdefault(paths.get(id(module), ""), []).append(line)
-    return {path: list(dict.fromkeys(lines)) for path, lines in found.items()}
+    for drawer, line in watch.seen:
+        found.setdefault(paths.get(drawer, ""), []).append(line)
+    ran = frozenset(path for path, module in twin.named_modules(remove_duplicate=False) if module in called)
+    return Run({path: list(dict.fromkeys(lines)) for path, lines in found.items()}, ran, paths)
 
 
 class _Watch(TorchDispatchMode):

@@ -5,14 +5,27 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from wellposed.dropouts.calls import functional_dropout
+from wellposed.dropouts.calls import dropout_arguments, functional_dropout
 from wellposed.dropouts.draws import draws
+from wellposed.dropouts.scope import modules_being_called
 from wellposed.dropouts.streams import Stochastic
 
 _NORMS = nn.modules.batchnorm._BatchNorm
 _DROPS = (nn.modules.dropout._DropoutNd, Stochastic)
+_SHIFTED = (
+    "dropout comes before the batch normalisation {}, whose running variance then is that of training and too large in "
+    "evaluation; move dropout behind the last batch normalisation"
+)
+_TWICE = (
+    "{} works in place on what an activation wrote in place, and may overwrite what the backward pass needs; pass "
+    "inplace=False to one of them"
+)
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,15 @@ class DropoutFinding:
 def lint_dropout(model: nn.Module, example: Any = None) -> tuple[DropoutFinding, ...]:
     """Look for dropout that is likely to be a mistake.
 
-    Looked for are: dropout before batch normalisation in an ``nn.Sequential``; dropout called as a function without
-    regard to the mode, which is live in evaluation; in-place dropout right after an in-place activation.
+    Looked for are: dropout before batch normalisation; dropout called as a function without regard to the mode, which
+    is live in evaluation; in-place dropout right after an in-place activation. The first and the last are seen in
+    ``nn.Sequential``, and everywhere with an example.
 
     Args:
         model: The model.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments. With it a copy of the model
-            runs once in evaluation mode, and all that draws random numbers is found; without it, source is read.
+            runs once in evaluation mode: what dropout makes is followed, and all that draws random numbers is found.
+            Of modules that do not run, source is read.
 
     Returns:
         The findings, in the order of the model.
@@ -51,39 +66,103 @@ def lint_dropout(model: nn.Module, example: Any = None) -> tuple[DropoutFinding,
 
     Source: Li et al. (2019) for the shift of variance between dropout and batch normalisation.
     """
-    findings = []
-    drawn = None if example is None else draws(model, example, training=False)
+    findings: list[DropoutFinding] = []
+    drawn, ran = dict[str, list[str]](), frozenset[str]()
+    if example is not None:
+        flow = _Flow()
+        run = draws(model, example, training=False, beside=flow.of)
+        drawn, ran = run.drawn, run.ran
+        findings += [DropoutFinding(rule, run.paths.get(m, ""), message) for rule, m, message in flow.found]
     for path, module in model.named_modules():
         if isinstance(module, nn.Sequential):
-            findings += list(_order(path, module))
-        if drawn is None:
-            live = [call for call, is_guarded in functional_dropout(module) if not is_guarded]
-        else:
-            live = drawn.get(path, [])
+            findings += _order(path, module)
+        live = drawn.get(path, [])
+        if path not in ran:
+            live = live or [call.where for call in functional_dropout(module) if not call.is_guarded]
         if live:
             message = (
                 f"{type(module).__name__} draws whatever the mode, so it drops in evaluation too: {', '.join(live)}; "
                 "pass training=self.training, or dropout_p=p if self.training else 0.0"
             )
             findings.append(DropoutFinding("live-in-eval", path, message))
-    return tuple(findings)
+    places = {path: place for place, (path, _) in enumerate(model.named_modules())}
+    once = {(finding.rule, finding.path): finding for finding in reversed(findings)}
+    return tuple(sorted(once.values(), key=lambda finding: places.get(finding.path, 0)))
 
 
 def _order(path: str, module: nn.Sequential) -> Iterator[DropoutFinding]:
-    children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
+    children = list(_flattened(path, module))
     for index, (where, child) in enumerate(children):
         norms = [later for later, other in children[index + 1 :] if isinstance(other, _NORMS)]
         if isinstance(child, _DROPS) and norms and getattr(child, "p", 1.0) != 0:
-            message = (
-                f"dropout comes before the batch normalisation {norms[0]}, whose running variance then is that of "
-                "training and too large in evaluation; move dropout behind the last batch normalisation"
-            )
-            yield DropoutFinding("before-batch-norm", where, message)
+            yield DropoutFinding("before-batch-norm", where, _SHIFTED.format(norms[0]))
     for (_, first), (where, second) in pairwise(children):
         both = getattr(first, "inplace", False) and getattr(second, "inplace", False)
         if both and isinstance(second, nn.modules.dropout._DropoutNd):
-            message = (
-                f"{type(second).__name__} works in place on what {type(first).__name__} wrote in place, and "
-                "may overwrite what the backward pass needs; pass inplace=False to one of them"
-            )
-            yield DropoutFinding("in-place-twice", where, message)
+            yield DropoutFinding("in-place-twice", where, _TWICE.format(type(second).__name__))
+
+
+def _flattened(path: str, module: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a sequence and of the sequences in it, in the order in which they are called."""
+    for name, child in module.named_children():
+        where = f"{path}.{name}" if path else name
+        if isinstance(child, nn.Sequential):
+            yield from _flattened(where, child)
+        else:
+            yield where, child
+
+
+class _Flow(TorchFunctionMode):
+    """Follows what dropout made to where it goes, in one run of a model in evaluation mode.
+
+    Attributes:
+        found: Rule, module and message of what is likely to be wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, nn.Module | None, str]] = []
+        self._paths: dict[nn.Module | None, str] = {}
+        self._dropped = WeakTensorKeyDictionary()  # tensor -> the modules whose dropout went into it
+        self._written = WeakTensorKeyDictionary()  # tensors that an activation wrote in place
+
+    def of(self, model: nn.Module) -> "_Flow":
+        """Follow what the dropout modules of a model make too, which in evaluation call no function of torch's."""
+        self._paths = {module: path for path, module in model.named_modules()}
+        for module in model.modules():
+            if isinstance(module, Stochastic) and getattr(module, "p", 1.0) != 0:
+                module.register_forward_hook(lambda module, _, output: self._mark(output, module))
+        return self
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        into = frozenset[nn.Module]().union(*(self._dropped.get(x, ()) for x in _tensors((args, kwargs))))
+        output = function(*args, **(kwargs or {}))
+        for tensor in _tensors(output):
+            self._dropped[tensor] = into
+        given = dropout_arguments(function, args, kwargs or {})
+        if given is not None and given["p"] != 0:
+            module = next(modules_being_called(), None)
+            if given.get("inplace") and given["input"] in self._written:
+                self.found.append(("in-place-twice", module, _TWICE.format(type(module).__name__)))
+            return self._mark(output, module)
+        if given is None and args and output is args[0] and hasattr(functional, function.__name__.rstrip("_")):
+            self._written[output] = True
+        if function is functional.batch_norm:
+            norm = next(modules_being_called(), None)
+            message = _SHIFTED.format(self._paths.get(norm, ""))
+            self.found += [("before-batch-norm", module, message) for module in into]
+        return output
+
+    def _mark(self, output: Any, module: nn.Module | None) -> Any:
+        """The output of dropout, which in evaluation is the input itself, as a tensor of its own."""
+        if not isinstance(output, Tensor) or module is None:
+            return output
+        marked = output.detach()
+        self._dropped[marked] = self._dropped.get(output, frozenset()) | {module}
+        return marked
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

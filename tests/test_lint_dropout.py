@@ -1,0 +1,217 @@
+"""``wp.lint_dropout``, and the reading of source that it shares with ``wp.dropout_conversion``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.functional import dropout, scaled_dot_product_attention
+
+import wellposed as wp
+
+X = torch.ones(2, 4, 4)
+
+
+class One(nn.Module):
+    """A rate of its own beside a layer with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate, self.norm, self.drop = 0.5, nn.BatchNorm1d(4), nn.Dropout(0.5)
+
+
+class Aliased(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x)
+
+
+class AnotherAlias(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return nnf.dropout2d(x, 0.3)
+
+
+class Torchs(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.dropout(x, 0.5, True)
+
+
+class Attends(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, x, x, dropout_p=self.rate)
+
+
+class AttendsByPosition(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return scaled_dot_product_attention(x, x, x, None, 0.1)
+
+
+class ManyHeads(One):
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = torch.eye(4).repeat(3, 1), torch.zeros(12)
+        return F.multi_head_attention_forward(
+            x, x, x, 4, 2, weight, bias, None, None, False, 0.1, torch.eye(4), bias[:4]
+        )[0]
+
+
+class ImportedWithin(One):
+    def forward(self, x: Tensor) -> Tensor:
+        import torch.nn.functional as within
+
+        return within.dropout(x, 0.1)
+
+
+class ThroughAHelper(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return helper(x)
+
+
+def helper(x: Tensor) -> Tensor:
+    return F.alpha_dropout(x, 0.2, training=True)
+
+
+class Guarded(One):
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.dropout(x, p=0.5, train=self.training)
+        x = F.alpha_dropout(nnf.dropout(x, self.rate, self.training))  # which is off unless told otherwise
+        rate = self.rate if self.training else 0.0
+        x = F.scaled_dot_product_attention(x, x, x, dropout_p=rate)
+        return F.scaled_dot_product_attention(x, x, x, None, self.rate if self.training else 0.0)
+
+
+class Never(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(F.dropout(x, 0.0), x, x, dropout_p=0.0)
+
+
+LIVE = [Aliased, AnotherAlias, Torchs, Attends, AttendsByPosition, ManyHeads, ImportedWithin, ThroughAHelper]
+
+
+def rules(model: nn.Module, example: Any = None) -> list[tuple[str, str]]:
+    return [(finding.rule, finding.path) for finding in wp.lint_dropout(model, example)]
+
+
+@pytest.mark.filterwarnings("ignore:.*dropout2d")
+@pytest.mark.parametrize("example", [None, X], ids=["by source", "by running"])
+@pytest.mark.parametrize("kind", LIVE)
+def test_dropout_that_is_live_in_evaluation_is_found(kind: Callable[[], nn.Module], example: Tensor | None) -> None:
+    assert rules(nn.Sequential(kind()), example) == [("live-in-eval", "0")]
+    assert list(wp.dropout_conversion(nn.Sequential(kind())).left) == ["0"]
+
+
+@pytest.mark.parametrize("example", [None, X], ids=["by source", "by running"])
+@pytest.mark.parametrize("kind", [Guarded, Never])
+def test_dropout_that_the_mode_governs_is_not(kind: Callable[[], nn.Module], example: Tensor | None) -> None:
+    assert rules(nn.Sequential(kind()), example) == []
+    assert list(wp.dropout_conversion(nn.Sequential(kind())).left) == (["0"] if kind is Guarded else [])
+
+
+class Called(One):
+    """Dropout, then the normalisation, as its own ``forward`` has them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(2 * self.drop(x))
+        return y
+
+
+class CalledAsFunctions(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(F.dropout(x, self.rate, self.training), torch.zeros(4), torch.ones(4))
+
+
+class Apart(One):
+    """Both are called in that order, on branches that do not meet before the end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.drop(x) + self.norm(x)
+        return y
+
+
+class AfterIt(One):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.drop(self.norm(x))
+        return y
+
+
+linear, norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+ORDERED: list[tuple[nn.Module, str, bool]] = [  # a model, the path of the dropout, whether source alone tells
+    (nn.Sequential(linear, nn.Dropout(0.5), norm), "1", True),
+    (nn.Sequential(nn.Sequential(linear, nn.Dropout(0.5)), norm), "0.1", True),
+    (nn.Sequential(nn.Dropout(0.5), nn.Sequential(linear, norm)), "0", True),
+    (nn.Sequential(wp.Dropout(0.5), nn.Sequential(linear, norm)), "0", True),
+    (nn.Sequential(nn.Identity(), Called()), "1.drop", False),
+    (nn.Sequential(CalledAsFunctions()), "0", False),
+    (nn.Sequential(wp.convert_dropout(Called())), "0.drop", False),
+]
+
+
+@pytest.mark.parametrize("case", range(len(ORDERED)))
+def test_dropout_before_batch_normalisation(case: int) -> None:
+    model, path, by_source = ORDERED[case]
+    wanted = [("before-batch-norm", path)]
+    assert rules(model) == (wanted if by_source else [])
+    assert rules(model, X) == wanted
+
+
+@pytest.mark.parametrize("model", [Apart(), AfterIt(), nn.Sequential(nn.Dropout(0.0), linear, norm)])
+def test_dropout_that_does_not_reach_batch_normalisation(model: nn.Module) -> None:
+    assert rules(model) == rules(model, X) == []
+
+
+class InPlaceFunctions(One):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(F.relu(x + 1, inplace=True), 0.5, self.training, inplace=True)
+
+
+class InPlaceOnAnother(One):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(x + 1, inplace=True)
+        return y + F.dropout(x + 1, 0.5, self.training, inplace=True)
+
+
+def test_dropout_in_place_of_what_was_written_in_place() -> None:
+    relu, drop = nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True)
+    for model, path in ((nn.Sequential(relu, drop), "1"), (nn.Sequential(nn.Sequential(linear, relu), drop), "1")):
+        assert rules(model) == rules(model, X) == [("in-place-twice", path)]
+    assert rules(nn.Sequential(InPlaceFunctions()), X) == [("in-place-twice", "0")]
+    assert rules(nn.Sequential(InPlaceOnAnother()), X) == rules(nn.Sequential(relu, linear, drop), X) == []
+
+
+class Sometimes(nn.Module):
+    """Runs a layer, or not, as torch's generator says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Attends() for _ in range(6)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            if float(torch.rand(())) < 0.5:
+                x = layer(x)
+        return x
+
+
+def test_what_an_example_runs_does_not_depend_on_torchs_generator() -> None:
+    """And a module that it does not reach is read instead."""
+    state = torch.get_rng_state()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        assert set(wp.dropout_conversion(Sometimes(), X).left) == {"", *(f"layers.{i}" for i in range(6))}
+        assert {path for _, path in rules(Sometimes(), X)} == {"", *(f"layers.{i}" for i in range(6))}
+    torch.set_rng_state(state)
+
+
+class OwnRate(nn.Module):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.attention_dropout = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.attention_dropout, self.training)
+
+
+def test_a_rate_of_zero_drops_nothing() -> None:
+    assert wp.dropout_conversion(nn.Sequential(OwnRate(0.0))).left == {}
+    assert list(wp.dropout_conversion(nn.Sequential(OwnRate(0.1))).left) == ["0"]

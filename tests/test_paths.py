@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import Lasso, lasso_path
+from sklearn.linear_model import Lasso, Ridge, lasso_path
 from torch import Tensor, nn
 
 import wellposed as wp
-from penalty_tools import SCALED, X, Y, filled
+from penalty_tools import SCALED, N, X, Y, filled
 from wellposed.penalties import L1, L2, ElasticNet, GroupLasso, path
 
 DATA = torch.from_numpy(X), torch.from_numpy(Y)[:, None] + 152.0
@@ -289,3 +289,14 @@ def test_lambda_max_counts_the_slope_at_zero_alone(penalty: Any, slope: float, s
 def test_lambda_max_that_there_is_not_is_refused(penalty: Any, gradient: float, match: str) -> None:
     with pytest.raises(wp.WellposedError, match=match):
         penalty.lambda_max(torch.tensor([gradient, 0.0]))
+
+
+def test_strengths_that_are_given_need_no_largest_one() -> None:
+    """A ridge holds nothing at zero, and so has no strength to start from."""
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)[:, None]
+    strengths = [10.0, 1.0, 0.1]
+    fits = path(linear(True), (x, y), L2(1.0), strengths)
+    for lam, w in zip(strengths, fits.coefficients["weight"], strict=True):
+        np.testing.assert_allclose(w[0].numpy(), Ridge(alpha=lam * N).fit(X, Y).coef_, rtol=1e-6)
+    with pytest.raises(wp.WellposedError, match="no multiple"):
+        path(linear(True), (x, y), L2(1.0), 3)

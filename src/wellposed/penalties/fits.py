@@ -58,8 +58,8 @@ class Fit:
         if self.make is None:
             self._refuse_chance()
 
-    def lambda_max(self) -> float:
-        """The strength from which on all penalised weights are zero, once the others are fitted."""
+    def rest(self) -> None:
+        """Set what is penalised to zero and fit the others."""
         with torch.no_grad():
             for p in self.penalised.values():
                 p.zero_()
@@ -76,6 +76,9 @@ class Fit:
                 "are several layers, penalise the first layer alone, as in where='0.weight'"
             )
         self._goal = self._share * self._pull()
+
+    def lambda_max(self) -> float:
+        """The strength from which on all that is penalised stays at rest."""
         largest = max(self.penalty.lambda_max(p.grad) for p in self.penalised.values() if p.grad is not None)
         # Gradients are known to rounding only, so a hair more makes sure that zero is kept.
         return largest * (1 + self._share)

@@ -156,8 +156,8 @@ def path(
     criterion = loss or (nn.functional.mse_loss if y.is_floating_point() else nn.functional.cross_entropy)
     model = model_fn()
     fit = Fit(model, criterion, x, y, penalty, where, optimizer, steps, tolerance)
-    largest = fit.lambda_max()
-    strengths = [largest * smallest ** (i / (given - 1)) for i in range(given)] if isinstance(given, int) else given
+    fit.rest()
+    strengths = _spread(fit.lambda_max(), smallest, given) if isinstance(given, int) else given
     judge = score or criterion
     rows = []
     for lam in strengths:
@@ -190,6 +190,10 @@ def _given(lambdas: Sequence[float] | int) -> list[float] | int:
     if isinstance(lambdas, str) or not isinstance(lambdas, Iterable) or not (several := list(lambdas)):
         raise WellposedError(f"path was given lambdas={lambdas!r}; expected at least 2, or the strengths in a list")
     return sorted((float(strength(lam, "lambdas")) for lam in several), reverse=True)
+
+
+def _spread(largest: float, smallest: float, count: int) -> list[float]:
+    return [largest * smallest ** (i / (count - 1)) for i in range(count)]
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """``wp.keyed``: masks that depend on seed, path, step and call count alone, however the model is run."""
 
+import contextlib
 import copy
+import gc
 import itertools
 import math
 import pickle
@@ -346,4 +348,171 @@ def test_layers_calls_steps_and_micro_batches_are_independent() -> None:
                 model.forward = layer.forward  # type: ignore[method-assign]
                 masks.append(model(torch.ones(n)) - 1)
     correlation = torch.stack(masks) @ torch.stack(masks).T / n - torch.eye(len(masks))
+    assert float(correlation.abs().max()) < 4.9 / math.sqrt(n)
+
+
+def squared(drop: nn.Module, x: Tensor) -> Tensor:
+    """A segment whose gradient tells its second mask: it is zero where x was dropped when the segment ran again."""
+    y: Tensor = drop(x.sin().exp()) * x
+    return y
+
+
+def is_repeated(y: Tensor, x: Tensor) -> bool:
+    return torch.equal(gradient(x) != 0, y != 0)
+
+
+CHECKPOINTS = pytest.mark.parametrize("reenters", [False, True])
+
+
+@CHECKPOINTS
+def test_a_generator_that_is_not_restored_is_refused(reenters: bool) -> None:
+    drop, x = wp.Dropout(0.5), torch.ones(64, requires_grad=True)
+    for preserved in (True, False):
+        y = checkpoint(partial(squared, drop), x, use_reentrant=reenters, preserve_rng_state=preserved)
+        torch.rand(3)
+        if preserved:
+            y.sum().backward()
+            assert is_repeated(y, x)
+        else:
+            with pytest.raises(wp.WellposedError, match="preserve_rng_state=False"):
+                y.sum().backward()
+    torch.set_rng_state(STATE)
+
+
+@CHECKPOINTS
+def test_a_call_outside_does_not_make_a_block_forgotten(reenters: bool) -> None:
+    drop, x = wp.Dropout(0.5), torch.ones(64, requires_grad=True)
+    with wp.keyed(0):
+        y = checkpoint(partial(squared, drop), x, use_reentrant=reenters)
+    z = checkpoint(partial(squared, drop), x, use_reentrant=reenters)
+    with pytest.raises(wp.WellposedError, match="call backward inside"):
+        y.sum().backward()
+    x.grad = None
+    z.sum().backward()
+    assert is_repeated(z, x)
+    torch.set_rng_state(STATE)
+
+
+@CHECKPOINTS
+def test_an_inner_block_is_not_repeated_by_the_outer(reenters: bool) -> None:
+    drop, x = wp.Dropout(0.5), torch.ones(64, requires_grad=True)
+    with wp.keyed(0):
+        outer = checkpoint(partial(squared, drop), x, use_reentrant=reenters)
+        with wp.keyed(1):
+            inner = checkpoint(partial(squared, drop), x, use_reentrant=reenters)
+        with pytest.raises(wp.WellposedError, match="call backward inside"):
+            inner.sum().backward()
+        x.grad = None
+        outer.sum().backward()
+    assert is_repeated(outer, x)
+
+
+def test_a_hook_is_refused_but_has_masks_of_a_block_of_its_own() -> None:
+    drop, x = wp.Dropout(0.5), torch.ones(64, requires_grad=True)
+    seen: list[Tensor] = []
+
+    def run(step: int | None) -> None:
+        def hook(grad: Tensor) -> None:
+            with wp.keyed(0, step) if step is not None else contextlib.nullcontext():
+                seen.append(drop(torch.ones(64)))
+
+        with wp.keyed(0):
+            y = drop(x)
+            y.register_hook(hook)
+            y.sum().backward()
+
+    with pytest.raises(wp.WellposedError, match=r"open a wp\.keyed block in the hook"):
+        run(None)
+    run(4)
+    assert torch.equal(seen[0], keyed_output(drop, torch.ones(64), 4))
+
+
+class Layers(nn.ModuleList):
+    def __init__(self) -> None:
+        super().__init__(wp.Dropout(0.5) for _ in range(2))
+
+
+def test_modules_of_one_name_are_refused_whatever_their_order() -> None:
+    layers, x = Layers(), torch.ones(64)
+    for order in (layers, reversed(layers)):
+        with wp.keyed(0), pytest.raises(wp.WellposedError, match=r"both named ''.*call the model that contains both"):
+            [layer(x) for layer in order]
+    named = wp.convert_dropout(layers)
+    with wp.keyed(0):
+        forth = [layer(x) for layer in named]
+    with wp.keyed(0):
+        back = [layer(x) for layer in reversed(named)]
+    assert torch.equal(torch.stack(forth), torch.stack(back[::-1]))
+
+
+@CHECKPOINTS
+def test_layers_with_streams_are_repeated_without_a_model_around_them(reenters: bool) -> None:
+    x = torch.ones(64, requires_grad=True)
+    with wp.keyed(0):
+        y = x
+        for layer in wp.convert_dropout(Layers()):
+            y = checkpoint(partial(squared, layer), y, use_reentrant=reenters)
+        y.sum().backward()
+    assert is_repeated(y, x)
+
+
+def test_a_function_that_is_given_a_model_is_no_model() -> None:
+    model, x = nn.ModuleDict({"part": nn.Sequential(wp.Dropout(0.5))}), torch.ones(64)
+
+    def step(pair: nn.ModuleDict, x: Tensor) -> Tensor:
+        y: Tensor = pair["part"](x)
+        return y
+
+    with wp.keyed(0):
+        got = step(model, x)
+    assert torch.equal(got, keyed_output(model["part"], x))
+
+
+def test_a_shared_module_has_the_name_of_the_model_that_is_called() -> None:
+    drop, x = wp.Dropout(0.5), torch.ones(64)
+    first, second = nn.Sequential(nn.Sequential(drop)), nn.Sequential(drop)
+    with wp.keyed(0):
+        got = [first(x), second(x)]
+    assert torch.equal(torch.stack(got), torch.stack([keyed_output(first, x), keyed_output(second, x)]))
+
+
+def test_the_context_keeps_the_name_of_the_model_that_was_called() -> None:
+    drop, x = wp.Dropout(0.5), torch.ones(64, requires_grad=True)
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = drop
+
+        def forward(self, x: Tensor) -> Tensor:
+            return with_context(partial(squared, self.drop), x)
+
+    for model in (nn.Sequential(Part()), nn.Sequential(nn.Sequential(Part()))):
+        x.grad = None
+        with wp.keyed(0):
+            y = model(x)
+            keep = nn.Sequential(drop)(x)
+        y.sum().backward()
+        assert is_repeated(y, x)
+        assert (keep != y).any()
+
+
+def test_a_graph_of_a_module_that_is_no_more_is_refused() -> None:
+    model = nn.Sequential(wp.Dropout(0.5))
+    model(torch.ones(2, 4))
+    graph = torch.export.export(model, (torch.ones(2, 4),)).module()
+    assert wp.Dropout(0.5)._number > 2**20  # chance of 2^-42: another process's numbers are others
+    del model
+    gc.collect()
+    with pytest.raises(wp.WellposedError, match="not in this process"):
+        graph(torch.ones(2, 4))
+    torch.set_rng_state(STATE)
+
+
+def test_calls_of_a_layer_are_independent() -> None:
+    """Correlations of all pairs of 24 masks, each within 4.9 standard errors: one in 1e6 misses by chance."""
+    model, n = nn.Sequential(wp.Dropout(0.5), wp.Dropout(0.5)), 1 << 14
+    model.forward = lambda x: torch.stack([layer(x) for _ in range(6) for layer in model])  # type: ignore[method-assign]
+    masks = torch.cat([keyed_output(model, torch.ones(n), step) for step in (0, 1)]) - 1
+    correlation = masks @ masks.T / n - torch.eye(len(masks))
     assert float(correlation.abs().max()) < 4.9 / math.sqrt(n)

@@ -138,3 +138,19 @@ def test_transforms_inside_a_compiled_function_round_once(dtype: torch.dtype) ->
     x[0, :10] = torch.inf
     vectorised = vmap(lambda x: wp.dropout(x, 0.3, key=wp.Key(0)))
     assert torch.equal(torch.compile(vectorised, backend=MERGING, fullgraph=True)(x), vectorised(x))
+
+
+@pytest.mark.parametrize("randomness", ["different", "same"])
+def test_monte_carlo_of_a_model_that_vectorises_is_that_of_a_loop(randomness: Randomness) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = wp.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = vmap(self.drop, randomness=randomness)(x)
+            return y
+
+    model, x = Model(), torch.ones(3, 16)
+    together, alone = (wp.monte_carlo(model, x, samples=5, at_once=at_once).samples for at_once in (5, 1))
+    assert torch.equal(together, alone)

@@ -1,10 +1,14 @@
 """``keyed``: in it, a seed, a module's path and where training stands name the masks, and nothing global is read."""
 
 import contextlib
+import itertools
 import operator
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 import torch
@@ -29,65 +33,115 @@ class Scope:
     def __init__(self, key: Key, call: int, row: int) -> None:
         self.key, self.call, self.row = key, call, row
         self.counts: dict[str, int] = {}
-        self.replays = False  # whether the counts are those of a checkpointed segment that runs again
         self.shift: Tensor | None = None  # what ``wellposed::stream`` adds to a name, a row for each sample under vmap
-        self._names: dict[nn.Module, str] = {}
+        self.thread, self.threads = threading.get_ident(), threading.enumerate()
+        self.backward = torch._C._current_graph_task_id()  # the backward pass that it was opened in; -1 outside of all
+        self.runs: dict[nn.Module, _Run] = {}
+        self._roots: tuple[nn.Module, ...] = ()
+        self._paths: dict[nn.Module, dict[nn.Module, str]] = {}
+        self._names: dict[tuple[nn.Module, nn.Module], str] = {}
+        self._owners: dict[str, nn.Module] = {}
         self._keys: dict[str, tuple[int, int]] = {}
         self._first_node = torch._C._autograd._get_sequence_nr()
+        self._inner: list[tuple[int, int]] = []  # the nodes of blocks that were opened in this one
 
     def next_stream(self, module: nn.Module, stream: str | None) -> tuple[tuple[int, int], int]:
         """The key's words and the number of this call."""
-        name = stream if stream is not None else self._names.get(module)
-        if name is None:
-            name = self._learn_names(module)
+        if torch._C._current_graph_task_id() != self.backward:
+            return self._repeated(module)
+        name = stream if stream is not None else self._name(module)
+        if self._owners.setdefault(name, module) is not module:
+            raise WellposedError(
+                f"{self._owners[name]} and {module} are both named {name!r} in one wp.keyed block, so their masks "
+                "would depend on which is called first; call the model that contains both, or name their streams with "
+                "wp.convert_dropout(model), for two models with two seeds, or by their stream attribute"
+            )
+        before, thread = self.runs.get(module), threading.get_ident()
+        if before is not None and before[3] != thread:
+            raise WellposedError(
+                f"dropout {name!r} was called by two threads in one wp.keyed block, so its masks would depend on which "
+                "is first; open a wp.keyed block in each thread, with a step or micro-batch of its own"
+            )
         count = self.counts.get(name, 0)
-        if torch._C._current_graph_task_id() != -1 and not self.replays:
-            self._check_recomputation(name, count)
-            count = 0
-        elif count >> _COUNT:
+        if count >> _COUNT:
             raise WellposedError(f"dropout {name!r} was called more than {2**_COUNT} times in one keyed block")
-        else:
-            self.counts[name] = count + 1
+        self.counts[name] = count + 1
         if name not in self._keys:
             self._keys[name] = self.key.fold(name).words
-        return self._keys[name], self.call | count
+        words, call = self._keys[name], self.call | count
+        self.runs[module] = (1 if before is None else before[0] + 1, words, call, thread)
+        return words, call
 
-    def replay(self, counts: dict[str, int]) -> "Scope":
-        """This scope as it was when the counts were ``counts``, for a segment that runs again."""
+    def replay(self, counts: dict[str, int], roots: tuple[nn.Module, ...]) -> "Scope":
+        """This scope as it was when the counts were ``counts``, for a segment of the roots that runs again."""
         again = Scope(self.key, self.call, self.row)
-        again.counts, again.replays = dict(counts), True
-        again._names, again._keys = self._names, self._keys
+        again.counts, again._roots = dict(counts), roots
+        again._names, again._keys, again._paths, again._owners = self._names, self._keys, self._paths, self._owners
         return again
 
-    def _check_recomputation(self, name: str, count: int) -> None:
+    def roots(self) -> tuple[nn.Module, ...]:
+        """The modules that are being called, outermost first."""
+        return *self._roots, *_called()
+
+    def close(self, outer: "Scope | None") -> None:
+        """Tell the block around this one, and the modules, which nodes of the graph are this one's."""
+        last = torch._C._autograd._get_sequence_nr()
+        if outer is not None:
+            outer._inner.append((self._first_node, last))
+        for module, (_, _, _, runner) in self.runs.items():
+            thread, first, end = getattr(module, "_keyed_nodes", None) or (runner, self._first_node, last)
+            alone = thread == runner == self.thread  # nodes are numbered in each thread anew
+            nodes = (thread, min(first, self._first_node), max(end, last)) if alone else (thread, 0, 2**63)
+            vars(module)["_keyed_nodes"] = nodes
+
+    def _repeated(self, module: nn.Module) -> tuple[tuple[int, int], int]:
         """Refuse to guess: in a backward pass, where checkpointing runs modules again, only a lone call is certain."""
         node = torch._C._current_autograd_node()
-        if count == 0 or node is None or node._sequence_nr() < self._first_node:
+        times, words, call, thread = self.runs.get(module, (0, (0, 0), 0, self.thread))
+        if not _runs_again():
             raise WellposedError(
-                f"dropout {name!r} runs again in a backward pass (activation checkpointing) but did not run forward in "
+                f"{module} is called in a backward pass, as by a hook, so whether this repeats a call of the forward "
+                "pass is not known; for a new mask open a wp.keyed block in the hook, to repeat one pass "
+                "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
+            )
+        number = -1 if node is None else node._sequence_nr()
+        is_outside = number < self._first_node or any(first <= number < last for first, last in self._inner)
+        if times == 0 or thread != self.thread or is_outside:
+            raise WellposedError(
+                f"{module} runs again in a backward pass (activation checkpointing) but did not run forward in "
                 "this wp.keyed block; call backward inside the block that ran the forward pass, or pass "
                 "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint"
             )
-        if count > 1:
+        if times > 1:
             raise WellposedError(
-                f"dropout {name!r} runs again in a backward pass (activation checkpointing) and was called {count} "
+                f"{module} runs again in a backward pass (activation checkpointing) and was called {times} "
                 "times in this wp.keyed block, so which call this repeats is not known; pass "
                 "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
             )
+        return words, call
 
-    def _learn_names(self, module: nn.Module) -> str:
-        """Name every module of the outermost model that is being called and contains ``module`` by its path in it."""
-        for root in reversed(list(modules_being_called())):
-            paths = {child: _plain_path(root, path) for path, child in root.named_modules()}
-            if module in paths:
-                self._names = paths | self._names
-                return self._names[module]
+    def _name(self, module: nn.Module) -> str:
+        """The module's path in the outermost model that is being called and contains it."""
+        for root in itertools.chain(self._roots, _called()):
+            name = self._names.get((root, module))
+            if name is not None:
+                return name
+            if root not in self._paths:
+                self._paths[root] = {child: path for path, child in root.named_modules()}
+            if module in self._paths[root]:
+                name = self._names[root, module] = _plain_path(root, self._paths[root][module])
+                return name
+        if any(running is module for running in modules_being_called()):
+            return ""
         raise WellposedError(
             f"{module} ran in a wp.keyed block, and no model that contains it is being called: a compiled function has "
             "taken its place, so its path is not known; compile the model itself, torch.compile(model), or name its "
             "streams with wp.convert_dropout(model)"
         )
 
+
+# How often a module was called in a block, and the stream, call number and thread of the last time.
+_Run = tuple[int, tuple[int, int], int, int]
 
 _scope: ContextVar[Scope | None] = ContextVar("wellposed_keyed", default=None)
 
@@ -101,8 +155,9 @@ def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) 
     step; the micro-batch; and how often a module of that path has been called in this block. So a run resumed at a
     step, even in the middle of an epoch, draws the masks that it would have drawn, and so does a compiled one.
 
-    Activation checkpointing repeats masks if backward is called inside the block and each path is called once in it.
-    For other cases, which raise rather than guess, there is ``checkpoint_context``.
+    Activation checkpointing repeats masks if backward is called inside the block and each module is called once in it.
+    For other cases, which raise rather than guess, there is ``checkpoint_context``. The block is its thread's alone:
+    another thread opens one of its own.
 
     Args:
         seed: The seed, or a key.
@@ -130,7 +185,7 @@ def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) 
     microbatch = _within("microbatch", microbatch, 2**_MICROBATCH)
     key = seed if isinstance(seed, Key) else Key(seed)
     call = (step << _MICROBATCH | microbatch) << _COUNT
-    with _enter(Scope(key, call, _within("row", row, 2**40))):
+    with _open(Scope(key, call, _within("row", row, 2**40))):
         yield
 
 
@@ -141,7 +196,7 @@ def keyed_sample(seed: int | Key, first: int, sample: Tensor) -> Iterator[None]:
     scope = Scope(key, first << _MICROBATCH + _COUNT, 0)
     zero = torch.zeros_like(sample)
     scope.shift = torch.stack([zero, sample << _MICROBATCH + _COUNT, zero])
-    with _enter(scope):
+    with _open(scope):
         yield
 
 
@@ -170,14 +225,48 @@ def checkpoint_context() -> tuple[contextlib.AbstractContextManager[None], conte
 
 
 def current_scope() -> Scope | None:
-    """The innermost ``keyed`` block that we are in; a thread that autograd started is in the newest of all."""
+    """The innermost ``keyed`` block that we are in; a thread that autograd started is in the one that is open."""
     scope = _scope.get()
-    if scope is None and _entered and torch._C._current_graph_task_id() != -1:
-        return _entered[-1]
+    if scope is None and _entered and torch._C._current_graph_task_id() != -1 and _is_autograds_thread():
+        opened = [scope for scope in _entered if scope.backward == -1]
+        if len({scope.thread for scope in opened}) > 1:
+            raise WellposedError(
+                "dropout runs again in a backward pass (activation checkpointing) while several threads have a "
+                "wp.keyed block open, so which block it belongs to is not known; pass "
+                "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
+            )
+        return opened[-1] if opened else None
     return scope
 
 
+def check_no_other_thread(module: nn.Module) -> None:
+    """Refuse to draw outside of all blocks while another thread's block has run the module or started this thread."""
+    ours = threading.get_ident()
+    for scope in tuple(_entered):
+        if scope.thread != ours and (module in scope.runs or threading.current_thread() not in scope.threads):
+            raise WellposedError(
+                f"{module} ran in a thread without a wp.keyed block while another thread has one open, which is that "
+                "thread's alone; open a wp.keyed block in each thread, or hand this one on by "
+                "contextvars.copy_context().run"
+            )
+
+
+def _is_autograds_thread() -> bool:
+    ours = threading.get_ident()
+    return all(isinstance(t, threading._DummyThread) for t in threading.enumerate() if t.ident == ours)
+
+
 _entered: list[Scope] = []
+
+
+@contextlib.contextmanager
+def _open(scope: Scope) -> Iterator[None]:
+    outer = _scope.get()
+    try:
+        with _enter(scope):
+            yield
+    finally:
+        scope.close(outer)
 
 
 @contextlib.contextmanager
@@ -195,11 +284,11 @@ class _Replay(contextlib.AbstractContextManager[None]):
     """Runs a segment again as often as backward does, each time with the counts that it first started from."""
 
     def __init__(self, scope: Scope) -> None:
-        self._scope, self._counts = scope, dict(scope.counts)
+        self._scope, self._counts, self._roots = scope, dict(scope.counts), scope.roots()
         self._open: list[contextlib.AbstractContextManager[None]] = []
 
     def __enter__(self) -> None:
-        self._open.append(_enter(self._scope.replay(self._counts)))
+        self._open.append(_enter(self._scope.replay(self._counts, self._roots)))
         self._open[-1].__enter__()
 
     def __exit__(self, *problem: Any) -> None:
@@ -225,6 +314,40 @@ def modules_being_called() -> Iterator[nn.Module]:
         if isinstance(first, nn.Module) and code.co_name != "next_name":
             yield first
         frame = frame.f_back  # type: ignore[assignment]
+
+
+def _called() -> Iterator[nn.Module]:
+    """The modules that are being called, outermost first, in the backward pass that runs if one does."""
+    calls: list[FrameType] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name == _CALL:
+            calls.append(frame)
+        elif name == _BACKWARD:
+            break
+        frame = frame.f_back
+    for call in reversed(calls):
+        yield call.f_locals["self"]
+
+
+_CALL, _BACKWARD = nn.Module.__call__.__code__.co_name, "_engine_run_backward"
+
+
+def _runs_again() -> bool:
+    """Whether checkpointing or a function's own backward runs what runs now, rather than a hook."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != _BACKWARD:
+        code = frame.f_code
+        if code.co_filename.endswith(_RERUNNERS) and (
+            code.co_name == "recompute_fn" or (code.co_name.startswith("apply") and code.co_varnames[0] == "self")
+        ):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_RERUNNERS = os.path.join("torch", "utils", "checkpoint.py"), os.path.join("torch", "autograd", "function.py")
 
 
 def _plain_path(root: nn.Module, path: str) -> str:

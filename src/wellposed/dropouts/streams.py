@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.compiler import is_compiling
 
-from wellposed.dropouts.scope import current_scope
+from wellposed.dropouts.scope import _entered, check_no_other_thread, current_scope
 from wellposed.errors import WellposedError
 
 
@@ -35,7 +35,7 @@ class Stochastic(nn.Module):
     """
 
     stream: str | None = None
-    _was_keyed: bool
+    _keyed_nodes: tuple[int, int, int] | None  # a thread, and the first of its nodes and the one after the last
     _number: Tensor
 
     def __init__(self) -> None:
@@ -52,46 +52,52 @@ class Stochastic(nn.Module):
             )
         scope = current_scope()
         if scope is None:
-            if self._was_keyed:
+            if _entered:
+                check_no_other_thread(self)
+            if torch._C._current_graph_task_id() != -1:
                 self._refuse_to_guess()
             return draw_key(), 0, 0
-        self._was_keyed = True
         return *scope.next_stream(self, self.stream), scope.row
 
     def next_words(self, x: Tensor) -> Tensor:
         """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
-        words: Tensor
-        if not is_compiling():
-            scope = current_scope()
-            if scope is not None and scope.shift is not None:
-                return _as_tensor(*self.next_name()) + scope.shift
-        words = torch.ops.wellposed.stream(x, self._number)
+        words: Tensor = torch.ops.wellposed.stream(x, self._number)
         return words
 
     def _refuse_to_guess(self) -> None:
-        if torch._C._current_graph_task_id() != -1:
+        """Draw again in a backward pass only what was drawn from torch's generator, and that if it is as it was."""
+        node = torch._C._current_autograd_node()
+        _, first, last = self._keyed_nodes or (0, 0, 0)
+        if last > 0 and (node is None or first <= node._sequence_nr() < last):
             raise WellposedError(
                 f"{self} ran forward in a wp.keyed block and runs again in a backward pass outside of it (activation "
                 "checkpointing); call backward inside the block, or pass context_fn=wp.checkpoint_context to "
-                "torch.utils.checkpoint.checkpoint"
+                "torch.utils.checkpoint.checkpoint; what ran outside of all blocks between two of them needs its "
+                "backward pass before the second"
             )
-        self._was_keyed = False
+        if _generator_is_restored() is False:
+            raise WellposedError(
+                f"{self} runs again in a backward pass under activation checkpointing with preserve_rng_state=False, "
+                "which would give another mask; pass preserve_rng_state=True to torch.utils.checkpoint.checkpoint, or "
+                "train inside wp.keyed"
+            )
 
     def _enlist(self) -> None:
         number = next(_numbers)
         _modules[number] = self
         self._number = torch.tensor(number, device="cpu")
-        self._was_keyed = False
+        self._keyed_nodes = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_number", "_was_keyed")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_number", "_keyed_nodes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._enlist()
 
 
-_numbers = itertools.count()
+# Numbers of one process mean nothing in another, which may load its graphs: each starts elsewhere.
+_numbers = itertools.count(int.from_bytes(os.urandom(8)) >> 2)
 _modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
 
 
@@ -127,8 +133,13 @@ _library.define(
 
 @torch.library.impl(_library, "stream", "CompositeExplicitAutograd")
 def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
-    owner = _modules[int(module.item())]
-    if torch._C._current_graph_task_id() != -1 and current_scope() is None and not _generator_is_restored():
+    owner = _modules.get(int(module.item()))
+    if owner is None:
+        raise WellposedError(
+            "a graph names a dropout module that is not in this process, or is no more, so it has no mask; export or "
+            "trace the model in evaluation mode, model.eval(), or call wellposed.dropout with a key in it"
+        )
+    if torch._C._current_graph_task_id() != -1 and current_scope() is None and _generator_is_restored() is None:
         raise WellposedError(
             f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
             "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
@@ -141,12 +152,23 @@ def _as_tensor(key: tuple[int, int], call: int, row: int) -> Tensor:
     return torch.tensor([n - (n >> 63 << 64) for n in numbers], dtype=torch.int64, device="cpu")
 
 
-def _generator_is_restored() -> bool:
-    """Whether what runs now is run by activation checkpointing, eager or compiled, which restores torch's generator."""
+def _generator_is_restored() -> bool | None:
+    """Whether activation checkpointing, eager or compiled, restored torch's generator to run again what runs now.
+
+    ``None`` if it is not what runs it.
+    """
     frame: FrameType | None = sys._getframe()
-    while frame is not None and not frame.f_code.co_filename.endswith(_RESTORERS):
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(_RESTORERS):
+            name = frame.f_code.co_name
+            if name == "recompute_fn":
+                return bool(frame.f_locals["preserve_rng_state"])
+            if name == "backward":
+                return bool(frame.f_locals["ctx"].preserve_rng_state)
+            if frame.f_code.co_filename.endswith(_RESTORERS[1]):
+                return True
         frame = frame.f_back
-    return frame is not None
+    return None
 
 
 _RESTORERS = tuple(os.path.join("torch", *path) for path in (("utils", "checkpoint.py"), ("_prims", "rng_prims.py")))
@@ -190,6 +212,12 @@ def _vmap(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
             "pass randomness='different' or 'same' to vmap, or use wellposed.dropout with a key"
         )
     with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)):
+        scope = None if is_compiling() else current_scope()
+        if scope is not None and scope.shift is not None:
+            shift, dim = torch._C._functorch._unwrap_batched(scope.shift, vmap.level())
+            if dim is not None:  # this vmap's samples are those of Monte Carlo, whose calls are numbered by the shift
+                words = torch.ops.wellposed.stream(module, module) + shift.movedim(dim, 0)
+                return torch._C._functorch._add_batch_dim(words, 0, vmap.level())
         if randomness == "same":
             return torch.ops.wellposed.stream(module, module)  # type: ignore[no-any-return]
         words = [torch.ops.wellposed.stream(module, module) for _ in range(vmap.batch_size())]

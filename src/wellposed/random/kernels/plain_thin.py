@@ -53,22 +53,30 @@ from wellposed.random.pool import SMALLEST_SHARE
 _FEW = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
 _FRESH = 1 << 25  # bytes from which on malloc asks the system for memory each time; below, it hands out again
 
+
+def _slots(first: int, things: tuple[object, ...]) -> range:
+    """Where things stand in a context, the first of them at ``first``."""
+    return range(first, first + len(things))
+
+
 _VALUES = (None, False, True, 0, -1)
-_NONE, _NO, _YES, _ZERO, _NO_LEVEL = range(OWN, OWN + 5)
+_NONE, _NO, _YES, _ZERO, _MINUS_ONE = _slots(OWN, _VALUES)
 _WATCHERS = (
     torch._C._are_functorch_transforms_active,
     torch._C._len_torch_dispatch_stack,
     torch._C._len_torch_function_stack,
     torch._C._get_tracing_state,
 )
-_TRANSFORMS, _DISPATCH, _FUNCTION, _TRACER = range(OWN + 5, OWN + 9)
+_TRANSFORMS, _DISPATCH, _FUNCTION, _TRACER = _slots(_MINUS_ONE + 1, _WATCHERS)
 _GRADIENTS = ("requires_grad", torch.is_grad_enabled, forward_ad, "_current_level")
-_REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = range(OWN + 9, OWN + 13)
+_REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = _slots(_TRACER + 1, _GRADIENTS)
 _ACTS = (Tensor.is_neg, torch.empty_like, on_large_pages, Tensor.random_)
-_IS_NEGATED, _EMPTY_LIKE, _ON_LARGE_PAGES, _RANDOM = range(OWN + 13, OWN + 17)
-_WRAP, _ELEMENTS, _GROUPS, _APPLY = range(OWN + 17, OWN + 21)
-_MASK, _GENERAL = range(OWN + 21, OWN + 23)
-_P, _RATES, _WAS_KEYED, _SCOPE, _ENTERED, _OWN_KEY, _SOURCE = range(OWN + 21, OWN + 28)
+_IS_NEGATED, _EMPTY_LIKE, _ON_LARGE_PAGES, _RANDOM = _slots(_LEVEL + 1, _ACTS)
+_WRAP, _ELEMENTS, _GROUPS, _APPLY = range(_RANDOM + 1, _RANDOM + 5)
+_MASK, _GENERAL = range(_APPLY + 1, _APPLY + 3)  # of the backward builtin alone, and these of the one that draws:
+_DRAWING = ("_p", "_rates", torch._C._current_graph_task_id)
+_P, _RATES, _BACKWARD_PASS = _slots(_APPLY + 1, _DRAWING)
+_SCOPE, _ENTERED, _OWN_KEY, _SOURCE = range(_BACKWARD_PASS + 1, _BACKWARD_PASS + 5)
 
 
 @register_jitable(forceinline=True)
@@ -99,7 +107,7 @@ def _is_recorded(context, x, slot):
     """Whether autograd is to know what is done to ``x``."""
     requires_grad = attribute_is(x, item(context, _REQUIRES_GRAD), item(context, _YES))
     return (requires_grad and returns(item(context, _IS_ENABLED), slot, item(context, _YES))) or not attribute_is(
-        item(context, _FORWARD_AD), item(context, _LEVEL), item(context, _NO_LEVEL)
+        item(context, _FORWARD_AD), item(context, _LEVEL), item(context, _MINUS_ONE)
     )
 
 
@@ -202,7 +210,7 @@ def _draw_and_thin(context, arguments, _count):
     slot, none = stack(), item(context, _NONE)
     module, x, dims = load(arguments, 0), load(arguments, 1), load(arguments, 2)
     if (
-        not attribute_is(module, item(context, _WAS_KEYED), item(context, _NO))
+        not returns(item(context, _BACKWARD_PASS), slot, item(context, _MINUS_ONE))
         or not variable_is(item(context, _SCOPE), slot, none)
         or list_size(item(context, _ENTERED)) > 0
     ):
@@ -268,10 +276,10 @@ def drawing_thinner(
 ) -> Callable[..., Tensor | None]:
     """A builtin of (module, x, dims): the same with a key that is drawn for the call, outside of all scopes.
 
-    Of the module it takes ``_p`` and ``_rates``, and it leaves a module alone that ``_was_keyed``. ``own_key.source``
-    is the tensor that the key is drawn into and the address of its memory.
+    Of the module it takes ``_p`` and ``_rates``; a backward pass, which may run modules again, it leaves alone.
+    ``own_key.source`` is the tensor that the key is drawn into and the address of its memory.
     """
-    own = ("_p", "_rates", "_was_keyed", scope, entered, own_key, "source")
+    own = (*_DRAWING, scope, entered, own_key, "source")
     return builtin(_draw_and_thin, (*_context(apply, kernels), *own), otherwise=None)
 
 

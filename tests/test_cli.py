@@ -4,16 +4,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
 import wellposed
 from study_tools import write_table
 from wellposed.cli import main
+from wellposed.study import Settings
+from wellposed.study import study as conduct
+from wellposed.study.tabulate import tables
+from wellposed.study.terminal import Progress, show
+from wellposed.study.words import Words
 
 SMALL = ("--hidden", "6,6", "--seeds", "1", "--steps", "4", "--jobs", "1")
 
@@ -150,6 +157,35 @@ def test_a_study_prints_tables_and_findings(
     for part in ("Initializers", "Regularizers", "Dropout", "All three against none", "Findings", "report.html"):
         assert part in out
     assert Path("wellposed-study/report.html").exists()
+
+
+@pytest.mark.parametrize("width", [50, 60, 80])
+def test_a_narrow_terminal_loses_no_word_and_no_number(width: int, tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv")
+    settings = Settings(hidden=(6, 6), seeds=2, steps=4)
+    found = conduct("t.csv", "kind", settings=settings, jobs=1, out=tmp_path / "o")
+    told = StringIO()
+    show(found, Console(file=told, width=width))
+    text = told.getvalue()
+    assert "\u2026" not in text
+    assert max(map(len, text.partition("Regularizers")[0].splitlines())) <= max(64, width)
+    for table in tables(found.results["experiments"], Words("classification")):
+        for cell in (cell for row in table.rows for cell in row[table.words :]):
+            assert cell in text
+        for word in {word for row in table.rows for cell in row[: table.words] for word in cell.split()}:
+            assert word in text
+
+
+def test_progress_names_what_runs_and_not_what_is_over(tmp_path: Path) -> None:
+    told = StringIO()
+    with Progress(Console(file=told, force_terminal=True, width=120), tmp_path) as progress:
+        progress.bar.refresh()
+        assert "reading the data" in told.getvalue()
+        progress.planned(10, 10)
+        told.truncate(0)
+        progress.bar.refresh()
+        assert "10/10" in told.getvalue()
+        assert "reading the data" not in told.getvalue()
 
 
 @pytest.mark.parametrize("json_", [True, False])

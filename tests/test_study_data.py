@@ -226,7 +226,8 @@ def test_other_texts_with_commas_are_texts(written: str, tmp_path: Path) -> None
 
 
 def test_names_are_told_so_that_their_ends_can_be_seen() -> None:
-    table = columns(**{"a, b": [float(i) for i in range(40)], "y": [i % 2 for i in range(40)]})
+    x, y = columns(x=[float(i) for i in range(40)], y=[i % 2 for i in range(40)])
+    table = [Column("a, b", x.values), y]
     for target in (None, "z"):
         with pytest.raises(wp.WellposedError, match="'a, b', 'y'"):
             from_columns("t", table, target)

@@ -1,17 +1,18 @@
 """The study in a terminal: how it goes, and what it found."""
 
+import textwrap
 from pathlib import Path
 from types import TracebackType
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from wellposed.study.conduct import Study
-from wellposed.study.tabulate import tables
+from wellposed.study.tabulate import Table, tables
 from wellposed.study.words import Words
 
 
@@ -54,7 +55,7 @@ class Progress:
         """Take over what is there already; it says nothing about the time that the rest will take."""
         if self.kept is None:
             self.kept = kept
-            self.bar.reset(self.task, total=total, completed=kept)
+            self.bar.reset(self.task, total=total, completed=kept, description="")
             if kept:
                 self.console.print(f"going on from the finished runs in {self.folder}", markup=False, highlight=False)
         else:
@@ -78,16 +79,15 @@ def show(study: Study, console: Console) -> None:
     """
     words = Words(study.results["data"]["task"])
     for table in tables(study.results["experiments"], words):
-        grid = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
-        grid.pad_edge, grid.padding = False, (0, 1, 0, 0)
-        for place, name in enumerate(table.head):
-            # Where room is short words wrap, and numbers stay whole.
-            number = place >= table.words
-            heading = Text(_narrow(name) if number else name)
-            grid.add_column(heading, justify="right" if number else "left", no_wrap=number or not place)
-        for place, row in enumerate(table.rows):
-            grid.add_row(*map(Text, row), style="bold" if place in table.chosen else None)
-        console.print(grid)
+        columns = [list(column) for column in zip(table.head, *table.rows, strict=True)]
+        grid = _grid(table, [[_heading(column[0]), *column[1:]] for column in columns])
+        if console.measure(grid, options=_endless(console)).maximum > console.width:
+            grid = _grid(table, [_narrow(column) for column in columns], gap=0)
+        # Where even that has no room, a terminal breaks the lines; nothing is cut.
+        grid.width = console.measure(grid, options=_endless(console)).maximum
+        console.print(grid, soft_wrap=True)
+        if not grid.show_edge:
+            console.print()
     console.print(Text("Findings", "bold"))
     for finding in study.findings or ["The seeds cannot tell any difference from chance."]:
         console.print(Text(f"• {finding}"), highlight=False)
@@ -95,7 +95,28 @@ def show(study: Study, console: Console) -> None:
     console.print(Text(f"Bold rows are what validation chose. Report: {study.report}"), highlight=False, soft_wrap=True)
 
 
-def _narrow(heading: str) -> str:
-    if ", " not in heading:
-        return "\n".join(heading.rsplit(" ", 1))
-    return heading.replace(", ", ",\n").replace(" / ", " /\n")
+def _grid(table: Table, columns: list[list[str]], gap: int = 1) -> RichTable:
+    grid = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
+    grid.pad_edge, grid.padding, grid.show_edge = False, (0, gap, 0, 0), gap > 0
+    for place, (heading, *_) in enumerate(columns):
+        grid.add_column(Text(heading), justify="left" if place < table.words else "right", no_wrap=True)
+    for place, row in enumerate(zip(*(cells for _, *cells in columns), strict=True)):
+        grid.add_row(*map(Text, row), style="bold" if place in table.chosen else None)
+    return grid
+
+
+def _endless(console: Console) -> ConsoleOptions:
+    return console.options.update(width=10_000)
+
+
+def _heading(name: str) -> str:
+    if ", " not in name:
+        return "\n".join(name.rsplit(" ", 1))
+    return name.replace(", ", ",\n").replace(" / ", " /\n")
+
+
+def _narrow(column: list[str]) -> list[str]:
+    """A column as narrow as it gets without a word or a number being broken; its heading needs no commas then."""
+    column = [column[0].replace(",", ""), *column[1:]]
+    width = max(len(word) for text in column for word in text.split(" "))
+    return [textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False) for text in column]

@@ -1,6 +1,7 @@
 """``wp.convert_dropout`` on models of torch, timm, torchvision and transformers."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -246,3 +247,148 @@ def test_transformers() -> None:
     assert list(left) == [f"encoder.layer.{layer}.attention.self" for layer in range(2)]
     assert all("nn.functional.dropout" in why for why in left.values())
     assert left.keys() == wp.dropout_conversion(model).left.keys()
+
+
+def causal(config: str, model: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        transformers = peer("transformers")
+        made: nn.Module = getattr(transformers, model)(
+            getattr(transformers, config)(**TOKENS, **options, attn_implementation="eager")
+        )
+        return made
+
+    return make
+
+
+def timms(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        made: nn.Module = peer("timm").create_model(name, num_classes=5, **options)
+        return made
+
+    return make
+
+
+def torchvisions(name: str, *sizes: Any, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        made: nn.Module = getattr(peer("torchvision.models"), name)(*sizes, num_classes=5, **options)
+        return made
+
+    return make
+
+
+TOKENS: dict[str, Any] = {"vocab_size": 40, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "use_cache": False}
+IDS, IMAGE = torch.arange(3, 15).reshape(2, 6), wp.random.normal((2, 3, 32, 32), wp.Key(0))
+BOTH = {"input_ids": IDS, "decoder_input_ids": IDS}
+HEARD = {"input_features": wp.random.normal((2, 8, 16), wp.Key(1)), "decoder_input_ids": IDS}
+SPEECH = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "num_mel_bins": 8, "max_source_positions": 8}
+HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+SWIN: dict[str, Any] = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2)}
+
+# name -> how it is made, an example, the kinds that are swapped, and which of what is left the paths end in
+MODELS: dict[str, tuple[Callable[[], nn.Module], Any, set[str], set[str]]] = {
+    "timm swin": (
+        timms(
+            "swin_tiny_patch4_window7_224",
+            img_size=32,
+            window_size=4,
+            drop_path_rate=0.3,
+            proj_drop_rate=0.2,
+            attn_drop_rate=0.2,
+            drop_rate=0.2,
+            **SWIN,
+        ),
+        IMAGE,
+        {"Dropout", "DropPath"},
+        set(),
+    ),
+    "timm densenet": (
+        timms("densenet121", block_config=(1, 2), growth_rate=4, proj_drop_rate=0.2, drop_rate=0.2),
+        IMAGE,
+        {"Dropout"},
+        {"denselayer1", "denselayer2"},
+    ),
+    "torchvision swin": (
+        torchvisions(
+            "SwinTransformer",
+            [4, 4],
+            12,
+            [1, 1],
+            [2, 2],
+            [4, 4],
+            dropout=0.2,
+            attention_dropout=0.2,
+            stochastic_depth_prob=0.3,
+        ),
+        IMAGE,
+        {"Dropout", "DropPath"},
+        {"attn"},
+    ),
+    "torchvision densenet": (
+        torchvisions("DenseNet", 4, (1, 2), 8, drop_rate=0.2),
+        IMAGE,
+        set(),
+        {"denselayer1", "denselayer2"},
+    ),
+    "gpt2": (
+        causal("GPT2Config", "GPT2Model", n_embd=16, n_layer=2, n_head=2),
+        {"input_ids": IDS},
+        {"Dropout"},
+        {"attn"},
+    ),
+    "llama": (
+        causal("LlamaConfig", "LlamaModel", **SMALL, attention_dropout=0.2),
+        {"input_ids": IDS},
+        set(),
+        {"self_attn"},
+    ),
+    "llama without": (causal("LlamaConfig", "LlamaModel", **SMALL), {"input_ids": IDS}, set(), set()),
+    "whisper": (
+        causal(
+            "WhisperConfig",
+            "WhisperModel",
+            **SPEECH,
+            **HEADS,
+            dropout=0.2,
+            encoder_layerdrop=0.5,
+            decoder_layerdrop=0.5,
+        ),
+        HEARD,
+        set(),
+        {"encoder", "decoder", "0", "1"},
+    ),
+    "t5": (
+        causal("T5Config", "T5Model", d_model=16, d_ff=32, num_layers=2, num_heads=2, d_kv=8),
+        BOTH,
+        {"Dropout"},
+        {"SelfAttention", "EncDecAttention"},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODELS)
+def test_models_from_small_configurations(name: str) -> None:
+    """What running finds reading finds too; outside training nothing changes; what is swapped is keyed."""
+    make, example, swapped, left = MODELS[name]
+    model = make().eval()
+    read, ran = wp.dropout_conversion(model), wp.dropout_conversion(model, example)
+    assert {new.partition("(")[0] for new in ran.swapped.values()} == swapped
+    assert {path.rpartition(".")[2] for path in ran.left} == left
+    assert read.swapped == ran.swapped
+    assert read.left.keys() <= ran.left.keys()
+
+    def run() -> Tensor:
+        output = model(**example) if isinstance(example, dict) else model(example)
+        tensor: Tensor = output if isinstance(output, Tensor) else output[0]
+        return tensor.detach()
+
+    before = run()
+    wp.convert_dropout(model)
+    assert torch.allclose(run(), before, atol=1e-5)
+    drops: list[Any] = [module.train() for module in model.modules() if isinstance(module, Stochastic)]
+    outputs = []
+    for step in (0, 0, 1):
+        with wp.keyed(0, step):
+            outputs.append(run())
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2]) != any(drop.p for drop in drops)

@@ -207,8 +207,8 @@ def _drops_by_itself(module: nn.Module) -> str:
 def _calls(module: nn.Module) -> str:
     """The calls of functional dropout in the source of a module."""
     kind = type(module)
-    if kind.__module__.startswith("torch.nn."):
-        return ""
+    if kind.__module__.startswith("torch.nn.") or not getattr(module, "fused_attn", True):
+        return ""  # what is timm's and not fused calls its dropout module
     rates = [value for name, value in vars(module).items() if "drop" in name and type(value) in (int, float)]
     rates += [child.p for name, child in module.named_children() if "drop" in name and hasattr(child, "p")]
     is_off = bool(rates) and not any(rates)

@@ -31,3 +31,18 @@ def test_nothing_is_clear_without_an_error(values: list[float | None]) -> None:
 
 def test_a_diverged_seed_leaves_no_mean() -> None:
     assert estimate([0.5, None])["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("values", "step", "verdict"),
+    [
+        ([0.01, 0.01], 0.0, False),  # no spread tells nothing of chance
+        ([0.1 + 0.2 - 0.3, 0.0, 1e-17], 0.0, False),
+        ([0.01, 0.01], 0.01, False),
+        ([0.01, 0.01, 0.01, 0.01, 0.02], 0.01, False),
+        ([0.05] * 5, 0.01, True),
+        ([-0.05] * 5, 0.01, True),
+    ],
+)
+def test_seeds_that_happen_to_agree_do_not_make_a_step_clear(values: list[float], step: float, verdict: bool) -> None:
+    assert clear(estimate(values), step) == verdict

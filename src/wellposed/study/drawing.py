@@ -29,6 +29,34 @@ PALETTE: dict[str, tuple[str, str]] = {
 }
 INK, MUTED, RULE = (PALETTE[name][0] for name in ("ink", "muted", "rule"))
 
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn, wherever it is drawn: hollow and dashed, or filled."""
+
+    color: str
+    filled: bool = True
+    faint: bool = False
+
+    @property
+    def text(self) -> str:
+        """The colour of the label: the line's, unless that is too faint to read."""
+        return INK if self.faint else self.color
+
+    def line(self, **more: Any) -> dict[str, Any]:
+        """The keyword arguments of a line with markers."""
+        return {"color": self.color, "linestyle": "-" if self.filled else (0, (4, 2))} | self.mark() | more
+
+    def mark(self, **more: Any) -> dict[str, Any]:
+        """The keyword arguments of markers."""
+        return {"markerfacecolor": self.color if self.filled else PALETTE["paper"][0]} | more
+
+
+def look_of(name: str, *, filled: bool = True) -> Look:
+    """The look of a colour of the palette."""
+    return Look(PALETTE[name][0], filled)
+
+
 _LABEL_GAP = 12.5  # points between the labels of neighbouring lines
 
 

@@ -45,8 +45,16 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     return estimate([None if x is None or y is None else x - y for x, y in pairs])
 
 
-def clear(change: Estimate) -> bool:
+def clear(change: Estimate, step: float = 0.0) -> bool:
     """Whether a difference is further from 0 than chance explains: a two-sided t test at 5 %.
+
+    Args:
+        change: The difference.
+        step: The least by which a score can change. Seeds that happen to agree do not make the standard error less
+            than half of it.
+
+    Returns:
+        The verdict; never true without a standard error, or where all that differs is rounding.
 
     Example:
         >>> clear(estimate([1.0, 1.2, 0.9])), clear(estimate([1.0, -1.0, 0.5])), clear(estimate([1.0]))
@@ -55,4 +63,5 @@ def clear(change: Estimate) -> bool:
     mean, error = change["mean"], change["error"]
     if mean is None or error is None:
         return False
-    return abs(mean) > _STUDENT[min(len(change["values"]) - 1, len(_STUDENT)) - 1] * error
+    error = max(error, step / 2)
+    return error > 1e-9 * abs(mean) and abs(mean) > _STUDENT[min(len(change["values"]) - 1, len(_STUDENT)) - 1] * error

@@ -5,27 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wellposed.study import plot
-from wellposed.study.drawing import INK, MUTED, PALETTE, RULE, Label, Panel
+from wellposed.study.drawing import INK, MUTED, PALETTE, RULE, Label, Look, Panel, look_of
+from wellposed.study.estimate import difference
+from wellposed.study.methods import PENALTIES, STARTS
+from wellposed.study.network import ACTIVATIONS
 from wellposed.study.summary import Summary
+from wellposed.study.train import ROWS_WATCHED
 from wellposed.study.words import Words
-
-STARTS = {
-    "random": plot.look_of("grey", filled=False),
-    "glorot_chapter": plot.look_of("blue", filled=False),
-    "he_chapter": plot.look_of("vermilion", filled=False),
-    "glorot": plot.look_of("blue"),
-    "he": plot.look_of("vermilion"),
-    "lecun": plot.look_of("green"),
-    "torch": plot.look_of("purple"),
-}
-PENALTIES = {
-    "none": plot.look_of("grey"),
-    "l2": plot.look_of("blue", filled=False),
-    "l1": plot.look_of("vermilion", filled=False),
-    "l1_proximal": plot.look_of("vermilion"),
-    "elastic_net": plot.look_of("green"),
-}
-NETWORKS = {"tanh": "tanh", "relu": "ReLU"}
 
 
 @dataclass(frozen=True)
@@ -56,20 +42,20 @@ def figures(experiments: Summary, words: Words) -> dict[str, list[Figure]]:
                 "The signal, layer by layer",
                 "Root mean square of what each layer hands to its activation function, before training. Marks are "
                 "measured, lines are theory. Hollow marks and dashed lines are the chapter's bounds.",
-                tuple(scales(starts, "signal", activation) for activation in NETWORKS),
+                tuple(scales(starts, "signal", activation) for activation in ACTIVATIONS),
             ),
             Figure(
                 "gradient",
                 "The gradient, layer by layer",
                 "Root mean square of the gradient at the same places, before training, from the outputs back to the "
                 "first layer.",
-                tuple(scales(starts, "gradient", activation) for activation in NETWORKS),
+                tuple(scales(starts, "gradient", activation) for activation in ACTIVATIONS),
             ),
             Figure(
                 "training",
                 "Training",
-                "The loss on the training rows, mean over the seeds.",
-                tuple(_training(starts, activation) for activation in NETWORKS),
+                "The loss on training rows: means over the seeds in bands of one standard error.",
+                tuple(_training(starts, activation) for activation in ACTIVATIONS),
             ),
         ],
         "penalties": [
@@ -83,22 +69,26 @@ def figures(experiments: Summary, words: Words) -> dict[str, list[Figure]]:
             Figure(
                 "path",
                 "The path of the largest weights",
-                "The ten weights that are largest without a penalty (first seed), as lambda grows.",
-                tuple(_path(penalised, name) for name in PENALTIES if name != "none"),
+                "The weights that are largest without a penalty (first seed), as lambda grows. A cross is a weight "
+                "that is exactly zero.",
+                tuple(_path(penalised, name) for name in _PENALISED),
             ),
         ],
         "dropout": [
             Figure(
                 "curves",
                 "Training with dropout",
-                "Error of the whole network along the way, for each p. Test rows are drawn, and choose nothing.",
+                f"{words.error_name.capitalize()} of the whole network along the way, for each p, in bands of one "
+                f"standard error; on the first {ROWS_WATCHED} rows of each part. Test rows are drawn, and choose "
+                "nothing.",
                 (_dropout_curve(thinned, "train", words), _dropout_curve(thinned, "test", words)),
             ),
             Figure(
                 "gap",
                 "The gap, and the ensemble",
-                "Left: errors after training. Right: the average of so many thinned networks, against the one network "
-                "with its weights scaled.",
+                "Left: after training, on all rows. Right: the average of so many thinned networks, against the one "
+                f"network with its weights scaled, both on the first {ROWS_WATCHED} test rows. Bars and bands are "
+                "standard errors.",
                 (gap(thinned, words), _ensemble(thinned, words)),
             ),
         ],
@@ -106,7 +96,8 @@ def figures(experiments: Summary, words: Words) -> dict[str, list[Figure]]:
             Figure(
                 "together",
                 "One at a time, and all three",
-                "Error on the test rows. Dots are single seeds, diamonds their means, bars standard errors.",
+                f"{words.error_name.capitalize()} on the test rows. Dots are single seeds, diamonds their means, "
+                "bars standard errors.",
                 (_together(joint, words),),
             )
         ],
@@ -130,7 +121,7 @@ def scales(rows: Sequence[Summary], what: str, activation: str, only: Iterable[s
     def draw(axes: Any) -> list[Label]:
         labels = []
         for row in drawn:
-            look, scale = STARTS[row["start"]], row[what]
+            look, scale = STARTS[row["start"]].look, row[what]
             measured, predicted = (plot.known(enumerate(scale[kind], 1)) for kind in ("measured", "predicted"))
             axes.plot(*plot.xy(predicted), **look.line(marker="", linewidth=1.2))
             axes.plot(*plot.xy(measured), **look.line(marker="o", linestyle=""))
@@ -147,42 +138,47 @@ def scales(rows: Sequence[Summary], what: str, activation: str, only: Iterable[s
         return labels
 
     told = "; ".join(f"{row['label']} {plot.ends(row[what]['measured'])}" for row in drawn)
-    title = f"{NETWORKS[activation]} network"
+    title = f"{ACTIVATIONS[activation].label} network"
     return Panel(f"{what}-{activation}", title, f"From the first layer to the outputs: {told}.", draw)
 
 
 def _training(rows: Sequence[Summary], activation: str) -> Panel:
-    drawn = [row for row in rows if row["activation"] == activation]
     series = [
-        (row["label"], STARTS[row["start"]], plot.means(row["curve"]["step"], row["curve"]["loss"])) for row in drawn
+        plot.estimates(row["label"], STARTS[row["start"]].look, row["curve"]["step"], row["curve"]["loss"])
+        for row in rows
+        if row["activation"] == activation
     ]
 
     def draw(axes: Any) -> list[Label]:
+        labels = plot.bands(axes, series)
+        plot.loss_axis(axes)
         axes.set_xlabel("updates")
         axes.set_ylabel("training loss")
-        axes.set_yscale("log")
-        labels = plot.lines(axes, series)
-        plot.powers(axes)
         return labels
 
-    return Panel(
-        f"training-{activation}", f"{NETWORKS[activation]} network", f"Training loss: {plot.tell(series)}.", draw
-    )
+    title = f"{ACTIVATIONS[activation].label} network"
+    return Panel(f"training-{activation}", title, f"Training loss: {plot.tell(series)}.", draw)
 
 
 def _validation_by_strength(rows: Sequence[Summary], words: Words) -> Panel:
     plain = next(row for row in rows if row["penalty"] == "none")
-    names = [name for name in PENALTIES if name != "none"]
+    series = [
+        plot.estimates(
+            PENALTIES[name].label,
+            PENALTIES[name].look,
+            [row["strength"] for row in rows if row["penalty"] == name],
+            [row["validation"] for row in rows if row["penalty"] == name],
+            errors=True,
+        )
+        for name in _PENALISED
+    ]
 
     def draw(axes: Any) -> list[Label]:
-        labels = []
+        labels = plot.bars(axes, series)
         if plain["validation"]["mean"] is not None:
-            level = 100 * (1 - plain["validation"]["mean"])
-            axes.axhline(level, **PENALTIES["none"].line(marker="", linewidth=1.2))
-            labels.append(Label(plot.strength_grid(rows)[-1], level, plain["label"], PENALTIES["none"].color))
-        for name in names:
-            own = [row for row in rows if row["penalty"] == name]
-            labels += plot.bars(axes, own, "strength", "validation", own[0]["label"], PENALTIES[name])
+            level, look = 100 * (1 - plain["validation"]["mean"]), PENALTIES["none"].look
+            axes.axhline(level, **look.line(marker="", linewidth=1.2))
+            labels.append(Label(plot.strength_grid(rows)[-1], level, plain["label"], look.color))
         plot.strength_axis(axes, rows)
         plot.error_axis(axes, "validation", words)
         return labels
@@ -198,17 +194,16 @@ def _validation_by_strength(rows: Sequence[Summary], words: Words) -> Panel:
 
 def zeros(rows: Sequence[Summary], only: Iterable[str] = tuple(PENALTIES)) -> Panel:
     """The share of weights that are exactly zero, by lambda."""
-    names = [name for name in PENALTIES if name != "none" and name in only]
     series = []
-    for name in names:
-        own = [row for row in rows if row["penalty"] == name]
-        points = [
-            (row["strength"], row["zero"]["mean"] / row["weights"]) for row in own if row["zero"]["mean"] is not None
-        ]
-        series.append((own[0]["label"], PENALTIES[name], [(x, 100 * y) for x, y in points]))
+    for name in _PENALISED:
+        if name in only:
+            own = [row for row in rows if row["penalty"] == name]
+            points = plot.known((row["strength"], row["zero"]["mean"]) for row in own)
+            percent = [(x, 100 * zero / own[0]["weights"]) for x, zero in points]
+            series.append(plot.Series(PENALTIES[name].label, PENALTIES[name].look, percent))
 
     def draw(axes: Any) -> list[Label]:
-        labels = plot.lines(axes, series, marker="o")
+        labels = plot.bars(axes, series)
         plot.strength_axis(axes, rows)
         axes.set_ylabel("weights exactly zero, %")
         axes.set_ylim(-3, 103)
@@ -220,32 +215,40 @@ def zeros(rows: Sequence[Summary], only: Iterable[str] = tuple(PENALTIES)) -> Pa
 
 
 def _path(rows: Sequence[Summary], name: str) -> Panel:
-    own = [row for row in rows if row["penalty"] == name and row["path"]]
+    """The path of the weights from lambda = 0 on; all penalties share one axis."""
+    own = [row for row in rows if row["penalty"] in ("none", name)]
+    look = PENALTIES[name].look
+    sizes = [abs(value) for row in rows for value in row["path"] if value is not None]
 
     def draw(axes: Any) -> list[Label]:
         axes.axhline(0, color=MUTED, linewidth=0.8)
-        # The strongest first weight gets the strongest blue, so that the lines can be told apart.
-        for rank in range(len(own[0]["path"]) if own else 0):
-            points = plot.known((row["strength"], row["path"][rank]) for row in own)
-            shade = PALETTE[f"scale{5 - rank // 2}"][0]
-            axes.plot(*plot.xy(points), color=shade, marker="o", markersize=3, linewidth=1.2)
-        plot.strength_axis(axes, rows)
+        # The weight that is largest without a penalty gets the strongest blue, so that the lines can be told apart.
+        for rank in range(len(own[0]["path"])):
+            points = plot.known((row["strength"] or plot.no_strength(rows), row["path"][rank]) for row in own)
+            line = replace(look, color=PALETTE[f"scale{5 - rank // 2}"][0])
+            axes.plot(*plot.xy(points), color=line.color, linewidth=1.2)
+            left, gone = [(x, y) for x, y in points if y], [(x, y) for x, y in points if not y]
+            axes.plot(*plot.xy(left), color=line.color, linestyle="", marker="o", **line.mark(markersize=3.5))
+            axes.plot(*plot.xy(gone), color=INK, linestyle="", marker="x", markersize=5.5, zorder=3)
+        plot.strength_axis(axes, rows, origin=True)
+        top = 1.08 * max(sizes, default=1.0) or 1.0
+        axes.set_ylim(-top, top)
         axes.set_ylabel("weight after training")
         return []
 
-    label = next(row["label"] for row in rows if row["penalty"] == name)
     told = "; ".join(f"lambda {row['strength']:g}: {plot.span(row['path'])}" for row in own)
-    return Panel(f"path-{name.replace('_', '-')}", label, f"Sizes of the followed weights: {told}.", draw, right=0.04)
+    description = f"Sizes of the followed weights: {told}."
+    return Panel(f"path-{name.replace('_', '-')}", PENALTIES[name].label, description, draw, right=0.04)
 
 
 def _dropout_curve(rows: Sequence[Summary], part: str, words: Words) -> Panel:
     series = [
-        (f"p = {row['p']:g}", _shade(row, rows), plot.to_errors(plot.means(row["curve"]["step"], row["curve"][part])))
+        plot.estimates(f"p = {row['p']:g}", _shade(row, rows), row["curve"]["step"], row["curve"][part], errors=True)
         for row in rows
     ]
 
     def draw(axes: Any) -> list[Label]:
-        labels = plot.lines(axes, series)
+        labels = plot.bands(axes, series, least=0.0)
         axes.set_xlabel("updates")
         plot.error_axis(axes, _PART[part], words)
         return labels
@@ -256,17 +259,19 @@ def _dropout_curve(rows: Sequence[Summary], part: str, words: Words) -> Panel:
 
 def gap(rows: Sequence[Summary], words: Words) -> Panel:
     """Training and test error after training, by p."""
-    looks = {"train": plot.look_of("blue", filled=False), "test": plot.look_of("blue")}
-    series = []
-    for part, look in looks.items():
-        ends = [(row["p"], row["curve"][part][-1]["mean"]) for row in rows]
-        series.append((_PART[part], look, plot.to_errors(plot.known(ends))))
+    looks = {"train": look_of("blue", filled=False), "test": look_of("blue")}
+    # The test rows' scores of rows that were not chosen are kept as gaps alone.
+    scores = {"train": [row["train"] for row in rows], "test": [difference(row["train"], row["gap"]) for row in rows]}
+    by_p = [row["p"] for row in rows]
+    series = [plot.estimates(_PART[part], look, by_p, scores[part], errors=True) for part, look in looks.items()]
 
     def draw(axes: Any) -> list[Label]:
-        (_, _, low), (_, _, high) = series
-        shared = [(x, y, dict(high)[x]) for x, y in low if x in dict(high)]
-        axes.fill_between(*zip(*shared, strict=True), color=RULE, alpha=0.5, linewidth=0) if shared else None
-        labels = plot.lines(axes, series, marker="o")
+        low, high = (dict(one.points) for one in series)
+        shared = [x for x in low if x in high]
+        axes.fill_between(
+            shared, [low[x] for x in shared], [high[x] for x in shared], color=RULE, alpha=0.5, linewidth=0
+        )
+        labels = plot.bars(axes, series)
         axes.set_xlabel("p, the share of hidden units left out")
         plot.error_axis(axes, "", words)
         return labels
@@ -277,23 +282,21 @@ def gap(rows: Sequence[Summary], words: Words) -> Panel:
 
 def _ensemble(rows: Sequence[Summary], words: Words) -> Panel:
     row = next(row for row in rows if row["chosen"])
-    ensemble, look = row["ensemble"], plot.look_of("blue")
-    points = plot.to_errors(plot.means(ensemble["networks"], ensemble["test"]))
-    scaled = None if row["test"]["mean"] is None else 100 * (1 - row["test"]["mean"])
+    ensemble, networks = row["ensemble"], row["ensemble"]["networks"]
+    average = plot.estimates("average", look_of("blue"), networks, ensemble["test"], errors=True)
+    same = [ensemble["scaled"]["test"]] * len(networks)
+    scaled = plot.estimates("scaled", look_of("grey", filled=False), networks, same, errors=True)
 
     def draw(axes: Any) -> list[Label]:
-        labels = plot.lines(axes, [("average", look, points)], marker="o")
-        if scaled is not None:
-            axes.axhline(scaled, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
-            labels.append(Label(ensemble["networks"][-1], scaled, "scaled", INK))
+        labels = plot.bands(axes, [scaled], least=0.0) + plot.bands(axes, [average], least=0.0, marker="o")
         axes.set_xscale("log", base=2)
-        plot.ticks(axes.xaxis, ensemble["networks"])
+        plot.ticks(axes.xaxis, networks)
         axes.set_xlabel("thinned networks averaged")
-        axes.set_ylabel(f"test {words.error_name}, %")
+        plot.error_axis(axes, "test", words)
         return labels
 
-    told = plot.tell([("Average of thinned networks", look, points)])
-    said = f"{told}; one scaled network: {words.score(row['test'])} {words.name}."
+    told = plot.tell([replace(average, label="Average of thinned networks")])
+    said = f"{told}; one scaled network: {words.score(ensemble['scaled']['test'])} {words.name}."
     return Panel(
         "ensemble", f"The ensemble at p = {row['p']:g}", f"Test {words.error_name} in percent. {said}", draw, right=0.2
     )
@@ -302,7 +305,7 @@ def _ensemble(rows: Sequence[Summary], words: Words) -> Panel:
 def _together(rows: Sequence[Summary], words: Words) -> Panel:
     def draw(axes: Any) -> list[Label]:
         for place, row in enumerate(reversed(rows)):
-            look = plot.look_of("blue") if row["label"] == "All three" else plot.look_of("grey")
+            look = look_of("blue") if row["name"] == "all" else look_of("grey")
             values = [100 * (1 - value) for value in row["test"]["values"] if value is not None]
             axes.plot(values, [place] * len(values), "o", color=look.color, alpha=0.45, markersize=4, linewidth=0)
             if row["test"]["mean"] is not None:
@@ -320,15 +323,16 @@ def _together(rows: Sequence[Summary], words: Words) -> Panel:
         return []
 
     told = "; ".join(f"{row['label']}: {words.score(row['test'])}" for row in rows)
-    return Panel("together", "Test rows", f"{words.name} on test: {told}.", draw, size=(5.2, 2.8), right=0.03, left=1.4)
+    return Panel("together", "Test rows", f"{words.name} on test: {told}.", draw, size=(5.2, 2.8), right=0.03, left=1.5)
 
 
+_PENALISED = tuple(name for name, method in PENALTIES.items() if method.make is not None)
 _PART = {"train": "training", "test": "test"}
 
 
-def _shade(row: Summary, rows: Sequence[Summary]) -> plot.Look:
+def _shade(row: Summary, rows: Sequence[Summary]) -> Look:
     if not row["p"]:
-        return plot.look_of("grey", filled=False)
+        return look_of("grey", filled=False)
     others = [other["p"] for other in rows if other["p"]]
     step = round(4 * others.index(row["p"]) / max(1, len(others) - 1))
-    return replace(plot.look_of(f"scale{step + 1}"), faint=True)
+    return replace(look_of(f"scale{step + 1}"), faint=True)

@@ -1,14 +1,40 @@
 """What the figures say, in plain words. A sentence is made of figures, and is left out where they do not support it."""
 
-import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from wellposed.study import scales
+from wellposed.study.data import PARTS
 from wellposed.study.estimate import Estimate, clear, difference
+from wellposed.study.network import ACTIVATIONS
 from wellposed.study.summary import Summary
-from wellposed.study.words import Words, count, factor, number, share
+from wellposed.study.words import Words, count, join, number, share
 
 Sentence = str | None
+_PRINTED = 1e-3  # scores are printed to so many
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Says scores in words, and which differences between them to speak of.
+
+    Attributes:
+        words: How scores are said.
+        step: The least difference that a score can show.
+    """
+
+    words: Words
+    step: float
+
+    def clear(self, change: Estimate) -> bool:
+        """Whether the seeds tell a difference from chance."""
+        return clear(change, self.step)
+
+    def above(self, a: Estimate, b: Estimate) -> bool:
+        """Whether a is clearly above b."""
+        change = difference(a, b)
+        return self.clear(change) and (change["mean"] or 0.0) > 0
 
 
 def findings(results: Summary) -> list[dict[str, str]]:
@@ -20,123 +46,136 @@ def findings(results: Summary) -> list[dict[str, str]]:
     Returns:
         For each finding its experiment and its text.
     """
-    words = Words(results["data"]["task"])
+    data = results["data"]
+    judge = Judge(Words(data["task"]), max(1 / (PARTS["test"] * data["rows"]), _PRINTED))
     found = []
     for experiment, rules in RULES.items():
         for rule in rules:
-            text = rule(results["experiments"][experiment], words)
+            text = rule(results["experiments"][experiment], judge)
             if text:
                 found.append({"experiment": experiment, "text": text})
     return found
 
 
-def _scale_of_he(rows: list[Summary], words: Words) -> Sentence:
-    """Whether the chapter's He loses the signal that the paper's keeps."""
-    chapter, paper = (_start(rows, "relu", name) for name in ("he_chapter", "he"))
-    lost, kept = (_a_layer(row["signal"]["measured"]) for row in (chapter, paper))
-    theory = _a_layer(chapter["signal"]["predicted"])
-    if lost is None or kept is None or theory is None or not (lost < 0.6 and 0.7 < kept < 1.4):
+def _all_three(rows: list[Summary], judge: Judge) -> Sentence:
+    words, by = judge.words, {row["name"]: row["test"] for row in rows}
+    change = difference(by["all"], by["none"])
+    if not judge.clear(change):
         return None
-    layers = len(chapter["signal"]["measured"]) - 1
-    first, last = chapter["signal"]["measured"][0], chapter["signal"]["measured"][-2]
-    return (
-        f"On ReLU, the chapter's He bound multiplies the signal's mean square by {lost:.2f} at every layer "
-        f"(theory: {theory:.2f}): after {count(layers, 'hidden layer')} it is {factor(last**2 / first**2)} of what "
-        f"it was at the first. He's own bound multiplies it by {kept:.2f}."
+    text = (
+        f"Together, initialization, regularization and dropout score {words.scored(by['all'])} on test, against "
+        f"{words.score(by['none'])} with none of them ({words.change(change)})."
     )
+    rest = difference(by["all"], by["initialization"])
+    if judge.clear(rest):
+        text += f" The other two {_adds(rest, words, 'initialization alone')}."
+    return text
 
 
-def _vanishing_gradient(rows: list[Summary], words: Words) -> Sentence:
-    """The start whose gradient fades most on its way back."""
-    faded = []
-    for row in rows:
-        gradient = row["gradient"]["measured"]
-        if len(gradient) > 2 and gradient[0] and gradient[-2]:
-            faded.append((gradient[0] / gradient[-2], row))
-    if not faded:
-        return None
-    ratio, row = min(faded, key=lambda entry: entry[0])
-    if ratio > 0.1:
-        return None
-    return (
-        f"The gradient fades most with {row['label']} on the {_NETWORK[row['activation']]} network: at the first layer "
-        f"it is {factor(ratio)} as large as at the last hidden one."
-    )
+def _one_by_one(rows: list[Summary], judge: Judge) -> Sentence:
+    """What each ingredient adds or takes away."""
+    by = {row["name"]: row["test"] for row in rows}
+    parts = []
+    for name in ("initialization", "regularization", "dropout"):
+        base, called = ("none", "none of the three") if name == "initialization" else _ALONE
+        change = difference(by[name], by[base])
+        if judge.clear(change):
+            parts.append(f"{name} {_adds(change, judge.words, called, one=True)}")
+    return f"One at a time, on test: {'; '.join(parts)}." if parts else None
 
 
-def _theory(rows: list[Summary], words: Words) -> Sentence:
-    """How far the measured scales are from the predicted ones."""
-    off = [
-        abs(measured / predicted - 1)
-        for row in rows
-        for kind in ("signal", "gradient")
-        for measured, predicted in zip(row[kind]["measured"], row[kind]["predicted"], strict=True)
-        if measured and predicted
-    ]
-    if not off or statistics.median(off) > 0.25:
-        return None
-    return (
-        f"Theory predicts the scale of signal and gradient at a layer to within {share(statistics.median(off))} on "
-        f"median and {share(max(off))} at worst, over {len(off)} measured scales."
-    )
+_ALONE = ("initialization", "initialization alone")
 
 
-def _best_start(activation: str) -> Callable[[list[Summary], Words], Sentence]:
-    def sentence(rows: list[Summary], words: Words) -> Sentence:
+def _adds(change: Estimate, words: Words, base: str, *, one: bool = False) -> str:
+    verb, to = ("add", "to") if (change["mean"] or 0.0) > 0 else ("take", "away from")
+    return f"{verb}{'s' if one else ''} {words.amount(change)} {to} {base}"
+
+
+def _best_start(activation: str) -> Callable[[list[Summary], Judge], Sentence]:
+    def sentence(rows: list[Summary], judge: Judge) -> Sentence:
+        words, network = judge.words, f"On the {ACTIVATIONS[activation].label} network"
         rivals = [row for row in rows if row["activation"] == activation]
         best = next(row for row in rivals if row["chosen"])
-        worse = [row for row in rivals if row is not best and _clearly_above(best["test"], row["test"])]
-        lost = [row for row in rivals if row["test"]["mean"] is None]
-        if not worse and not lost:
-            return None
-        text = (
-            f"On the {_NETWORK[activation]} network validation chooses {best['label']}: "
-            f"{words.scored(best['test'])} on test."
-        )
+        lost = [row for row in rivals if row["validation"]["mean"] is None or row["test"]["mean"] is None]
+        worse = [row for row in rivals if row is not best and judge.above(best["test"], row["test"])]
+        if len(lost) == len(rivals):
+            return f"{network} training diverged with every start{_on_a_seed(best)}."
+        parts = []
         if worse:
-            worst = min(worse, key=lambda row: row["test"]["mean"])
-            text += f" {worst['label']} reaches {words.score(worst['test'])}"
-            text += f", and {count(len(worse), 'start')} of {len(rivals) - 1} are clearly behind."
+            least = min(worse, key=lambda row: row["test"]["mean"])
+            parts.append(
+                f"{network} validation chooses {best['label']}: {words.scored(best['test'])} on test. Of the "
+                f"{len(rivals) - 1} other starts {len(worse)} {'is' if len(worse) == 1 else 'are'} clearly behind, "
+                f"{least['label']} furthest with {words.score(least['test'])}."
+            )
         if lost:
-            text += f" Training diverged with {_join([row['label'] for row in lost])}."
-        return text
+            parts.append(
+                f"{'Training' if parts else f'{network} training'} diverged with "
+                f"{join([row['label'] for row in lost])}{_on_a_seed(best)}."
+            )
+        return " ".join(parts) or None
 
     return sentence
 
 
-def _zeros(rows: list[Summary], words: Words) -> Sentence:
+def _on_a_seed(row: Summary) -> str:
+    return "" if len(row["test"]["values"]) == 1 else ", on one seed at least"
+
+
+def _zeros(rows: list[Summary], judge: Judge) -> Sentence:
     """Exact zeros: by the chapter's gradient update, and by proximal steps."""
-    most = {}
-    for name in ("l1", "l1_proximal"):
-        known = [row for row in rows if row["penalty"] == name and row["zero"]["mean"] is not None]
-        most[name] = max(known, key=lambda row: row["zero"]["mean"])
-    step, proximal = most["l1"], most["l1_proximal"]
-    if proximal["zero"]["mean"] <= 10 * step["zero"]["mean"] or not proximal["zero"]["mean"]:
+    step = [row for row in rows if row["penalty"] == "l1"]
+    trained = [row for row in rows if row["penalty"] == "l1_proximal" and row["validation"]["mean"] is not None]
+    chosen = next((row for row in trained if row["chosen"]), None)
+    if chosen is None:
         return None
-    chosen = next(row for row in rows if row["penalty"] == "l1_proximal" and row["chosen"])
-    left = step["zero"]["mean"]
+    left = max(value or 0 for row in step for value in row["zero"]["values"])
+    most = max(trained, key=lambda row: row["zero"]["mean"])
+    if most["zero"]["mean"] <= 10 * left:
+        return None
     text = (
-        f"L1 by the chapter's gradient update leaves {'no weight' if not left else f'at most {left:,.0f} weights'} of "
-        f"{step['weights']:,} exactly zero at any lambda tried. Proximal steps set "
+        f"L1 by the chapter's gradient update leaves {f'at most {left:,.0f}' if left else 'none'} of "
+        f"{count(chosen['weights'], 'weight')} exactly zero, at any lambda tried. Proximal steps set "
         f"{share(chosen['zero']['mean'] / chosen['weights'])} of them to exactly zero at the lambda that validation "
         f"chooses ({number(chosen['strength'])})"
     )
-    if proximal is not chosen:
-        text += f", and {share(proximal['zero']['mean'] / proximal['weights'])} at {number(proximal['strength'])}"
+    if most is not chosen:
+        text += f", and {share(most['zero']['mean'] / most['weights'])} at {number(most['strength'])}"
     return f"{text}."
 
 
-def _best_penalty(rows: list[Summary], words: Words) -> Sentence:
-    """Whether a penalty that validation prefers is better on test."""
-    plain = next(row for row in rows if row["penalty"] == "none")
-    chosen = [
-        row for row in rows if row["chosen"] and row["penalty"] != "none" and row["validation"]["mean"] is not None
-    ]
-    if not chosen or plain["test"]["mean"] is None:
+def _sparsest(rows: list[Summary], judge: Judge) -> Sentence:
+    """How many weights can go at a cost of 2 points or less."""
+    words, plain = judge.words, next(row for row in rows if row["penalty"] == "none")
+    kept = []
+    for row in rows:
+        change = difference(row["validation"], plain["validation"])
+        if row["penalty"] != "l1_proximal" or change["mean"] is None or change["error"] is None:
+            continue
+        if change["mean"] - change["error"] > -0.02 and row["zero"]["mean"] > 0.05 * row["weights"]:
+            kept.append((row["zero"]["mean"], row, change))
+    if not kept:
         return None
-    best = max(chosen, key=lambda row: row["validation"]["mean"])
+    zero, row, change = max(kept, key=lambda entry: entry[0])
+    verdict = "" if judge.clear(change) else ", no clear difference"
+    return (
+        f"With {share(zero / row['weights'])} of its weights at zero (L1, proximal, lambda = "
+        f"{number(row['strength'])}) the network scores {words.scored(row['validation'])} on validation, against "
+        f"{words.score(plain['validation'])} without a penalty ({words.change(change)}{verdict})."
+    )
+
+
+def _best_penalty(rows: list[Summary], judge: Judge) -> Sentence:
+    """Whether the penalty that validation prefers is better or worse on test."""
+    words, plain = judge.words, next(row for row in rows if row["penalty"] == "none")
+    rivals = [row for row in rows if row["chosen"] and row["penalty"] != "none"]
+    trained = [row for row in rivals if row["validation"]["mean"] is not None]
+    if not trained:
+        return None
+    best = max(trained, key=lambda row: row["validation"]["mean"])
     change = difference(best["test"], plain["test"])
-    if not clear(change):
+    if not judge.clear(change):
         return None
     return (
         f"Of all penalties validation chooses {best['label']} at lambda = {number(best['strength'])}: on test it "
@@ -145,44 +184,24 @@ def _best_penalty(rows: list[Summary], words: Words) -> Sentence:
     )
 
 
-def _sparsest(rows: list[Summary], words: Words) -> Sentence:
-    """How many weights can go before validation suffers."""
-    plain = next(row for row in rows if row["penalty"] == "none")
-    kept = []
-    for row in rows:
-        change = difference(row["validation"], plain["validation"])
-        harmless = (
-            change["mean"] is not None and change["error"] is not None and change["mean"] - change["error"] > -0.02
-        )
-        if row["penalty"] == "l1_proximal" and harmless and row["zero"]["mean"] > 0.05 * row["weights"]:
-            kept.append((row["zero"]["mean"], row, change))
-    if not kept:
-        return None
-    zero, row, change = max(kept, key=lambda entry: entry[0])
-    return (
-        f"With {share(zero / row['weights'])} of its weights at zero (L1, proximal, lambda = "
-        f"{number(row['strength'])}) the network scores {words.score(row['validation'])} on validation, against "
-        f"{words.score(plain['validation'])} with all of them ({words.change(change)})."
-    )
-
-
-def _gap(rows: list[Summary], words: Words) -> Sentence:
-    """Whether dropout narrows the gap between training and test."""
-    plain, best = rows[0], next(row for row in rows if row["chosen"])
+def _gap(rows: list[Summary], judge: Judge) -> Sentence:
+    """What dropout does to the gap between training and test."""
+    words, plain, best = judge.words, rows[0], next(row for row in rows if row["chosen"])
     change = difference(best["gap"], plain["gap"])
-    if not clear(change):
+    if not judge.clear(change):
         return None
-    verb = "narrows" if (change["mean"] or 0.0) < 0 else "widens"
+    closer = abs(best["gap"]["mean"]) < abs(plain["gap"]["mean"])
+    verb = "moves" if best["gap"]["mean"] < 0 or plain["gap"]["mean"] < 0 else "narrows" if closer else "widens"
     return (
         f"Dropout at the p that validation chooses ({best['p']:g}) {verb} the gap between training and test from "
         f"{words.points(plain['gap'])} to {words.points(best['gap'])} {words.unit}."
     )
 
 
-def _dropout_on_test(rows: list[Summary], words: Words) -> Sentence:
-    plain, best = rows[0], next(row for row in rows if row["chosen"])
+def _dropout_on_test(rows: list[Summary], judge: Judge) -> Sentence:
+    words, plain, best = judge.words, rows[0], next(row for row in rows if row["chosen"])
     change = difference(best["test"], plain["test"])
-    if not clear(change):
+    if not judge.clear(change):
         return None
     return (
         f"On test, p = {best['p']:g} scores {words.scored(best['test'])}, against {words.score(plain['test'])} without "
@@ -190,105 +209,63 @@ def _dropout_on_test(rows: list[Summary], words: Words) -> Sentence:
     )
 
 
-def _too_much(rows: list[Summary], words: Words) -> Sentence:
-    """The least p from which on every p clearly and badly hurts."""
-    bad: list[Summary] = []
-    for row in reversed(rows[1:]):
-        change = difference(row["validation"], rows[0]["validation"])
-        if not clear(change) or (change["mean"] or 0.0) > -0.1:
-            break
-        bad.append(row)
-    if not bad:
-        return None
-    return (
-        f"Too much dropout hurts: at p = {bad[-1]['p']:g} a network of this depth and width falls to "
-        f"{words.score(bad[-1]['validation'])} on validation in the same number of updates."
-    )
-
-
-def _ensemble(rows: list[Summary], words: Words) -> Sentence:
-    """One network with its weights scaled against the average of many thinned ones."""
-    best = next(row for row in rows if row["chosen"])
+def _ensemble(rows: list[Summary], judge: Judge) -> Sentence:
+    """One network with its weights scaled against the average of many thinned ones, on the same rows."""
+    words, best = judge.words, next(row for row in rows if row["chosen"])
     ensemble = best["ensemble"]
-    single, many = ensemble["test"][0], ensemble["test"][-1]
-    change = difference(many, best["test"])
+    single, many, scaled = ensemble["test"][0], ensemble["test"][-1], ensemble["scaled"]["test"]
+    change = difference(many, scaled)
     if change["mean"] is None or change["error"] is None:
         return None
     networks = f"the average of {ensemble['networks'][-1]} thinned networks"
-    if clear(change):
-        text = f"At p = {best['p']:g}, {networks} and the one scaled network differ on test by {words.change(change)}."
+    if judge.clear(change):
+        less = "more" if change["mean"] > 0 else "less"
+        text = (
+            f"At p = {best['p']:g}, {networks} scores {words.amount(change)} {less} than the one network with its "
+            "weights scaled, on the same test rows."
+        )
     elif abs(change["mean"]) + change["error"] < 0.01:
         text = (
             f"The one network with its weights scaled stands in for the ensemble: at p = {best['p']:g}, {networks} "
-            f"scores within {words.points(_size(change))} {words.unit} of it on test."
+            f"shows no clear difference from it on the same test rows ({words.change(change)})."
         )
     else:
         return None
     gain = difference(many, single)
-    if clear(gain) and (gain["mean"] or 0.0) > 0:
-        text += f" A single thinned network scores {words.points(gain)} {words.unit} less than that average."
+    if judge.clear(gain) and (gain["mean"] or 0.0) > 0:
+        text += f" A single thinned network scores {words.amount(gain)} less than that average."
     return text
 
 
-def _all_three(rows: list[Summary], words: Words) -> Sentence:
-    by = {row["label"]: row["test"] for row in rows}
-    change = difference(by["All three"], by["None"])
-    if not clear(change):
+def _too_much(rows: list[Summary], judge: Judge) -> Sentence:
+    """The least p from which on every p clearly and badly hurts."""
+    bad: list[Summary] = []
+    for row in sorted(rows[1:], key=lambda row: -row["p"]):
+        change = difference(row["validation"], rows[0]["validation"])
+        if not judge.clear(change) or (change["mean"] or 0.0) > -0.1:
+            break
+        bad.append(row)
+    if not bad:
         return None
-    text = (
-        f"Together, initialization, regularization and dropout score {words.scored(by['All three'])} on test, against "
-        f"{words.score(by['None'])} with none of them ({words.change(change)})."
+    least, words = bad[-1], judge.words
+    return (
+        f"Too much dropout hurts: at p = {least['p']:g} a network of this depth and width scores "
+        f"{words.score(least['validation'])} on validation after the same number of updates, against "
+        f"{words.score(rows[0]['validation'])} without dropout."
     )
-    rest = difference(by["All three"], by["Initialization"])
-    if clear(rest):
-        text += f" Over initialization alone, the other two add {words.change(rest)}."
-    return text
 
 
-def _one_by_one(rows: list[Summary], words: Words) -> Sentence:
-    """What each ingredient adds."""
-    by = {row["label"]: row["test"] for row in rows}
-    steps = (("initialization", "Initialization", "None"), ("regularization", "+ regularization", "Initialization"))
-    parts = []
-    for name, label, base in (*steps, ("dropout", "+ dropout", "Initialization")):
-        change = difference(by[label], by[base])
-        if clear(change):
-            parts.append(f"{name} adds {words.change(change)} over {_BASE[base]}")
-    return f"One at a time on test, {_join(parts)}." if parts else None
+def _of_scales(rule: Callable[[list[Summary]], Sentence]) -> Callable[[list[Summary], Judge], Sentence]:
+    return lambda rows, judge: rule(rows)
 
 
-_BASE = {"None": "none of the three", "Initialization": "initialization alone"}
-
-RULES: dict[str, Sequence[Callable[[Any, Words], Sentence]]] = {
+RULES: dict[str, Sequence[Callable[[Any, Judge], Sentence]]] = {
     "together": (_all_three, _one_by_one),
-    "initializers": (_scale_of_he, _vanishing_gradient, _best_start("tanh"), _best_start("relu"), _theory),
+    "initializers": (
+        *map(_of_scales, (scales.of_he, scales.vanishing_gradient)),
+        *map(_best_start, ACTIVATIONS),
+        _of_scales(scales.theory),
+    ),
     "penalties": (_zeros, _sparsest, _best_penalty),
     "dropout": (_gap, _dropout_on_test, _ensemble, _too_much),
 }
-
-_NETWORK = {"tanh": "tanh", "relu": "ReLU"}
-
-
-def _start(rows: list[Summary], activation: str, start: str) -> Summary:
-    return next(row for row in rows if (row["activation"], row["start"]) == (activation, start))
-
-
-def _a_layer(scales: list[float | None]) -> float | None:
-    """The factor by which the mean square grows from one hidden layer to the next."""
-    hidden = scales[:-1]
-    if len(hidden) < 2 or not hidden[0] or not hidden[-1]:
-        return None
-    return float((hidden[-1] / hidden[0]) ** (2 / (len(hidden) - 1)))
-
-
-def _clearly_above(a: Estimate, b: Estimate) -> bool:
-    change = difference(a, b)
-    return clear(change) and (change["mean"] or 0.0) > 0
-
-
-def _size(change: Estimate) -> Estimate:
-    return Estimate(mean=abs(change["mean"] or 0.0), error=None, values=[])
-
-
-def _join(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

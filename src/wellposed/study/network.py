@@ -11,8 +11,26 @@ from torch import Tensor, nn
 
 from wellposed import dropouts, init
 from wellposed.random.key import Key
+from wellposed.study.drawing import Look
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+@dataclass(frozen=True)
+class Activation:
+    """What stands between layers.
+
+    Attributes:
+        label: What people call it.
+        function: Works on each element alone.
+    """
+
+    label: str
+    function: Callable[[Tensor], Tensor]
+
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "tanh": Activation("tanh", torch.tanh),
+    "relu": Activation("ReLU", torch.relu),
+}
 
 
 @dataclass(frozen=True)
@@ -21,11 +39,13 @@ class Start:
 
     Attributes:
         label: What people call it.
+        look: How it is drawn.
         weight: The initializer of each weight.
         bias: That of each bias, given the shape of its layer's weight; zeros unless said.
     """
 
     label: str
+    look: Look
     weight: init.Initializer
     bias: Callable[[Sequence[int]], init.Initializer] = lambda shape: init.Zeros()
 
@@ -76,7 +96,7 @@ class Network(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def _forward(self, x: Tensor, thinning: Thinning | None) -> list[Tensor]:
-        activate = ACTIVATIONS[self.activation]
+        activate = ACTIVATIONS[self.activation].function
         *hidden, last = self.layers
         signals = []
         for number, layer in enumerate(hidden):
@@ -168,7 +188,7 @@ def second_moment(activation: str, scale: float, *, derivative: bool = False) ->
         >>> round(second_moment("relu", 2.0), 9), round(second_moment("relu", 2.0, derivative=True), 9)
         (2.0, 0.5)
     """
-    phi = ACTIVATIONS[activation]
+    phi = ACTIVATIONS[activation].function
     if scale == 0:
         return float(derivative)
     moment = init.gain(lambda z: phi(scale * z), moment="backward" if derivative else "forward") ** -2

@@ -1,63 +1,66 @@
-"""The parts that figures are drawn of: looks, lines, axes, and what they say in words."""
+"""The parts that figures are drawn of: lines with their errors, axes, and what they say in words."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wellposed.study.drawing import INK, PALETTE, Label
+from wellposed.study.drawing import Label, Look
 from wellposed.study.estimate import Estimate
 from wellposed.study.summary import Summary
 from wellposed.study.words import Words
 
-
-@dataclass(frozen=True)
-class Look:
-    """How one thing is drawn, wherever it is drawn: what the chapter does is hollow and dashed."""
-
-    color: str
-    filled: bool = True
-    faint: bool = False
-
-    @property
-    def text(self) -> str:
-        """The colour of the label: the line's, unless that is too faint to read."""
-        return INK if self.faint else self.color
-
-    def line(self, **more: Any) -> dict[str, Any]:
-        """The keyword arguments of a line with markers."""
-        face = self.color if self.filled else PALETTE["paper"][0]
-        return {"color": self.color, "linestyle": "-" if self.filled else (0, (4, 2)), "markerfacecolor": face} | more
-
-
-def look_of(name: str, *, filled: bool = True) -> Look:
-    """The look of a colour of the palette."""
-    return Look(PALETTE[name][0], filled)
-
-
 ERRORS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 Points = list[tuple[float, float]]
-Series = tuple[str, Look, Points]
 
 
-def lines(axes: Any, series: Iterable[Series], **more: Any) -> list[Label]:
-    """Draw series as lines; returns their labels."""
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together.
+
+    Attributes:
+        label: Stands beside the last point.
+        look: How they are drawn.
+        points: Where the value is known.
+        errors: The standard error of each; nothing where there is none.
+    """
+
+    label: str
+    look: Look
+    points: Points
+    errors: tuple[float, ...] = ()
+
+
+def estimates(label: str, look: Look, xs: Sequence[float], ys: Sequence[Estimate], *, errors: bool = False) -> Series:
+    """The means of estimates, where they have one; as errors in percent if they are scores and ``errors`` is set."""
+    kept = [(x, y["mean"], y["error"] or 0.0) for x, y in zip(xs, ys, strict=True) if y["mean"] is not None]
+    if errors:
+        kept = [(x, 100 * (1 - mean), 100 * error) for x, mean, error in kept]
+    return Series(label, look, [(x, mean) for x, mean, _ in kept], tuple(error for *_, error in kept))
+
+
+def bands(axes: Any, series: Iterable[Series], *, least: float = -math.inf, **more: Any) -> list[Label]:
+    """Draw series as lines in bands of one standard error that end above ``least``; returns their labels."""
     labels = []
-    for label, look, points in series:
-        if points:
-            axes.plot(*xy(points), **look.line(**more))
-            labels.append(Label(*points[-1], label, look.text))
+    for one in series:
+        if one.points:
+            xs, ys = xy(one.points)
+            low = [max(y - error, least) for y, error in zip(ys, one.errors, strict=True)]
+            high = [y + error for y, error in zip(ys, one.errors, strict=True)]
+            axes.fill_between(xs, low, high, color=one.look.color, alpha=0.16, linewidth=0)
+            axes.plot(xs, ys, **one.look.line(**more))
+            labels.append(Label(xs[-1], ys[-1], one.label, one.look.text))
     return labels
 
 
-def bars(axes: Any, rows: Sequence[Summary], x: str, y: str, label: str, look: Look) -> list[Label]:
-    """Draw a score of rows as errors with standard errors; returns the label."""
-    known = [row for row in rows if row[y]["mean"] is not None]
-    if not known:
-        return []
-    xs, ys = [row[x] for row in known], [100 * (1 - row[y]["mean"]) for row in known]
-    errors = [100 * (row[y]["error"] or 0.0) for row in known]
-    axes.errorbar(xs, ys, yerr=errors, elinewidth=1.0, **look.line(marker="o"))
-    return [Label(xs[-1], ys[-1], label, look.color)]
+def bars(axes: Any, series: Iterable[Series], **more: Any) -> list[Label]:
+    """Draw series as marked lines with bars of one standard error; returns their labels."""
+    labels = []
+    for one in series:
+        if one.points:
+            axes.errorbar(*xy(one.points), yerr=one.errors or None, elinewidth=1.0, **one.look.line(marker="o"), **more)
+            labels.append(Label(*one.points[-1], one.label, one.look.text))
+    return labels
 
 
 def error_axis(axes: Any, part: str, words: Words) -> None:
@@ -68,11 +71,23 @@ def error_axis(axes: Any, part: str, words: Words) -> None:
     axes.set_ylabel(f"{part} {words.error_name}, %".strip())
 
 
-def strength_axis(axes: Any, rows: Sequence[Summary]) -> None:
-    """Lambda along the bottom, a tick for each that was tried."""
+def loss_axis(axes: Any) -> None:
+    """Values above 0 by powers of ten; an axis without values keeps a range of its own."""
+    if not all(map(math.isfinite, axes.dataLim.intervaly)):
+        axes.set_ylim(0.1, 10)
+    axes.set_yscale("log")
+    powers(axes)
+
+
+def strength_axis(axes: Any, rows: Sequence[Summary], *, origin: bool = False) -> None:
+    """Lambda along the bottom, a tick for each that was tried; with ``origin`` one for 0, left of a gap."""
     axes.set_xscale("log")
     strengths = strength_grid(rows)
-    axes.set_xticks(strengths, [f"{s:.0e}".replace("e-0", "e-").replace("e+00", "") for s in strengths], minor=False)
+    places, names = list(strengths), [f"{s:.0e}".replace("e-0", "e-").replace("e+00", "") for s in strengths]
+    if origin:
+        places, names = [no_strength(rows), *places], ["0", *names]
+    axes.set_xticks(places, names, minor=False)
+    axes.set_xlim(places[0] / 1.3, places[-1] * 1.3)
     axes.xaxis.minorticks_off()
     axes.set_xlabel("lambda")
 
@@ -82,6 +97,11 @@ def strength_grid(rows: Sequence[Summary]) -> list[float]:
     return sorted({row["strength"] for row in rows if row["strength"]})
 
 
+def no_strength(rows: Sequence[Summary]) -> float:
+    """Where lambda = 0 stands on a logarithmic axis, which has no place for it: left of all others."""
+    return strength_grid(rows)[0] / 4
+
+
 def ticks(axis: Any, places: Sequence[float]) -> None:
     """Set ticks as plain numbers, and no others."""
     axis.set_ticks(places, [f"{place:g}" for place in places])
@@ -89,11 +109,15 @@ def ticks(axis: Any, places: Sequence[float]) -> None:
 
 
 def within(axis: Any, places: Sequence[float]) -> None:
-    """End the axis on ticks: the nearest outside what is drawn."""
+    """End the axis on ticks, the nearest outside what is drawn, two steps apart or more."""
     low, high = axis.get_data_interval()
-    bottom = max((place for place in places if place <= low), default=places[0])
-    top = min((place for place in places if place >= high and place > bottom), default=places[-1])
-    axis.set_view_interval(bottom, top, ignore=True)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = places[0], places[0]
+    first = max((i for i, place in enumerate(places) if place <= low), default=0)
+    last = min((i for i, place in enumerate(places) if place >= high), default=len(places) - 1)
+    if last - first < 2:
+        first, last = max(0, first - 1), min(len(places) - 1, max(last, first + 1) + (first == 0))
+    axis.set_view_interval(places[first], places[last], ignore=True)
 
 
 def powers(axes: Any) -> None:
@@ -113,16 +137,6 @@ def known(pairs: Iterable[tuple[float, float | None]]) -> Points:
     return [(x, y) for x, y in pairs if y is not None]
 
 
-def means(xs: Sequence[float], ys: Sequence[Estimate]) -> Points:
-    """The means of estimates, where they have one."""
-    return known((x, y["mean"]) for x, y in zip(xs, ys, strict=True))
-
-
-def to_errors(points: Points) -> Points:
-    """Scores to errors in percent."""
-    return [(x, 100 * (1 - y)) for x, y in points]
-
-
 def xy(points: Points) -> tuple[list[float], list[float]]:
     """The two coordinates apart."""
     return [x for x, _ in points], [y for _, y in points]
@@ -136,7 +150,7 @@ def ends(values: Sequence[float | None]) -> str:
 
 def tell(series: Iterable[Series]) -> str:
     """In words: where each series starts and ends."""
-    return "; ".join(f"{label} {ends([y for _, y in points])}" for label, _, points in series)
+    return "; ".join(f"{one.label} {ends([y for _, y in one.points])}" for one in series)
 
 
 def span(values: Sequence[float | None]) -> str:

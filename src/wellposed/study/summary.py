@@ -57,13 +57,12 @@ def _penalties(settings: Settings, done: Done) -> list[Summary]:
         rivals = [case for case in cases if case.run.penalty == name]
         chosen = experiments.best(rivals, done)
         for case in rivals:
-            counted = "tracked" if case.run.tracked else None
             rows.append(
                 {"penalty": name, "label": method.label, "strength": case.run.strength, "chosen": case is chosen}
                 | _scores(case, done, tested=case is chosen)
                 | {"weights": done[case.run]["weights"]["count"]}
                 | {"zero": _over(case, done, lambda figures: figures["weights"]["zero"])}
-                | {"path": done[case.run]["weights"]["tracked"] if counted else None}
+                | {"path": _path(case, done)}
             )
     return rows
 
@@ -86,10 +85,10 @@ def _dropout(settings: Settings, done: Done) -> list[Summary]:
 
 def _together(settings: Settings, done: Done) -> list[Summary]:
     return [
-        {"label": case.label, "start": case.run.start, "penalty": case.run.penalty}
+        {"name": name, "label": case.label, "start": case.run.start, "penalty": case.run.penalty}
         | {"strength": case.run.strength, "p": case.run.p}
         | _scores(case, done, tested=True)
-        for case in experiments.together(settings, done)
+        for name, case in experiments.together(settings, done).items()
     ]
 
 
@@ -98,10 +97,22 @@ def _ensemble(case: Case, done: Done) -> Summary | None:
     if first is None:
         return None
     by_seed = [done[run]["ensemble"] for run in case.runs]
-    return {"networks": first["networks"]} | {
-        part: [estimate(values) for values in zip(*(ensemble[part] for ensemble in by_seed), strict=True)]
-        for part in ("validation", "test")
-    }
+    parts = ("validation", "test")
+    return (
+        {"networks": first["networks"]}
+        | {
+            part: [estimate(values) for values in zip(*(ensemble[part] for ensemble in by_seed), strict=True)]
+            for part in parts
+        }
+        | {"scaled": {part: estimate([ensemble["scaled"][part] for ensemble in by_seed]) for part in parts}}
+    )
+
+
+def _path(case: Case, done: Done) -> list[float | None]:
+    """The weights that are largest without a penalty, in the first seed's run."""
+    weights: Summary = done[case.run]["weights"]
+    path: list[float | None] = weights["tracked" if case.run.tracked else "values"]
+    return path
 
 
 def _over(case: Case, done: Done, figure: Callable[[Figures], float | None]) -> Estimate:

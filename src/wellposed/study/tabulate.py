@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wellposed.study.estimate import Estimate
-from wellposed.study.figures import NETWORKS
-from wellposed.study.methods import PENALTIES as METHODS
-from wellposed.study.methods import STARTS
+from wellposed.study.estimate import Estimate, difference
+from wellposed.study.methods import PENALTIES, STARTS
+from wellposed.study.network import ACTIVATIONS
 from wellposed.study.summary import Summary
 from wellposed.study.words import MINUS, Words, number, share
 
@@ -55,7 +54,7 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
             ("network", "start", "signal, last / first", "gradient, first / last", validation, test),
             [
                 (
-                    NETWORKS[row["activation"]],
+                    ACTIVATIONS[row["activation"]].label,
                     row["label"],
                     _along(row["signal"]),
                     _back(row["gradient"]),
@@ -80,7 +79,7 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
         _table(
             "dropout",
             "Dropout",
-            ("p", f"gap, train {MINUS} test", f"{most} averaged, validation", validation, test),
+            ("p", f"gap, train {MINUS} test", f"{most} averaged {MINUS} 1 scaled, validation", validation, test),
             [
                 (number(row["p"]), words.points(row["gap"]), _ensemble(row, words), *_scores(row, words))
                 for row in thinned
@@ -138,9 +137,12 @@ def _zero(row: Summary) -> str:
 
 
 def _ensemble(row: Summary, words: Words) -> str:
-    return NOT_TESTED if row["ensemble"] is None else words.score(row["ensemble"]["validation"][-1])
+    ensemble = row["ensemble"]
+    if ensemble is None:
+        return NOT_TESTED
+    return words.points(difference(ensemble["validation"][-1], ensemble["scaled"]["validation"]))
 
 
 def _penalty(row: Summary) -> str:
-    label = METHODS[row["penalty"]].label
+    label = PENALTIES[row["penalty"]].label
     return f"{label}, {number(row['strength'])}" if row["strength"] else label

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wellposed import penalties
@@ -40,6 +40,7 @@ class Run:
         steps: How many updates.
         batch: How many rows an update sees.
         rate: The learning rate.
+        clip: The longest gradient of the loss; a longer one is scaled down to this norm.
         tracked: Which weights to report after training, counted through all layers.
     """
 
@@ -53,6 +54,7 @@ class Run:
     steps: int = 400
     batch: int = 64
     rate: float = 0.1
+    clip: float = 2.0
     tracked: tuple[int, ...] = ()
 
 
@@ -100,7 +102,8 @@ def _execute(run: Run, data: Dataset) -> Figures:
         "weights": {
             "count": weights.numel(),
             "zero": int((weights == 0).sum()),
-            "largest": weights.abs().topk(min(LARGEST, weights.numel())).indices.tolist(),
+            "largest": (largest := weights.abs().topk(min(LARGEST, weights.numel())).indices).tolist(),
+            "values": weights[largest].tolist(),
             "tracked": weights[list(run.tracked)].tolist(),
         },
         "ensemble": _ensemble(run, network, parts, goal, key) if run.p else None,
@@ -131,6 +134,8 @@ def _train(run: Run, network: Network, parts: Split, goal: Goal, key: Key) -> di
         loss = goal.loss(network(parts.x["train"][rows], thinning), parts.y["train"][rows])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
+        # Else one rate would not do for every start and target: on squared errors the paper's He could diverge.
+        nn.utils.clip_grad_norm_(network.parameters(), run.clip)
         optimizer.step()
     return curve
 
@@ -151,14 +156,15 @@ def _outputs(network: Network, x: Tensor) -> Tensor:
 
 
 def _ensemble(run: Run, network: Network, parts: Split, goal: Goal, key: Key) -> dict[str, Any]:
-    """The score of the average of many thinned networks, to hold against one network with its weights scaled."""
+    """The scores of averages of thinned networks, and of one network with its weights scaled, on the same rows."""
     key = key.fold("ensemble")
-    scores: dict[str, Any] = {"networks": list(ENSEMBLE)}
+    scores: dict[str, Any] = {"networks": list(ENSEMBLE), "scaled": {}}
     with torch.no_grad():
         for part in ("validation", "test"):
             x, y = parts.x[part][:ROWS_WATCHED], parts.y[part][:ROWS_WATCHED]
             thinned = [goal.average(network(x, Thinning(run.p, key, call))) for call in range(max(ENSEMBLE))]
             totals = torch.stack(thinned).cumsum(0)
+            scores["scaled"][part] = goal.score(network(x), y)
             scores[part] = [goal.score(totals[count - 1] / count, y) for count in ENSEMBLE]
     return scores
 

@@ -1,5 +1,6 @@
 """Numbers as people read them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wellposed.study.estimate import Estimate
@@ -58,15 +59,25 @@ class Words:
         if value["mean"] is None:
             return DIVERGED
         scale, digits = (100, 1) if self.percent else (1, 3)
-        mean, error = value["mean"] * scale, value["error"]
-        return f"{mean:.{digits}f}".replace("-", MINUS) + (
-            "" if error is None else f"{_PLUS_MINUS}{error * scale:.{digits}f}"
-        )
+        mean, error = _rounded(value["mean"] * scale, digits), value["error"]
+        return mean + ("" if error is None else f"{_PLUS_MINUS}{error * scale:.{digits}f}")
+
+    def amount(self, value: Estimate) -> str:
+        """The size of a difference of scores with its unit, for a verb that tells its sign."""
+        return f"{self.points(value).removeprefix(MINUS)}{NO_BREAK}{self.unit}"
 
     def change(self, value: Estimate) -> str:
         """A difference of scores with its sign and unit."""
         text = self.points(value)
-        return f"{'+' if (value['mean'] or 0.0) > 0 else ''}{text}{NO_BREAK}{self.unit}"
+        mean = value["mean"]
+        sign = "+" if mean is not None and mean > 0 and float(text.split(NO_BREAK)[0]) else ""
+        return f"{sign}{text}{NO_BREAK}{self.unit}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """A number with a minus sign proper, and none before a zero."""
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS if float(text) else "")
 
 
 def share(value: float) -> str:
@@ -75,8 +86,12 @@ def share(value: float) -> str:
     Example:
         >>> [share(value).split() for value in (0.5, 0.031, 0.0004)]
         [['50', '%'], ['3.1', '%'], ['0.04', '%']]
+        >>> share(0.9997).split(), share(1.0).split()
+        (['over', '99', '%'], ['100', '%'])
     """
     percent = 100 * value
+    if 99.5 <= percent < 100:
+        return f"over 99{NO_BREAK}%"
     if percent == 0 or percent >= 10:
         return f"{percent:.0f}{NO_BREAK}%"
     return f"{percent:.2g}{NO_BREAK}%"
@@ -99,7 +114,17 @@ def count(number: int, thing: str) -> str:
         >>> count(1, "run"), count(3, "run")
         ('1 run', '3 runs')
     """
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def join(parts: Sequence[str]) -> str:
+    """Things in a row.
+
+    Example:
+        >>> join(["L1"]), join(["L1", "L2", "dropout"])
+        ('L1', 'L1, L2 and dropout')
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def number(value: float) -> str:

@@ -13,6 +13,7 @@ from wellposed.study import Study, study
 from wellposed.study.findings import findings
 from wellposed.study.report import report
 from wellposed.study.store import SCHEMA
+from wellposed.study.words import Words
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -190,3 +191,17 @@ def test_one_seed_has_no_error_and_claims_no_difference(done: Study) -> None:
     single["findings"] = findings(single)
     assert not any("±" in finding["text"] for finding in single["findings"])
     Page(report(single))
+
+
+def test_the_rule_of_training_is_said(done: Study) -> None:
+    text = " ".join(done.report.read_text(encoding="utf-8").split())
+    assert f"whose norm is above {SETTINGS.clip:g} is scaled down" in text
+
+
+def test_scores_of_thinned_networks_are_drawn_against_the_same_rows(done: Study) -> None:
+    changed = copy.deepcopy(done.results)
+    for row in changed["experiments"]["dropout"]:
+        if row["ensemble"]:
+            row["ensemble"]["scaled"]["test"] = {"mean": 0.123, "error": 0.0, "values": [0.123, 0.123]}
+    said = Words(changed["data"]["task"]).score({"mean": 0.123, "error": 0.0, "values": []})
+    assert f"one scaled network: {said} " in report(changed)

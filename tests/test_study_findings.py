@@ -230,8 +230,9 @@ def starts(facts: Facts, text: str) -> None:
     rivals = [row for row in facts.rows["initializers"] if row["activation"] == activation]
     lost = {row["label"] for row in rivals if None in row["test"]["values"]}
     best = next(row for row in rivals if row["chosen"])
+    assert ("with every start" in text) == (len(lost) == len(rivals))
     if "with every start" in text:
-        assert len(lost) == len(rivals)
+        assert "chooses" not in text
     elif "diverged" in text:
         named = text.split("diverged with ")[1].removesuffix(".").removesuffix(", on one seed at least")
         assert set(re.split(", | and ", named)) == lost

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class Case:
         dims: For what sets elements to zero and scales the rest, the dimensions that the mask varies over.
         keeps_mean: Whether the output's expectation is the output outside training.
         compiles: Whether it is one graph for the compiler.
+        graphs: How many graphs serve every p; more than one where the output's shape depends on it, or p may be 0.
+        is_learned: Whether p is a parameter, inside (0, 1), and what it is learned from is kept.
         batch: The dimension of the samples, where the output is the outputs of its parts.
     """
 
@@ -29,6 +32,8 @@ class Case:
     keeps_mean: bool = True
     compiles: bool = True
     batch: int | None = None
+    graphs: int = 1
+    is_learned: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -38,7 +43,8 @@ def filled(module: nn.Module) -> nn.Module:
     """The module with weights that do not depend on torch's generator, in float64."""
     module = module.double()
     for name, parameter in module.named_parameters():
-        wp.random.normal_(parameter.detach(), wp.Key(0).fold(name), std=0.5)
+        if name.rpartition(".")[2] != "logit":  # that of a learned p
+            wp.random.normal_(parameter.detach(), wp.Key(0).fold(name), std=0.5)
     return module
 
 
@@ -97,6 +103,28 @@ class Steps(nn.Module):
         return state
 
 
+class LongShortTerm(nn.LSTMCell):
+    """The same by operators that torch can vectorise; its own fused one it cannot."""
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        linear = nn.functional.linear
+        gates = linear(x, self.weight_ih, self.bias_ih) + linear(state[0], self.weight_hh, self.bias_hh)
+        write, keep, new, read = gates.chunk(4, dim=-1)
+        memory = keep.sigmoid() * state[1] + write.sigmoid() * new.tanh()
+        return read.sigmoid() * memory.tanh(), memory
+
+
+class Memory(nn.Module):
+    """Both states of an LSTM cell, side by side."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.cell = wp.Zoneout(LongShortTerm(6, 4), p, cell_p=p / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(self.cell(x), dim=-1)
+
+
 CASES = [
     Case("Dropout", wp.Dropout, (4, 6), dims=(0, 1), batch=0),
     Case("Dropout1d", wp.Dropout1d, (4, 6, 5), dims=(0, 1), batch=0),
@@ -115,18 +143,22 @@ CASES = [
         "DropBlock2d of all channels", lambda p: wp.DropBlock2d(p, 3, couple_channels=True), (3, 2, 4, 4), None, False
     ),
     Case("DropBlock3d", lambda p: wp.DropBlock3d(p, 2), (2, 3, 3, 4, 5), keeps_mean=False),
-    Case("TokenDropout", lambda p: wp.TokenDropout(p, prefix=1), (3, 9, 4), keeps_mean=False, batch=0),
+    Case("DropPath, unscaled", lambda p: wp.DropPath(p, scale_by_keep=False), (8, 3), keeps_mean=False, batch=0),
+    Case("TokenDropout", lambda p: wp.TokenDropout(p, prefix=1), (3, 9, 4), keeps_mean=False, batch=0, graphs=3),
     Case("EmbeddingDropout", Words, (3, 4, 6), batch=0),
     Case("LockedDropout", wp.LockedDropout, (5, 3, 4), dims=(1, 2), batch=1),
     Case(
         "LockedDropout, batch first", lambda p: wp.LockedDropout(p, batch_first=True), (3, 5, 4), dims=(0, 2), batch=0
     ),
     Case("DropConnect", lambda p: wp.DropConnect(linear(), p), (4, 6), batch=0),
+    Case("DropConnect of two weights", lambda p: wp.DropConnect(nn.Sequential(linear(), linear()), p), (4, 6), batch=0),
     Case("DropConnect of a cell", Steps, (3, 2, 6), keeps_mean=False),
-    Case("AttentionDropout", Attending, (3, 4, 6), batch=0),
-    Case("MultiheadAttention", Multihead, (3, 4, 6), batch=0),
+    Case("AttentionDropout", Attending, (3, 4, 6), batch=0, graphs=3),
+    Case("MultiheadAttention", Multihead, (3, 4, 6), batch=0, graphs=3),
     Case("Zoneout", lambda p: wp.Zoneout(nn.GRUCell(6, 4), p), (3, 6), batch=0),
     Case("Zoneout of an RNN", lambda p: wp.Zoneout(nn.RNNCell(6, 4), p), (3, 6), batch=0),
+    Case("Zoneout of an LSTM cell", Memory, (3, 6), batch=0),
+    Case("ConcreteDropout", wp.ConcreteDropout, (4, 6), keeps_mean=False, batch=0, is_learned=True),
     Case("LayerDrop", lambda p: wp.LayerDrop([linear(), linear(), linear()], p), (4, 6), None, False, False, batch=0),
 ]
 THINNING = [case for case in CASES if case.dims is not None]

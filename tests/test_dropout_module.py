@@ -190,3 +190,20 @@ def test_inference_mode_leaves_later_calls_intact() -> None:
     thread.join()
     assert len(outputs) == 2
     assert (outputs[0] != outputs[1]).any()
+
+
+def test_symbolic_tracing_is_told_to_take_dropout_for_a_leaf() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 3), wp.Dropout(0.5)), torch.ones(2, 3)
+    model(x)
+    with pytest.raises(wp.WellposedError, match="for a leaf"):
+        torch.fx.symbolic_trace(model)
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, wp.Dropout) or super().is_leaf_module(m, module_qualified_name)
+
+    traced = torch.fx.GraphModule(model, Tracer().trace(model))
+    torch.manual_seed(0)
+    wanted = model(x)
+    torch.manual_seed(0)
+    assert torch.equal(traced(x), wanted)

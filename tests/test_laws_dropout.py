@@ -1,8 +1,11 @@
 """Laws of the dropout primitive, over the table in dropout_cases.py; the truth is the public Bernoulli draw."""
 
+import contextlib
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.autograd.forward_ad as fwd
@@ -201,6 +204,18 @@ def test_other_arguments_that_are_refused() -> None:
         wp.dropout(x, 0.5, key=0)  # type: ignore[arg-type]
     with pytest.raises(wp.WellposedError, match=r"in \[0, 2\^64\)"):
         wp.dropout(x, 0.5, key=KEY, call=-1)
+    number: Any
+    for number in (1.5, np.float64(2), True, np.uint64(2**63 + 5), torch.tensor(3)):
+        with contextlib.suppress(wp.WellposedError):
+            assert torch.equal(wp.dropout(x, 0.5, key=KEY, call=number), wp.dropout(x, 0.5, key=KEY, call=int(number)))
+            assert not isinstance(number, bool | float)
+    with pytest.raises(wp.WellposedError, match="expected an integer"):
+        wp.dropout(x, 0.5, key=KEY, dims=(0.0,))  # type: ignore[arg-type]
+    with pytest.raises(wp.WellposedError, match="meta"):
+        wp.dropout(x, torch.tensor(0.5, device="meta"), key=KEY)
+    p: Any
+    wide, p = torch.ones(64, dtype=torch.float64), np.float32(0.3)
+    assert torch.equal(wp.dropout(wide, p, key=KEY), wp.dropout(wide, float(p), key=KEY))
     with pytest.raises(wp.WellposedError, match="different numbers"):
         wp.dropout(x, 0.5, key=KEY, dims=(0, -2))
     with pytest.raises(wp.WellposedError, match="different numbers"):

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.operator import thin_any
 from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
@@ -56,7 +58,8 @@ def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
     if is_plain_on_cpu(x):
         return _clear(x, name)
     words = words_of(name.key, name.call)
-    return clear_by_operators(x, name, words + words.new_tensor([0, 0, name.row]))
+    p = torch.tensor(name.rule.p, dtype=torch.float64, device="cpu")
+    return clear_by_operators(x, name, words + words.new_tensor([0, 0, name.row]), p)
 
 
 def _clear(x: Tensor, name: Blocks) -> Tensor:
@@ -71,11 +74,12 @@ def _clear(x: Tensor, name: Blocks) -> Tensor:
     return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 
-def clear_by_operators(x: Tensor, name: Blocks, words: Tensor) -> Tensor:
+def clear_by_operators(x: Tensor, name: Blocks, words: Tensor, p: Tensor) -> Tensor:
     """The same by torch's operators, the truth beside the kernel; ``words`` stand for the name's key, call and row."""
-    blocks, corners, rate = name.rule.corners(x.shape)
+    blocks, corners, _ = name.rule.corners(x.shape)
+    places = max(1, math.prod(blocks) * math.prod(corners[2:]))
     ones = x.new_ones(corners, dtype=torch.float32)
-    dropped = (thin_any(ones, words, torch.tensor(rate, dtype=torch.float64, device="cpu")) == 0).float()
+    dropped = (thin_any(ones, words, (p * math.prod(x.shape[2:]) / places).clamp(max=1)) == 0).float()
     dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
     pool = nn.functional.max_pool2d if len(blocks) == 2 else nn.functional.max_pool3d
     for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
@@ -103,13 +107,18 @@ class _DropBlock(Thinning):
                 f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
                 f"expected (N, C, ...) of {2 + self.rank} dimensions"
             )
-        if not self.training or self.p == 0.0:
+        if not self.training:
             return x
-        rule = Rule(self.p, self.block_size, self.couple_channels)
+        check_input(type(self).__name__, x)
+        if not is_dynamo_compiling() and self.p == 0.0:
+            return x
+        rule = Rule(0.0 if is_dynamo_compiling() else self.p, self.block_size, self.couple_channels)
         if is_plain_on_cpu(x):
             clear = functools.partial(clear_blocks, name=Blocks(rule, *self.next_name()))
         else:
-            clear = functools.partial(clear_by_operators, name=Blocks(rule), words=self.next_words(x.detach()))
+            clear = functools.partial(
+                clear_by_operators, name=Blocks(rule), words=self.next_words(x.detach()), p=self._rate
+            )
         return linear(x, clear, clear)
 
     def extra_repr(self) -> str:

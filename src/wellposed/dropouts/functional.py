@@ -8,6 +8,7 @@ from torch import Tensor
 from wellposed.dropouts.operator import check_probability, thin_any
 from wellposed.dropouts.thinning import mask_of, thin, words_of
 from wellposed.errors import WellposedError
+from wellposed.random.arguments import integer
 from wellposed.random.box import Box
 from wellposed.random.key import Key
 
@@ -61,8 +62,12 @@ def dropout(
     """
     if not isinstance(p, Tensor):
         check_probability("dropout", p)
+        if type(p) is not float:
+            p = float(p)
     if type(key) is not Key:
         raise WellposedError(f"dropout was given key={key!r} of type {type(key).__name__}; expected a wp.Key")
+    if type(call) is not int:
+        call = integer(call, "dropout(call)", 0, 2**64)
     if not 0 <= call < 2**64:
         raise WellposedError(f"dropout was given call={call}; expected an integer in [0, 2^64)")
     check_input("dropout", x)
@@ -86,6 +91,8 @@ def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...
             "dropout was given a p that requires a gradient, which a mask of zeros and ones does not have; "
             "detach it, or learn p with wp.ConcreteDropout"
         )
+    if p.is_meta and not x.is_meta:
+        raise WellposedError("dropout was given a p on the meta device, which has no value; expected one with a value")
     if p.dim() > 1 or (p.dim() == 1 and (x.dim() == 0 or len(p) != x.shape[0])):
         raise WellposedError(
             f"dropout was given p of shape {tuple(p.shape)} for an input of shape {tuple(x.shape)}; "
@@ -107,10 +114,22 @@ def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Te
 def check_input(name: str, x: Tensor) -> None:
     """Refuse a tensor of a dtype that cannot be scaled."""
     if x.dtype not in _DTYPES:
+        if isinstance(x, torch.fx.Proxy):
+            raise WellposedError(
+                f"{name} was given a torch.fx.Proxy, which has no values to drop; trace with {name} for a leaf (a "
+                "Tracer whose is_leaf_module says so; leaf_modules in torchvision's tracer_kwargs), or outside training"
+            )
         raise WellposedError(
             f"{name} was given a {x.dtype} tensor; "
             "expected float32, float64, bfloat16, float16, complex64 or complex128"
         )
+
+
+def check_real(name: str, x: Tensor) -> None:
+    """The same, and a complex one."""
+    check_input(name, x)
+    if x.is_complex():
+        raise WellposedError(f"{name} was given a {x.dtype} tensor; expected float32, float64, bfloat16 or float16")
 
 
 def counted_dims(dims: int | Sequence[int], rank: int) -> tuple[int, ...]:
@@ -119,7 +138,11 @@ def counted_dims(dims: int | Sequence[int], rank: int) -> tuple[int, ...]:
     Raises:
         WellposedError: If one is out of range or named twice.
     """
-    given = (dims,) if isinstance(dims, int) else tuple(dims)
+    if type(dims) is int:
+        given: tuple[int, ...] = (dims,)
+    else:
+        each = tuple(dims) if isinstance(dims, Sequence) else (dims,)
+        given = tuple(d if type(d) is int else integer(d, "dims", -(2**63), 2**63) for d in each)
     counted = sorted({d % rank if -rank <= d < rank else rank for d in given})
     if len(counted) < len(given) or rank in counted:
         raise WellposedError(

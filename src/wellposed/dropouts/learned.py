@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from wellposed.dropouts.functional import check_real
 from wellposed.dropouts.noise import noise
 from wellposed.dropouts.operator import check_probability
 from wellposed.dropouts.streams import Stochastic
@@ -61,10 +62,12 @@ class ConcreteDropout(Stochastic):
         """Soften elements of ``x``; outside training, return ``x`` itself."""
         if not self.training:
             return x
+        check_real("ConcreteDropout", x)
         u = noise(x, self.next_words(x.detach()), x.shape, "uniform")
-        logits = self.logit + torch.log(u + _TINY) - torch.log1p(_TINY - u)
+        logit = self.logit.to(torch.promote_types(self.logit.dtype, torch.float32))  # 1 - p may be 0 in narrow dtypes
+        logits = logit + torch.log(u + _TINY) - torch.log1p(_TINY - u)
         kept = torch.sigmoid(-logits / self.temperature)
-        product: Tensor = x * kept / torch.sigmoid(-self.logit)
+        product: Tensor = x * kept / torch.sigmoid(-logit)
         return product.to(x.dtype)
 
     def penalty(self, weight: Tensor, *, weight_decay: float, entropy: float) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.base import Thinning, drawing_thinner
+from wellposed.dropouts.functional import check_real
 from wellposed.dropouts.operator import part_of_batch
 from wellposed.dropouts.thinning import (
     compute,
@@ -183,14 +184,16 @@ class AlphaDropout(Thinning):
         return rates_of(p)[0], gain, floor - gain * _SELU_FLOOR, floor
 
     def _thin_to_floor(self, x: Tensor, dims: tuple[int, ...] | None) -> Tensor:
+        if is_dynamo_compiling():
+            return self._by_operators(x, dims)
         p = self._p
         if p in (0.0, 1.0):
             return self.thin(x, dims)
         threshold, gain, shift, floor = self._rates
-        if not is_dynamo_compiling():
-            done: Tensor | None = _draw_and_thin(self, x, dims)
-            if done is not None:
-                return done
+        done: Tensor | None = _draw_and_thin(self, x, dims)
+        if done is not None:
+            return done
+        check_real(type(self).__name__, x)
         if is_plain_on_cpu(x):
             key, call, row = self.next_name()
             _, _, box, (low, high, signed, _, _) = mask_of(p, key, call, dims, part_of_batch(x, row))
@@ -200,6 +203,14 @@ class AlphaDropout(Thinning):
         thinned = self.thin(x.to(exact) - _SELU_FLOOR, dims)
         result: Tensor = (thinned * (gain * (1 - p)) + floor).to(x.dtype)
         return result
+
+    def _by_operators(self, x: Tensor, dims: tuple[int, ...] | None) -> Tensor:
+        """The same in a graph, which must not know p, or each new one would compile it again."""
+        check_real(type(self).__name__, x)
+        exact, rate = torch.promote_types(x.dtype, torch.float32), self._rate
+        ratio = ((1 - rate) / (1 + rate * _SELU_FLOOR**2)).sqrt().to(exact)
+        dropped = self.thin(x.to(exact) - _SELU_FLOOR, dims) * ratio + ratio * _SELU_FLOOR
+        return torch.where(rate == 0, x, dropped.to(x.dtype))
 
 
 class _ToFloor(torch.autograd.Function):

@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.functional import check_real
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.operator import TAGS, part_of_batch
 from wellposed.errors import WellposedError
@@ -82,11 +84,19 @@ class GaussianDropout(Thinning):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``x`` by noise; outside training, return ``x`` itself."""
-        if not self.training or self.p == 0.0:
+        if not self.training:
             return x
-        if self.p == 1.0:
+        check_real("GaussianDropout", x)
+        std: float | Tensor
+        if is_dynamo_compiling():  # a graph must not know p, or each new one would compile it again
+            std = (self._rate / (1 - self._rate)).sqrt().to(torch.promote_types(x.dtype, torch.float32))
+        elif self.p == 1.0:
             raise WellposedError("GaussianDropout was given p=1, whose noise has no variance; expected p in [0, 1)")
-        words, std = self.next_words(x.detach()), (self.p / (1 - self.p)) ** 0.5
+        elif self.p == 0.0:
+            return x
+        else:
+            std = (self.p / (1 - self.p)) ** 0.5
+        words = self.next_words(x.detach())
         like = x.detach().new_empty(())
 
         def multiply(x: Tensor) -> Tensor:

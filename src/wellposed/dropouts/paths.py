@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.base import Thinning
 from wellposed.errors import WellposedError
@@ -42,7 +43,7 @@ class DropPath(Thinning):
         if not self.training:
             return x
         y = self.thin(x, (0,) if self.mode == "row" else ())
-        return y if self.scale_by_keep else y * (1 - self.p)
+        return y if self.scale_by_keep else y * (1 - (self._rate.to(y.dtype) if is_dynamo_compiling() else self.p))
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

@@ -4,11 +4,18 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.functional import check_input
+from wellposed.dropouts.linear import linear
+from wellposed.dropouts.operator import part_of_batch, thin_any
+from wellposed.dropouts.thinning import is_plain, mask_of, thin
 from wellposed.errors import WellposedError
+from wellposed.random.integers import signed
+from wellposed.random.key import Key
 
 _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 
@@ -22,13 +29,15 @@ class DropConnect(Thinning):
     Args:
         module: Any module.
         p: The probability that an element of a weight is dropped.
-        names: The parameters that are thinned; every one whose last name starts with "weight" when ``None``.
+        names: The parameters that are thinned; when ``None``, every one of two dimensions or more whose own name has
+            "weight" in it. A weight's mask is named by the key's 64 bits plus those of ``Key(0).fold(name)``, so it
+            does not depend on which others are thinned.
 
     Shape:
         That of the module.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or a name is not a parameter's.
+        WellposedError: If p is not in [0, 1] a name is not a parameter's, or there is nothing to thin.
 
     Example:
         >>> import torch
@@ -44,9 +53,12 @@ class DropConnect(Thinning):
         super().__init__(p)
         known = [name for name, _ in module.named_parameters()]
         if names is None:
-            names = [name for name in known if name.rpartition(".")[2].startswith("weight")]
+            names = _weights(module)
         if unknown := set(names) - set(known):
             raise WellposedError(f"DropConnect was given names {sorted(unknown)}; expected some of {known}")
+        if not names:
+            raise WellposedError(f"DropConnect was given no weight to thin; expected names, some of {known}")
+        self._offsets = {name: Key(0).fold(name).seed for name in names}
         self.module, self.names = module, tuple(names)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
@@ -65,19 +77,67 @@ class DropConnect(Thinning):
         """
         if not self.training:
             return self.module
-        thinned = {name: self.thin(attrgetter(name)(self.module), batch=-1) for name in self.names}
+        weights = {name: attrgetter(name)(self.module) for name in self.names}
+        for weight in weights.values():
+            check_input("DropConnect", weight)
+        thinned = self._thinned({name: weight.resolve_conj() for name, weight in weights.items()})
         return lambda *arguments, **options: functional_call(self.module, thinned, arguments, options)
+
+    def _thinned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All of them, by one name of the module's: checkpointing runs it once again, however many there are."""
+        if not all(map(is_plain, weights.values())):
+            words = self.next_words(next(iter(weights.values())))
+            offsets = {
+                name: torch.tensor([signed(offset), 0, 0], device="cpu") for name, offset in self._offsets.items()
+            }
+            return {
+                name: _by_parts(x, lambda x, dims, o=offsets[name]: thin_any(x, words + o, self._rate, dims, batch=-1))
+                for name, x in weights.items()
+            }
+        if self._p == 0.0:
+            return weights
+        (low, high), call, _ = self.next_name()
+        seeds = {name: ((high << 32 | low) + offset) % 2**64 for name, offset in self._offsets.items()}
+        keys = {name: (seed & 0xFFFF_FFFF, seed >> 32) for name, seed in seeds.items()}
+        return {
+            name: _by_parts(x, lambda x, dims, key=keys[name]: thin(x, mask_of(self._p, key, call, dims)))
+            for name, x in weights.items()
+        }
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""
         return f"p={self.p}, names={self.names}"
 
 
+def _by_parts(x: Tensor, thinned: Callable[..., Tensor]) -> Tensor:
+    """Thin a weight, of which a complex element goes as a whole."""
+    if not x.is_complex():
+        return thinned(x, None)
+    return torch.view_as_complex(thinned(torch.view_as_real(x), tuple(range(x.dim()))))
+
+
+def _weights(module: nn.Module) -> list[str]:
+    """What is thinned if nothing else is said."""
+    names = []
+    for name, parameter in module.named_parameters():
+        path = name.split(".")
+        if "parametrizations" in path:
+            tensor = path[path.index("parametrizations") + 1]
+            if "weight" in tensor:
+                raise WellposedError(
+                    f"DropConnect found that {tensor!r} is made from {name!r} by a parametrisation; what it is made "
+                    f"from can be thinned, with names=[{name!r}], but not what is made"
+                )
+        elif "weight" in path[-1] and parameter.dim() > 1:
+            names.append(name)
+    return names
+
+
 class Zoneout(Thinning):
     """Keep elements of a recurrent cell's state as they were, with probability p while training.
 
-    The new state is h + kept (h' - h), where h' is what the cell makes of h; outside training h + (1 - p) (h' - h), its
-    expectation.
+    The new state is h' where kept and h elsewhere, where h' is what the cell makes of h; outside training
+    h + (1 - p) (h' - h), its expectation.
 
     Args:
         cell: An ``RNNCell``, ``GRUCell`` or ``LSTMCell``.
@@ -120,5 +180,33 @@ class Zoneout(Thinning):
         return self._move(self, state[0], hidden), self._move(self.memory, state[1], memory)
 
     def _move(self, thinning: Thinning, before: Tensor, after: Tensor) -> Tensor:
-        step = after - before
-        return before + (thinning.thin(step, batch=step.dim() - 2) if self.training else step) * (1 - thinning.p)
+        if not self.training:
+            return before + (after - before) * (1 - thinning.p)
+        check_input("Zoneout", after)
+        batch = after.dim() - 2
+        if is_plain(after):
+            p = thinning.p
+            if p == 0.0:
+                return after
+            key, call, row = thinning.next_name()
+
+            def thinned(ones: Tensor) -> Tensor:
+                return thin(ones, mask_of(p, key, call, None, part_of_batch(ones, row, batch)))
+        else:
+            words, rate = thinning.next_words(after.detach()), thinning._rate
+
+            def thinned(ones: Tensor) -> Tensor:
+                return thin_any(ones, words, rate, batch=batch)
+
+        def kept(x: Tensor) -> Tensor:
+            return thinned(torch.ones(x.shape, dtype=torch.float32, device=x.device)) != 0
+
+        def choose(states: Tensor) -> Tensor:
+            new, old = states.unbind()
+            return torch.where(kept(new), new, old)
+
+        def give(grad: Tensor) -> Tensor:
+            moved = kept(grad)
+            return torch.stack([torch.where(moved, grad, 0.0), torch.where(moved, 0.0, grad)])
+
+        return linear(torch.stack([after, before]), choose, give)

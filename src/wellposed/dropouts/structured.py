@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.linear import linear
@@ -50,8 +51,13 @@ class TokenDropout(Thinning):
         """Leave tokens of ``x`` out; outside training, return ``x`` itself."""
         if x.dim() < 2:
             raise WellposedError(f"TokenDropout was given an input of shape {tuple(x.shape)}; expected (N, L, ...)")
-        if not self.training or self.p == 0.0:
+        if not self.training or (not is_dynamo_compiling() and self.p == 0.0):
             return x
+        if x.shape[1] < self.prefix:
+            raise WellposedError(
+                f"TokenDropout was given an input of shape {tuple(x.shape)}; "
+                f"expected at least prefix={self.prefix} tokens"
+            )
         rows, before, count = x.shape[0], x.shape[1], x.shape[1] - self.prefix
         kept = min(count, max(1, math.floor(count * (1 - self.p))))
         after, sizes = self.prefix + kept, (rows, self.prefix, count, kept)

@@ -148,12 +148,13 @@ def test_training_that_diverges_is_told_as_such(table: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import signal, sys
 sys.path.insert(0, {tests!r})
 from study_tools import SETTINGS
 from wellposed.study import study
 from wellposed.cli import _guarded
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
     sys.exit(_guarded(lambda: study(*{data!r}, settings=SETTINGS, jobs={jobs}, out={out!r}) and 0))
 """
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -207,3 +208,16 @@ def test_symbolic_tracing_is_told_to_take_dropout_for_a_leaf() -> None:
     wanted = model(x)
     torch.manual_seed(0)
     assert torch.equal(traced(x), wanted)
+
+
+@pytest.mark.parametrize("kind", [wp.Dropout, wp.AlphaDropout, wp.GaussianDropout, wp.DropPath, wp.TokenDropout])
+def test_a_module_that_was_made_among_fakes_draws(kind: Any) -> None:
+    """What it holds to name its masks by has memory all the same."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        drop = kind(0.5)
+        assert type(drop(torch.ones(3, 8, 6))).__name__ == "FakeTensor"
+    x = torch.arange(1.0, 145.0).view(3, 8, 6)
+    rows = torch.func.vmap(drop, randomness="different")(x.expand(4, 3, 8, 6))
+    assert not torch.equal(rows[0], rows[1])

@@ -230,6 +230,14 @@ def test_an_interrupted_loop_leaves_no_exception_behind() -> None:
         assert wp.random.uniform_(torch.empty(3), KEY).shape == (3,)
 
 
+def test_an_interrupt_is_not_swallowed() -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plain_fill.fill(torch.empty(3), KEY, 0, interrupted, 0.25)
+
+
 @pytest.mark.parametrize("missing", ["", "_Z"], ids=["nothing", "no objects of tensors"])
 def test_with_another_torch_all_is_the_same(missing: str) -> None:
     """Where torch's library has none or not all of the functions, the general way serves."""
@@ -269,6 +277,7 @@ TRACED = {
     "export": "torch.export.export(torch.nn.Sequential(make()), (x,), strict=False)",
     "make_fx": "make_fx(lambda x: wp.dropout(x, 0.5, key=key), tracing_mode='fake')(x)",
     "make_fx of a module": "make_fx(make(), tracing_mode='real')(x)",
+    "make_fx of the import": "make_fx(lambda x: make()(x), tracing_mode='fake')(x)",
 }
 
 
@@ -279,8 +288,7 @@ def test_the_first_use_may_be_traced(way: str, kind: str) -> None:
     code = f"""
 import torch, wellposed as wp
 from torch.fx.experimental.proxy_tensor import make_fx
-make, x, key = wp.{kind}, torch.ones(2, 4), wp.Key(1)
-wp.dropout
+make, x, key = (lambda: wp.{kind}()), torch.ones(2, 4), wp.Key(1)
 {TRACED[way]}
 assert torch.equal(wp.dropout(x, 0.5, key=key) == 0, wp.random.bernoulli((2, 4), key, 0.5))
 torch.manual_seed(0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 from torch.nn import functional
 
 from wellposed.dropouts.base import Thinning
@@ -54,7 +55,7 @@ class AttentionDropout(Thinning):
                 "AttentionDropout was given attn_mask and is_causal=True; expected one of them: put what is causal "
                 "into the mask too"
             )
-        if not self.training or self.p == 0.0:
+        if not self.training or (not is_dynamo_compiling() and self.p == 0.0):
             return functional.scaled_dot_product_attention(
                 query, key, value, attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
             )

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.operator import check_probability, part_of_batch, thin_any
 from wellposed.dropouts.scope import _entered, _scope
-from wellposed.dropouts.streams import Stochastic, own_key
+from wellposed.dropouts.streams import Stochastic, own_key, own_tensor
 from wellposed.dropouts.thinning import _apply, is_plain, mask_of, rates_of, thin
+from wellposed.random.late import late
 
 
 class Thinning(Stochastic):
@@ -22,7 +23,7 @@ class Thinning(Stochastic):
     """
 
     _p: float
-    _rate: Tensor
+    _graphs_rate: Tensor
     _rates: Any
 
     def __init__(self, p: float = 0.5) -> None:
@@ -39,7 +40,12 @@ class Thinning(Stochastic):
         check_probability(type(self).__name__, p)
         self._p = float(p)
         self._rates = self._rates_of(self._p)
-        self._rate = torch.tensor(self._p, dtype=torch.float64, device="cpu")
+        self._graphs_rate = own_tensor(self._p, torch.float64)
+
+    @property
+    def _rate(self) -> Tensor:
+        """The same as a tensor: for a graph the one that it reads each time it runs, else one of the modes that are on."""
+        return self._graphs_rate if is_compiling() else torch.tensor(self._p, dtype=torch.float64, device="cpu")
 
     def _rates_of(self, p: float) -> tuple[float, ...]:
         """The numbers that kernels take for p."""
@@ -48,7 +54,7 @@ class Thinning(Stochastic):
     def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0) -> Tensor:
         """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
         if not is_dynamo_compiling():
-            thinned = _draw_and_thin(self, x, dims)
+            thinned: Tensor | None = _draw_and_thin(self, x, dims)
             if thinned is not None:
                 return thinned
         check_input(type(self).__name__, x)
@@ -67,7 +73,7 @@ class Thinning(Stochastic):
         return f"p={self._p}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in ("_rate", "_rates")}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_graphs_rate", "_rates")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -81,13 +87,6 @@ def drawing_thinner(apply: Callable[..., Tensor], *kernels: Any) -> Callable[...
     return plain_thin.drawing_thinner(apply, _scope, _entered, own_key, *kernels)
 
 
-def _first_draw_and_thin(module: Thinning, x: Tensor, dims: tuple[int, ...] | None) -> Tensor | None:
-    """Stands in for the builtin until its first use, since Numba takes long to import."""
-    global _draw_and_thin
-    if not x.is_cpu:
-        return None
-    _draw_and_thin = drawing_thinner(_apply)
-    return _draw_and_thin(module, x, dims)
-
-
-_draw_and_thin: Callable[..., Tensor | None] = _first_draw_and_thin
+@late
+def _draw_and_thin(_module: Thinning, x: Tensor, _dims: tuple[int, ...] | None) -> Callable[..., Tensor | None] | None:
+    return drawing_thinner(_apply) if is_plain(x) and x.is_cpu else None

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.compiler import is_compiling
+from torch.utils._python_dispatch import _disable_current_modes
 
 from wellposed.dropouts.scope import _entered, check_no_other_thread, current_scope
 from wellposed.errors import WellposedError
+from wellposed.random.integers import signed
 
 
 class Stochastic(nn.Module):
@@ -36,7 +38,8 @@ class Stochastic(nn.Module):
 
     stream: str | None = None
     _keyed_nodes: tuple[int, int, int] | None  # a thread, and the first of its nodes and the one after the last
-    _number: Tensor
+    _number: int
+    _graphs_number: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +64,9 @@ class Stochastic(nn.Module):
 
     def next_words(self, x: Tensor) -> Tensor:
         """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
-        words: Tensor = torch.ops.wellposed.stream(x, self._number)
+        # A graph is given the tensor that it reads each time it runs; else it is of the modes that are on.
+        number = self._graphs_number if is_compiling() else torch.tensor(self._number, device="cpu")
+        words: Tensor = torch.ops.wellposed.stream(x, number)
         return words
 
     def _refuse_to_guess(self) -> None:
@@ -83,17 +88,24 @@ class Stochastic(nn.Module):
             )
 
     def _enlist(self) -> None:
-        number = next(_numbers)
-        _modules[number] = self
-        self._number = torch.tensor(number, device="cpu")
+        self._number = next(_numbers)
+        _modules[self._number] = self
+        self._graphs_number = own_tensor(self._number, torch.int64)
         self._keyed_nodes = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_number", "_keyed_nodes")}
+        own = ("_number", "_graphs_number", "_keyed_nodes")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._enlist()
+
+
+def own_tensor(value: float, dtype: torch.dtype) -> Tensor:
+    """A tensor of one number that has memory, whatever mode is on: models are made under modes that fake tensors."""
+    with _disable_current_modes():
+        return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 # Numbers of one process mean nothing in another, which may load its graphs: each starts elsewhere.
@@ -118,7 +130,7 @@ class _OwnKey(threading.local):
 
     def __init__(self) -> None:
         with torch.inference_mode(mode=False):
-            tensor = torch.empty((), dtype=torch.int64, device="cpu")
+            tensor = own_tensor(0, torch.int64)
         self.source = tensor, tensor.data_ptr()
         self.number = ctypes.c_int64.from_address(tensor.data_ptr())
 
@@ -149,7 +161,7 @@ def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
 
 def _as_tensor(key: tuple[int, int], call: int, row: int) -> Tensor:
     numbers = [key[0] | key[1] << 32, call, row]
-    return torch.tensor([n - (n >> 63 << 64) for n in numbers], dtype=torch.int64, device="cpu")
+    return torch.tensor([signed(n) for n in numbers], dtype=torch.int64, device="cpu")
 
 
 def _generator_is_restored() -> bool | None:

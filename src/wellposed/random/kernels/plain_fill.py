@@ -23,6 +23,8 @@ from wellposed.random.kernels.builtin import (
     item,
     load,
     natural,
+    raised,
+    raised_is,
     release,
     retain,
     retained,
@@ -36,7 +38,7 @@ from wellposed.random.key import Key
 from wellposed.random.pool import SMALLEST_SHARE
 
 _FEW = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
-_FALSE, _TRUE, _KEY, _INT, _FLOAT, _DTYPE, _RECIPE, _WORDS, _BUMP, _LIST, _MEMO = range(OWN, OWN + 11)
+_FALSE, _TRUE, _KEY, _INT, _FLOAT, _DTYPE, _RECIPE, _WORDS, _BUMP, _LIST, _MEMO, _ERROR = range(OWN, OWN + 12)
 _LEAD = 3  # arguments before the distribution
 _RECALLED = 9  # where in the memo its result stands, after a count and up to 6 objects
 
@@ -68,7 +70,8 @@ def _find_recipe(context, slot, arguments, count):
     found = call(item(context, _RECIPE), asked, count - _LEAD + 1)
     release(dtype)
     if found == 0:
-        forget()
+        if raised_is(item(context, _ERROR)):  # no interrupt: the general way raises it again, or serves
+            forget()
         return 0
     for i in range(_LEAD, count):
         retain(load(arguments, i))
@@ -94,6 +97,8 @@ def _fill(context, arguments, count):
     plain = position >= 0 and is_plain(context, tensor, slot)
     threads = threads_for(context, load(slot, SIZE), _FEW, block) if plain else 0
     recipe = _find_recipe(context, slot, arguments, count) if threads > 0 else 0
+    if recipe == 0 and raised() != 0:
+        return 0
     numbers = to_int(item(recipe, 0)) if recipe != 0 else 0
     if numbers == 0 or load(numbers, 1) < 0:  # the kernels know no such dtype
         return retained(item(context, _FALSE))
@@ -119,4 +124,4 @@ def _fill(context, arguments, count):
 
 _memo = np.zeros(_RECALLED + 1, np.int64)
 _own = (False, True, Key, int, float, "dtype", _recipe, "words", torch._C._increment_version, [None], _memo.ctypes.data)
-fill = builtin(_fill, (*PLAIN, *_own), otherwise=False)
+fill = builtin(_fill, (*PLAIN, *_own, Exception), otherwise=False)

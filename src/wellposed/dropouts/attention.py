@@ -55,13 +55,18 @@ class AttentionDropout(Thinning):
                 "AttentionDropout was given attn_mask and is_causal=True; expected one of them: put what is causal "
                 "into the mask too"
             )
-        if not self.training or (not is_dynamo_compiling() and self.p == 0.0):
+        if not _drops(self):
             return functional.scaled_dot_product_attention(
                 query, key, value, attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
             )
         if enable_gqa:
             key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], dim=-3) for x in (key, value))
         return self.thin(attention_weights(query, key, attn_mask, is_causal=is_causal, scale=scale)) @ value
+
+
+def _drops(module: Thinning) -> bool:
+    """Whether weights have to be formed. A graph does not ask for p, or it would be compiled anew for p = 0."""
+    return module.training and (is_dynamo_compiling() or module.p > 0.0)
 
 
 def attention_weights(
@@ -132,7 +137,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; the arguments mean what they mean in torch."""
-        if not self.drop.training or self.drop.p == 0.0:
+        if not _drops(self.drop):
             return super().forward(
                 query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
             )

@@ -44,7 +44,7 @@ class Thinning(Stochastic):
 
     @property
     def _rate(self) -> Tensor:
-        """The same as a tensor: for a graph the one that it reads each time it runs, else one of the modes that are on."""
+        """The same as a tensor: for a graph the one that it reads when it runs, else one of the modes that are on."""
         return self._graphs_rate if is_compiling() else torch.tensor(self._p, dtype=torch.float64, device="cpu")
 
     def _rates_of(self, p: float) -> tuple[float, ...]:

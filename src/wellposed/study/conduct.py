@@ -113,8 +113,9 @@ def check(settings: Settings) -> None:
         raise WellposedError(f"strengths was given {settings.strengths}; expected positive numbers")
     if not settings.rates or min(settings.rates) <= 0 or max(settings.rates) >= 1:
         raise WellposedError(f"rates was given {settings.rates}; expected probabilities between 0 and 1")
-    if not settings.rate > 0:
-        raise WellposedError(f"rate was given {settings.rate}; expected a positive learning rate")
+    for name, size in {"rate": settings.rate, "clip": settings.clip}.items():
+        if not size > 0:
+            raise WellposedError(f"{name} was given {size}; expected a positive number")
 
 
 def _check_size(settings: Settings, data: Dataset) -> None:

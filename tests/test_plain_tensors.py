@@ -281,8 +281,10 @@ TRACED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["Dropout", "AlphaDropout", "GaussianDropout", "ConcreteDropout"])
-@pytest.mark.parametrize("way", TRACED)
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [*((way, "Dropout") for way in TRACED), *(("export", k + "Dropout") for k in ("Alpha", "Gaussian", "Concrete"))],
+)
 def test_the_first_use_may_be_traced(way: str, kind: str) -> None:
     """And what runs after it draws as ever."""
     code = f"""

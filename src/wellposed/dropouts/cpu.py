@@ -11,6 +11,8 @@ from wellposed.random.draw import CODES
 from wellposed.random.kernels import shares
 from wellposed.random.memory import on_large_pages
 
+_SORTING = 32  # elements that could be thinned while one token is put in order, roughly
+
 
 def clear_blocks(
     x: Tensor, blocks: Sequence[int], shared: int, start: int, key: tuple[int, int], call: int, threshold: int
@@ -41,7 +43,8 @@ def clear_blocks(
 def kept_tokens(rows: int, prefix: int, count: int, kept: int, start: int, key: tuple[int, int], call: int) -> Tensor:
     """Indices, into all tokens of all rows, of each row's first ``prefix`` and of ``kept`` of its other ``count``."""
     chosen = torch.empty(rows * (prefix + kept), dtype=torch.int64, device="cpu")
-    kernels.choose_tokens(chosen.data_ptr(), rows, prefix, count, kept, start, *key, call)
+    rest = (prefix, count, kept, start, *key, call)
+    shares.split(kernels.choose_tokens, rows, (chosen.data_ptr(),), rest, max(1, _SORTING * count))
     return chosen
 
 

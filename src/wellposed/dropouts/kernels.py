@@ -85,31 +85,29 @@ def clear_painted(source, address, painted, code, first, last, size, shared, sca
 
 
 @kernel
-def choose_tokens(address, rows, prefix, count, kept, start, k0, k1, call):
-    """For each row the indices, in order, of its ``prefix`` first tokens and of the ``kept`` others of smallest words.
+def choose_tokens(address, first, last, prefix, count, kept, start, k0, k1, call):
+    """For rows first to last the indices, in order, of ``prefix`` first tokens and ``kept`` others of smallest words.
 
     Words count by their upper 24 bits, and the earlier token first. Indices are of tokens of all rows, one row after
     the other.
     """
-    chosen = carray(pointer(address), rows * (prefix + kept), int64)
+    chosen = carray(pointer(address), last * (prefix + kept), int64)
     words = np.empty(count + PADDING, np.uint32)
     ranks = np.empty(count, np.uint64)
-    done = 0
-    for row in range(rows):
-        base = row * (prefix + count)
+    some = np.empty(kept, np.int64)
+    for row in range(first, last):
+        base, done = row * (prefix + count), row * (prefix + kept)
         for i in range(prefix):
             chosen[done + i] = base + i
         shift = fill_words(words, start + row * count, count, k0, k1, call)
         for i in range(count):
             ranks[i] = (uint64(words[shift + i]) >> uint64(8)) << uint64(32) | uint64(i)
         ranks.sort()
-        some = np.empty(kept, np.int64)
         for i in range(kept):
             some[i] = int64(ranks[i] & uint64(0xFFFF_FFFF))
         some.sort()
         for i in range(kept):
             chosen[done + prefix + i] = base + prefix + some[i]
-        done += prefix + kept
 
 
 @kernel
@@ -187,4 +185,16 @@ def _thin_to_floor(block):
         first, last = shares.take(block)
 
 
-shares.BODIES |= {clear_painted: _clear_painted, thin_to_floor: _thin_to_floor}
+def _choose_tokens(block):
+    n = carray(pointer(block), 11, int64)
+    first, last = shares.take(block)
+    while first < last:
+        choose_tokens(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10])
+        first, last = shares.take(block)
+
+
+shares.BODIES |= {
+    clear_painted: _clear_painted,
+    thin_to_floor: _thin_to_floor,
+    choose_tokens: _choose_tokens,
+}

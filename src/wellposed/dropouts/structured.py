@@ -73,7 +73,8 @@ class TokenDropout(Thinning):
 
         def put(y: Tensor) -> Tensor:  # each token has its gradient from one place, so none need be summed
             tokens = y.new_zeros(rows * before, *y.shape[2:])
-            tokens = tokens.index_copy(0, chosen(), y.reshape(rows * after, *y.shape[2:]))
+            copy = tokens.index_copy_ if is_plain_on_cpu(y) else tokens.index_copy  # in place saves a pass over memory
+            tokens = copy(0, chosen(), y.reshape(rows * after, *y.shape[2:]))
             return tokens.reshape(rows, before, *y.shape[2:])
 
         return linear(x, take, put)

@@ -17,7 +17,7 @@ from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16
 from wellposed.random.kernels.jit import c_function, fetch_add, kernel, pointer
 
 _SHARES = 16  # a thread takes at most
-_GRAIN = 64  # shares start on a multiple of it, so that no two threads write to one cache line
+_GRAIN = 64  # elements: shares start on a multiple of it, so that no two threads write to one cache line
 _SWEEPING = 1 << 23  # bytes of a result from which on it is better written past the caches
 _HEAD = 3  # the numbers that a block begins with, before the kernel's arguments
 
@@ -29,8 +29,8 @@ def split(
 
     ``size`` is how many elements each of ``count`` stands for.
     """
-    threads = pool.threads_for(count * size)
-    share = max(-(-pool.SMALLEST_SHARE // size), -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN)
+    threads, grain = pool.threads_for(count * size), -(-_GRAIN // size)
+    share = max(-(-pool.SMALLEST_SHARE // size), -(-count // (threads * _SHARES * grain)) * grain)
     block = array("q", (0, count, share, *before, *map(_bits, after)))
     pool.run(body(work), block.buffer_info()[0], threads)
 

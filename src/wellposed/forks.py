@@ -1,6 +1,7 @@
 """Whether this process was forked from one that had imported wellposed: OpenMP's team of threads is not in it then.
 
-Known from the first import on, since torch may have used its team before any kernel of ours is needed.
+Whoever asks that team for work in a child waits for ever. Known from the first import on, since torch may have used it
+before any kernel of ours is needed.
 """
 
 import os

@@ -23,7 +23,6 @@ from wellposed.random.libtorch import c_function
 SMALLEST_SHARE = 1 << 15  # elements a thread: below, handing work over costs more than it saves
 Body = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # what a thread runs: a C function of one address
 _executors: dict[int, ThreadPoolExecutor] = {}
-_is_forked = forks.is_forked
 
 
 def threads_for(count: int) -> int:
@@ -36,7 +35,7 @@ def run(body: Any, data: int, threads: int) -> None:
     if threads == 1:
         body(data)
         return
-    team = None if _is_forked else _openmp()
+    team = None if forks.is_forked else _openmp()
     if team is not None:
         team(body, data, threads, 0)
         return
@@ -56,11 +55,5 @@ def _openmp() -> Any:
     return team
 
 
-def _after_fork() -> None:
-    global _is_forked
-    _is_forked = True  # the parent's teams do not exist in the child, and OpenMP's waits for them for ever
-    _executors.clear()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_executors.clear)

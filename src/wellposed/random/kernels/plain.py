@@ -9,6 +9,7 @@ import torch
 from numba.extending import register_jitable
 from torch import Tensor
 
+from wellposed import forks
 from wellposed.random import pool
 from wellposed.random.backend import _chosen
 from wellposed.random.kernels.builtin import (
@@ -33,8 +34,8 @@ _team = c_function("GOMP_parallel")
 _TEAM = 0 if _team is None else ctypes.cast(_team, ctypes.c_void_p).value
 
 # What every builtin's context begins with, and where in it.
-PLAIN = (Tensor, torch.nn.Parameter, _chosen, "auto", "_cdata", pool, "_is_forked", False, torch.get_num_threads, _TEAM)
-TENSOR, _PARAMETER, _CHOSEN, _AUTO, CDATA, _POOL, _IS_FORKED, _FALSE, _THREADS, _OPENMP = range(10)
+PLAIN = (Tensor, torch.nn.Parameter, _chosen, "auto", "_cdata", forks, "is_forked", False, torch.get_num_threads, _TEAM)
+TENSOR, _PARAMETER, _CHOSEN, _AUTO, CDATA, _FORKS, _IS_FORKED, _FALSE, _THREADS, _OPENMP = range(10)
 OWN = len(PLAIN)
 
 
@@ -54,7 +55,7 @@ def threads_for(context, count, few, slot):
     if count < few:
         return 1
     team = to_int(item(context, _OPENMP))
-    if team == 0 or not attribute_is(item(context, _POOL), item(context, _IS_FORKED), item(context, _FALSE)):
+    if team == 0 or not attribute_is(item(context, _FORKS), item(context, _IS_FORKED), item(context, _FALSE)):
         return 0
     number = call(item(context, _THREADS), slot, 0)
     threads = to_int(number)

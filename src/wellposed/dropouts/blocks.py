@@ -18,17 +18,21 @@ from wellposed.random.integers import signed
 
 
 class Corners(NamedTuple):
-    """Where blocks may lie in maps of a shape: their sides, how many corners there are, and how likely one is."""
+    """Where blocks may lie in maps of a shape: their sides, and the shape of the corners.
+
+    A corner is drawn with probability p * size / covered, at most 1: ``size`` is that of a map, and ``covered`` that of
+    all blocks that it has places for.
+    """
 
     blocks: tuple[int, ...]
     shape: tuple[int, ...]  # (N, C or 1, ...)
-    rate: float
+    size: int
+    covered: int
 
 
 class Rule(NamedTuple):
     """What blocks are like."""
 
-    p: float
     block_size: int
     couple_channels: bool
 
@@ -37,8 +41,8 @@ class Rule(NamedTuple):
         sides = shape[2:]
         blocks = tuple(min(self.block_size, side) for side in sides)
         places = tuple(side - block + 1 for side, block in zip(sides, blocks, strict=True))
-        rate = min(1.0, self.p * math.prod(sides) / max(1, math.prod(blocks) * math.prod(places)))
-        return Corners(blocks, (shape[0], 1 if self.couple_channels else shape[1], *places), rate)
+        corners = (shape[0], 1 if self.couple_channels else shape[1], *places)
+        return Corners(blocks, corners, math.prod(sides), max(1, math.prod(blocks) * math.prod(places)))
 
 
 _known_corners = functools.lru_cache(maxsize=256)(Rule.corners)  # to find them takes as long as small maps
@@ -48,9 +52,10 @@ class Blocks(NamedTuple):
     """What is dropped: a pure function of these and of the maps' shape."""
 
     rule: Rule
-    key: tuple[int, int] = (0, 0)
-    call: int = 0
-    row: int = 0
+    p: float
+    key: tuple[int, int]
+    call: int
+    row: int
 
 
 def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
@@ -58,15 +63,15 @@ def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
     if is_plain_on_cpu(x):
         return _clear(x, name)
     words = words_of(name.key, name.call)
-    p = torch.tensor(name.rule.p, dtype=torch.float64, device="cpu")
-    return clear_by_operators(x, name, words + words.new_tensor([0, 0, name.row]), p)
+    p = torch.tensor(name.p, dtype=torch.float64, device="cpu")
+    return clear_by_operators(x, name.rule, words + words.new_tensor([0, 0, name.row]), p)
 
 
 def _clear(x: Tensor, name: Blocks) -> Tensor:
     from wellposed.dropouts import cpu
 
-    blocks, corners, rate = _known_corners(name.rule, x.shape)
-    threshold = round(rate * 2**32)
+    blocks, corners, size, covered = _known_corners(name.rule, x.shape)
+    threshold = round(min(1.0, name.p * size / covered) * 2**32)
     if threshold > 0xFFFF_FFFF or not x.numel():
         return torch.zeros_like(x)
     shared, start = x.shape[1] // corners[1], name.row * math.prod(corners[1:])
@@ -74,12 +79,11 @@ def _clear(x: Tensor, name: Blocks) -> Tensor:
     return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 
-def clear_by_operators(x: Tensor, name: Blocks, words: Tensor, p: Tensor) -> Tensor:
-    """The same by torch's operators, the truth beside the kernel; ``words`` stand for the name's key, call and row."""
-    blocks, corners, _ = name.rule.corners(x.shape)
-    places = max(1, math.prod(blocks) * math.prod(corners[2:]))
+def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tensor:
+    """The same by torch's operators, the truth beside the kernel; ``words`` stand for the key, the call and the row."""
+    blocks, corners, size, covered = rule.corners(x.shape)
     ones = x.new_ones(corners, dtype=torch.float32)
-    dropped = (thin_any(ones, words, (p * math.prod(x.shape[2:]) / places).clamp(max=1)) == 0).float()
+    dropped = (thin_any(ones, words, (p * size / covered).clamp(max=1)) == 0).float()
     dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
     pool = nn.functional.max_pool2d if len(blocks) == 2 else nn.functional.max_pool3d
     for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
@@ -112,13 +116,11 @@ class _DropBlock(Thinning):
         check_input(type(self).__name__, x)
         if not is_dynamo_compiling() and self.p == 0.0:
             return x
-        rule = Rule(0.0 if is_dynamo_compiling() else self.p, self.block_size, self.couple_channels)
+        rule = Rule(self.block_size, self.couple_channels)
         if is_plain_on_cpu(x):
-            clear = functools.partial(clear_blocks, name=Blocks(rule, *self.next_name()))
+            clear = functools.partial(clear_blocks, name=Blocks(rule, self.p, *self.next_name()))
         else:
-            clear = functools.partial(
-                clear_by_operators, name=Blocks(rule), words=self.next_words(x.detach()), p=self._rate
-            )
+            clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
         return linear(x, clear, clear)
 
     def extra_repr(self) -> str:

@@ -95,31 +95,6 @@ def fetch_add(_typing: Any, _address: Any, _amount: Any) -> Any:
 
 
 @intrinsic
-def stream_line(_typing: Any, _source: Any, _target: Any) -> Any:
-    """Copy 64 bytes between addresses that are multiples of 64, past the caches: the target is not read first."""
-
-    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        line = ir.VectorType(ir.IntType(64), 8).as_pointer()
-        source, target = (builder.inttoptr(address, line) for address in args)
-        stored = builder.store(builder.load(source, align=64), target, align=64)
-        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def fence(_typing: Any) -> Any:
-    """Wait until what was written past the caches can be seen by other threads."""
-
-    def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
 def select(_typing: Any, _condition: Any, yes: Any, no: Any) -> Any:
     """``yes if condition else no`` with both computed: a branch can keep a loop from being vectorised."""
 

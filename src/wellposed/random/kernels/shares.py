@@ -13,12 +13,10 @@ from numba import carray, float64, int64
 
 from wellposed.random import pool
 from wellposed.random.kernels import engine
-from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16
 from wellposed.random.kernels.jit import c_function, fetch_add, kernel, pointer
 
 _SHARES = 16  # a thread takes at most
 _GRAIN = 64  # elements: shares start on a multiple of it, so that no two threads write to one cache line
-_SWEEPING = 1 << 23  # bytes of a result from which on it is better written past the caches
 _HEAD = 3  # the numbers that a block begins with, before the kernel's arguments
 
 
@@ -93,10 +91,9 @@ def _thin(block):
 
 def _thin_groups(block):
     n, scale = carray(pointer(block), 14, int64), carray(pointer(block), 14, float64)[13]
-    streams = n[1] * (2 if n[5] in (BFLOAT16, FLOAT16) else 4) >= _SWEEPING
     first, last = take(block)
     while first < last:
-        engine.thin_groups(n[3], n[4], n[5], first, last, n[6], n[9], n[10], n[11], n[12], scale, streams)
+        engine.thin_groups(n[3], n[4], n[5], first, last, n[6], n[9], n[10], n[11], n[12], scale)
         first, last = take(block)
 
 

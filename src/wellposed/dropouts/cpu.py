@@ -9,7 +9,7 @@ from torch import Tensor
 from wellposed.dropouts import kernels
 from wellposed.random.draw import CODES
 from wellposed.random.kernels import shares
-from wellposed.random.memory import on_large_pages
+from wellposed.random.results import result_like
 
 _SORTING = 32  # elements that could be thinned while one token is put in order, roughly
 
@@ -33,7 +33,7 @@ def clear_blocks(
     painted = torch.zeros(maps // shared * size, dtype=torch.uint8, device="cpu")
     name = (maps // shared, start, *key, call, threshold)
     dropped = kernels.paint_blocks(painted.data_ptr(), *name, *_three(sides), *_three(blocks))
-    result = on_large_pages(torch.empty_like(x))
+    result = result_like(x)
     before = (x.data_ptr(), result.data_ptr(), painted.data_ptr(), CODES[x.dtype])
     scale = painted.numel() / max(1, painted.numel() - dropped)
     shares.split(kernels.clear_painted, maps, before, (size, shared, scale), size)

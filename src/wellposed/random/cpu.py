@@ -12,7 +12,7 @@ from wellposed.random.box import Layout
 from wellposed.random.draw import CODES, Draw
 from wellposed.random.integers import signed
 from wellposed.random.kernels import engine, shares
-from wellposed.random.memory import on_large_pages
+from wellposed.random.results import result_like
 
 
 def serves(tensor: Tensor) -> bool:
@@ -36,7 +36,7 @@ def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: in
     if threshold > 0xFFFF_FFFF:
         return torch.zeros_like(x, memory_format=torch.contiguous_format)
     x = x.contiguous()
-    result = on_large_pages(torch.empty_like(x))
+    result = result_like(x)
     where, _held = _where(layout)
     name = (*where, *key, signed(call), threshold, scale)
     shares.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), name)
@@ -48,7 +48,7 @@ def thin_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold
 
     The threshold is below 2^32 and the call signed.
     """
-    result = on_large_pages(torch.empty_like(x))
+    result = result_like(x)
     before, after = (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), (inner, 0, 0, low, high, call, threshold, scale)
     shares.split(engine.thin_groups, x.numel(), before, after)
     return result

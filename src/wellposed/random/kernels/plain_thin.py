@@ -47,11 +47,10 @@ from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
 from wellposed.random.kernels.plain import CDATA, OWN, PLAIN, TENSOR, is_plain, run, threads_for
 from wellposed.random.kernels.shares import address_of
-from wellposed.random.memory import on_large_pages
 from wellposed.random.pool import SMALLEST_SHARE
+from wellposed.random.results import LARGE, result_like
 
 _FEW = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
-_FRESH = 1 << 25  # bytes from which on malloc asks the system for memory each time; below, it hands out again
 
 
 def _slots(first: int, things: tuple[object, ...]) -> range:
@@ -70,8 +69,8 @@ _WATCHERS = (
 _TRANSFORMS, _DISPATCH, _FUNCTION, _TRACER = _slots(_MINUS_ONE + 1, _WATCHERS)
 _GRADIENTS = ("requires_grad", torch.is_grad_enabled, forward_ad, "_current_level")
 _REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = _slots(_TRACER + 1, _GRADIENTS)
-_ACTS = (Tensor.is_neg, torch.empty_like, on_large_pages, Tensor.random_)
-_IS_NEGATED, _EMPTY_LIKE, _ON_LARGE_PAGES, _RANDOM = _slots(_LEVEL + 1, _ACTS)
+_ACTS = (Tensor.is_neg, torch.empty_like, result_like, Tensor.random_)
+_IS_NEGATED, _EMPTY_LIKE, _RESULT_LIKE, _RANDOM = _slots(_LEVEL + 1, _ACTS)
 _WRAP, _ELEMENTS, _GROUPS, _APPLY = range(_RANDOM + 1, _RANDOM + 5)
 _MASK, _GENERAL = range(_APPLY + 1, _APPLY + 3)  # of the backward builtin alone, and these of the one that draws:
 _DRAWING = ("_p", "_rates", torch._C._current_graph_task_id)
@@ -159,20 +158,15 @@ def _thin_plain(context, x, mask):
         return retained(none)
     wrap = to_int(item(context, _WRAP))
     result = new_like(wrap, slot, new) if wrap != 0 and load(slot, SIZE) < _FEW else 0
+    code = _code(load(slot, DTYPE))
     if result == 0:
-        result = call_with(item(context, _EMPTY_LIKE), new, x)
+        size = load(slot, SIZE) * (2 if code in (BFLOAT16, FLOAT16) else 8 if code == FLOAT64 else 4)
+        result = call_with(item(context, _EMPTY_LIKE if size < LARGE else _RESULT_LIKE), new, x)
         if result == 0:
             return 0
         if not describe(result, item(context, CDATA), new):
             release(result)
             return retained(none)
-    code = _code(load(slot, DTYPE))
-    if load(slot, SIZE) * (2 if code in (BFLOAT16, FLOAT16) else 8 if code == FLOAT64 else 4) >= _FRESH:
-        advised = call_with(item(context, _ON_LARGE_PAGES), block, result)
-        if advised == 0:
-            release(result)
-            return 0
-        release(advised)
     store(block, 3, load(slot, DATA))
     store(block, 4, load(new, DATA))
     store(block, 5, code)

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from wellposed.dropouts.operator import thin_any
 from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
 from wellposed.errors import WellposedError
 from wellposed.random.integers import signed
+from wellposed.random.late import late
 
 
 class Corners(NamedTuple):
@@ -45,9 +47,6 @@ class Rule(NamedTuple):
         return Corners(blocks, corners, math.prod(sides), max(1, math.prod(blocks) * math.prod(places)))
 
 
-_known_corners = functools.lru_cache(maxsize=256)(Rule.corners)  # to find them takes as long as small maps
-
-
 class Blocks(NamedTuple):
     """What is dropped: a pure function of these and of the maps' shape."""
 
@@ -68,15 +67,26 @@ def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
 
 
 def _clear(x: Tensor, name: Blocks) -> Tensor:
-    from wellposed.dropouts import cpu
-
-    blocks, corners, size, covered = _known_corners(name.rule, x.shape)
-    threshold = round(min(1.0, name.p * size / covered) * 2**32)
+    threshold, places, *sides = _kernels_numbers(name.rule, name.p, x.shape)
     if threshold > 0xFFFF_FFFF or not x.numel():
         return torch.zeros_like(x)
-    shared, start = x.shape[1] // corners[1], name.row * math.prod(corners[1:])
-    y = cpu.clear_blocks(x.contiguous(), blocks, shared, start, name.key, signed(name.call), threshold)
+    y = _by_kernel(x.contiguous(), *sides, name.row * places, name.key, signed(name.call), threshold)
     return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
+
+
+@functools.lru_cache(maxsize=256)  # to find them takes as long as small maps
+def _kernels_numbers(rule: Rule, p: float, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The threshold, words a sample, channels that share blocks, and three sides of a map and of a block."""
+    blocks, corners, size, covered = rule.corners(shape)
+    threshold, ones = round(min(1.0, p * size / covered) * 2**32), (1,) * (3 - len(blocks))
+    return threshold, math.prod(corners[1:]), shape[1] // max(1, corners[1]), (*ones, *shape[2:]), (*ones, *blocks)
+
+
+@late
+def _by_kernel(*_: Any) -> Callable[..., Tensor]:
+    from wellposed.dropouts.cpu import clear_blocks
+
+    return clear_blocks
 
 
 def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tensor:
@@ -118,9 +128,10 @@ class _DropBlock(Thinning):
             return x
         rule = Rule(self.block_size, self.couple_channels)
         if is_plain_on_cpu(x):
-            clear = functools.partial(clear_blocks, name=Blocks(rule, self.p, *self.next_name()))
-        else:
-            clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
+            name = Blocks(rule, self.p, *self.next_name())
+            clear = functools.partial(clear_blocks, name=name)
+            return linear(x, clear, clear, _clear(x, name))
+        clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
         return linear(x, clear, clear)
 
     def extra_repr(self) -> str:

@@ -3,7 +3,7 @@
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
 
 import numpy as np
-from numba import carray, float32, float64, int64, uint8, uint16, uint32, uint64
+from numba import carray, float32, float64, int32, int64, uint8, uint16, uint32, uint64
 
 from wellposed.random.kernels import shares
 from wellposed.random.kernels.dtypes import (
@@ -15,7 +15,8 @@ from wellposed.random.kernels.dtypes import (
     to_bfloat16,
     to_float16,
 )
-from wellposed.random.kernels.jit import kernel, pointer
+from wellposed.random.kernels.engine import clear
+from wellposed.random.kernels.jit import int32_bits, int64_bits, kernel, pointer
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words
 
 
@@ -54,60 +55,95 @@ def paint_blocks(address, maps, start, k0, k1, call, threshold, d, h, w, bd, bh,
 def clear_painted(source, address, painted, code, first, last, size, shared, scale):
     """Rows ``first`` to ``last`` of ``size`` elements, times the scale, or 0 where a byte is 1.
 
-    ``shared`` rows in a row have the same bytes.
+    ``shared`` rows in a row have the same bytes. A byte less 1 is a mask of all bits or none: where the compiler finds
+    a choice between two values it leaves the dropped ones unread, and memory flows at less than half its rate.
     """
     single = float32(scale)
     for row in range(first, last):
         bytes_ = carray(pointer(painted + row // shared * size), size, uint8)
         if code == FLOAT32:
             x = carray(pointer(source + 4 * row * size), size, float32)
-            y = carray(pointer(address + 4 * row * size), size, float32)
+            y = carray(pointer(address + 4 * row * size), size, int32)
             for i in range(size):
-                value = x[i] * single
-                y[i] = float32(0) if bytes_[i] != 0 else value
+                y[i] = int32_bits(x[i] * single) & (int32(bytes_[i]) - int32(1))
         elif code == FLOAT64:
             wide = carray(pointer(source + 8 * row * size), size, float64)
-            out = carray(pointer(address + 8 * row * size), size, float64)
+            out = carray(pointer(address + 8 * row * size), size, int64)
             for i in range(size):
-                double = wide[i] * scale
-                out[i] = 0.0 if bytes_[i] != 0 else double
+                out[i] = int64_bits(wide[i] * scale) & (int64(bytes_[i]) - 1)
         else:
             bits = carray(pointer(source + 2 * row * size), size, uint16)
             half = carray(pointer(address + 2 * row * size), size, uint16)
             if code == BFLOAT16:
                 for i in range(size):
-                    rounded = to_bfloat16(from_bfloat16(bits[i]) * single)
-                    half[i] = uint16(0) if bytes_[i] != 0 else rounded
+                    half[i] = to_bfloat16(from_bfloat16(bits[i]) * single) & uint16(uint16(bytes_[i]) - uint16(1))
             else:
                 for i in range(size):
-                    rounded = to_float16(from_float16(bits[i]) * single)
-                    half[i] = uint16(0) if bytes_[i] != 0 else rounded
+                    half[i] = to_float16(from_float16(bits[i]) * single) & uint16(uint16(bytes_[i]) - uint16(1))
 
 
 @kernel
-def choose_tokens(address, first, last, prefix, count, kept, start, k0, k1, call):
-    """For rows first to last the indices, in order, of ``prefix`` first tokens and ``kept`` others of smallest words.
+def move_tokens(source, address, back, size, first, last, prefix, count, kept, start, k0, k1, call):
+    """Of each row the ``prefix`` first tokens and ``kept`` of the other ``count``, in order: those of smallest words.
 
-    Words count by their upper 24 bits, and the earlier token first. Indices are of tokens of all rows, one row after
-    the other.
+    Words count by their upper 24 bits, and the earlier token first. A token has ``size`` bytes. The transpose puts
+    tokens back to where they were taken from, and 0 where none was.
     """
-    chosen = carray(pointer(address), last * (prefix + kept), int64)
     words = np.empty(count + PADDING, np.uint32)
     ranks = np.empty(count, np.uint64)
-    some = np.empty(kept, np.int64)
     for row in range(first, last):
-        base, done = row * (prefix + count), row * (prefix + kept)
-        for i in range(prefix):
-            chosen[done + i] = base + i
+        whole, part = row * (prefix + count) * size, row * (prefix + kept) * size
+        if back:
+            whole, part = address + whole, source + part
+            _copy(part, whole, prefix * size)
+        else:
+            whole, part = source + whole, address + part
+            _copy(whole, part, prefix * size)
         shift = fill_words(words, start + row * count, count, k0, k1, call)
         for i in range(count):
-            ranks[i] = (uint64(words[shift + i]) >> uint64(8)) << uint64(32) | uint64(i)
-        ranks.sort()
-        for i in range(kept):
-            some[i] = int64(ranks[i] & uint64(0xFFFF_FFFF))
-        some.sort()
-        for i in range(kept):
-            chosen[done + prefix + i] = base + prefix + some[i]
+            ranks[i] = _rank(words[shift + i], i)
+        _sort(ranks)
+        part += prefix * size
+        for i in range(count):
+            token = whole + (prefix + i) * size
+            if _rank(words[shift + i], i) <= ranks[kept - 1]:
+                if back:
+                    _copy(part, token, size)
+                else:
+                    _copy(token, part, size)
+                part += size
+            elif back:
+                clear(token, size)
+
+
+@kernel
+def _copy(source, address, size):
+    x, out = carray(pointer(source), size, uint8), carray(pointer(address), size, uint8)
+    for i in range(size):
+        out[i] = x[i]
+
+
+@kernel
+def _rank(word, i):
+    """Where a token comes in the order that ``move_tokens`` goes by."""
+    return (uint64(word) >> uint64(8)) << uint64(32) | uint64(i)
+
+
+_FEW = 32  # numbers that are put in order by insertion
+
+
+@kernel
+def _sort(numbers):
+    """Put numbers in order; a few by insertion, since the general way first makes room for its stack."""
+    if numbers.size > _FEW:
+        numbers.sort()
+        return
+    for i in range(1, numbers.size):
+        number, j = numbers[i], i
+        while j > 0 and numbers[j - 1] > number:
+            numbers[j] = numbers[j - 1]
+            j -= 1
+        numbers[j] = number
 
 
 @kernel
@@ -185,16 +221,16 @@ def _thin_to_floor(block):
         first, last = shares.take(block)
 
 
-def _choose_tokens(block):
-    n = carray(pointer(block), 11, int64)
+def _move_tokens(block):
+    n = carray(pointer(block), 14, int64)
     first, last = shares.take(block)
     while first < last:
-        choose_tokens(n[3], first, last, n[4], n[5], n[6], n[7], n[8], n[9], n[10])
+        move_tokens(n[3], n[4], n[5], n[6], first, last, n[7], n[8], n[9], n[10], n[11], n[12], n[13])
         first, last = shares.take(block)
 
 
 shares.BODIES |= {
     clear_painted: _clear_painted,
     thin_to_floor: _thin_to_floor,
-    choose_tokens: _choose_tokens,
+    move_tokens: _move_tokens,
 }

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,18 @@ from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.noise import noise
 from wellposed.dropouts.operator import thin_any
-from wellposed.dropouts.thinning import is_plain_on_cpu
+from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
 from wellposed.errors import WellposedError
 from wellposed.random.integers import signed
 from wellposed.random.late import late
+
+
+class Tokens(NamedTuple):
+    """How many tokens of a sequence are always kept, at its start; its others, and how many of them stay."""
+
+    prefix: int
+    others: int
+    kept: int
 
 
 class TokenDropout(Thinning):
@@ -58,46 +66,53 @@ class TokenDropout(Thinning):
                 f"TokenDropout was given an input of shape {tuple(x.shape)}; "
                 f"expected at least prefix={self.prefix} tokens"
             )
-        rows, before, count = x.shape[0], x.shape[1], x.shape[1] - self.prefix
-        kept = min(count, max(1, math.floor(count * (1 - self.p))))
-        after, sizes = self.prefix + kept, (rows, self.prefix, count, kept)
+        others = x.shape[1] - self.prefix
+        tokens = Tokens(self.prefix, others, min(others, max(1, math.floor(others * (1 - self.p)))))
         if is_plain_on_cpu(x):
             key, call, row = self.next_name()
-            chosen = functools.partial(_kept_tokens, *sizes, row * count, key, signed(call))
+            move = functools.partial(_move, tokens, key=key, call=call, row=row)
         else:
             like = x.detach().new_empty((), dtype=torch.float32)
-            chosen = functools.partial(_kept_by_operators, *sizes, like, self.next_words(x.detach()))
-
-        def take(x: Tensor) -> Tensor:
-            return x.reshape(rows * before, *x.shape[2:]).index_select(0, chosen()).reshape(rows, after, *x.shape[2:])
-
-        def put(y: Tensor) -> Tensor:  # each token has its gradient from one place, so none need be summed
-            tokens = y.new_zeros(rows * before, *y.shape[2:])
-            copy = tokens.index_copy_ if is_plain_on_cpu(y) else tokens.index_copy  # in place saves a pass over memory
-            tokens = copy(0, chosen(), y.reshape(rows * after, *y.shape[2:]))
-            return tokens.reshape(rows, before, *y.shape[2:])
-
-        return linear(x, take, put)
+            move = functools.partial(_move_by_operators, tokens, like=like, words=self.next_words(x.detach()))
+        return linear(x, functools.partial(move, back=False), functools.partial(move, back=True))
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""
         return f"p={self.p}, prefix={self.prefix}"
 
 
+def _move(tokens: Tokens, x: Tensor, key: tuple[int, int], call: int, row: int, back: bool) -> Tensor:
+    """Take the tokens of ``x`` that are kept, or put those of ``x`` back to where they were taken from."""
+    if is_plain_on_cpu(x):
+        moved: Tensor = _by_kernel(x.contiguous(), back, *tokens, row * tokens.others, key, signed(call))
+        return moved
+    like, words = torch.empty((), device="cpu"), words_of(key, call)
+    return _move_by_operators(tokens, x, like, words + words.new_tensor([0, 0, row]), back)
+
+
 @late
-def _kept_tokens(*_: Any) -> Callable[..., Tensor]:
-    from wellposed.dropouts.cpu import kept_tokens
+def _by_kernel(*_: Any) -> Callable[..., Tensor]:
+    from wellposed.dropouts.cpu import move_tokens
 
-    return kept_tokens
+    return move_tokens
 
 
-def _kept_by_operators(rows: int, prefix: int, count: int, kept: int, like: Tensor, words: Tensor) -> Tensor:
-    """The same by torch's operators, the truth beside the kernel."""
-    order = noise(like, words, (rows, count), "uniform").argsort(dim=1, stable=True)
+def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, words: Tensor, back: bool) -> Tensor:
+    """The same by torch's operators, the truth beside the kernel, on the device of ``like``.
+
+    ``words`` stand for the key, the call and the row.
+    """
+    prefix, others, kept = tokens
+    rows, whole, rest = x.shape[0], prefix + others, x.shape[2:]
+    order = noise(like, words, (rows, others), "uniform").argsort(dim=1, stable=True)
     chosen = order[:, :kept].sort(dim=1).values + prefix
     always = torch.arange(prefix, device=like.device).expand(rows, -1)
-    first = torch.arange(rows, device=like.device).unsqueeze(1) * (prefix + count)
-    return (torch.cat([always, chosen], dim=1) + first).flatten()
+    first = torch.arange(rows, device=like.device).unsqueeze(1) * whole
+    chosen = (torch.cat([always, chosen], dim=1) + first).flatten()
+    if back:  # each token has its gradient from one place, so none need be summed
+        put = x.new_zeros(rows * whole, *rest).index_copy(0, chosen, x.reshape(rows * (prefix + kept), *rest))
+        return put.reshape(rows, whole, *rest)
+    return x.reshape(rows * whole, *rest).index_select(0, chosen).reshape(rows, prefix + kept, *rest)
 
 
 class EmbeddingDropout(Thinning):

@@ -112,6 +112,8 @@ def _run(kernel: Callable[..., Any], jobs: list[Job]) -> list[Seen]:
     before = [0, *accumulate(-(-size // kernels.PIECE) for size in sizes)]
     table = array("q", b"".join(map(Job.row, jobs, before)) + before[-1].to_bytes(8, sys.byteorder))
     results = array("d", bytes(16 * before[-1]))
-    block = array("q", (0, before[-1], 1, table.buffer_info()[0], results.buffer_info()[0]))
-    pool.run(shares.body(kernel), block.buffer_info()[0], pool.threads_for(sum(sizes)))
+    pieces, threads = before[-1], pool.threads_for(sum(sizes))
+    # One part for all threads: torch's operators split each tensor, not a list of them.
+    block = shares.block_of(pieces, pieces, 1, table.buffer_info()[0], results.buffer_info()[0], threads=threads)
+    pool.run(shares.body(kernel), block.buffer_info()[0], threads)
     return [Seen(sum(results[2 * a : 2 * b : 2]), any(results[2 * a + 1 : 2 * b : 2])) for a, b in pairwise(before)]

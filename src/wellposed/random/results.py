@@ -15,7 +15,7 @@ import weakref
 import torch
 from torch import Tensor
 
-from wellposed.random.memory import PLAIN_TYPES, on_large_pages
+from wellposed.random.memory import PLAIN_TYPES
 
 LARGE = 1 << 25  # bytes from which on glibc's malloc asks the system each time; below, it hands out again
 _IDLE = 1 << 29  # bytes
@@ -29,7 +29,7 @@ def result_like(x: Tensor) -> Tensor:
     The storage of a large one is like that of a tensor made from an array: ``resize_`` cannot make it larger.
     """
     if x.nbytes < LARGE or not (x.is_cpu and type(x) in PLAIN_TYPES and sys.platform.startswith("linux")):
-        return on_large_pages(torch.empty_like(x))
+        return torch.empty_like(x)
     block = _block(-(-x.nbytes // _UNIT) * _UNIT)
     memory = memoryview(block)
     result = torch.frombuffer(memory, dtype=x.dtype, count=x.numel())

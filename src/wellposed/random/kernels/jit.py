@@ -95,6 +95,17 @@ def fetch_add(_typing: Any, _address: Any, _amount: Any) -> Any:
 
 
 @intrinsic
+def call_int32(_typing: Any, _function: Any) -> Any:
+    """What the C function without arguments that is at an address gives."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        return builder.sext(builder.call(builder.inttoptr(args[0], kind), []), ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
 def select(_typing: Any, _condition: Any, yes: Any, no: Any) -> Any:
     """``yes if condition else no`` with both computed: a branch can keep a loop from being vectorised."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from wellposed import forks
 from wellposed.random import pool
 from wellposed.random.backend import _chosen
+from wellposed.random.kernels import shares
 from wellposed.random.kernels.builtin import (
     attribute_is,
     call,
@@ -29,13 +30,15 @@ from wellposed.random.kernels.builtin import (
 )
 from wellposed.random.libtorch import c_function
 
-_SHARES, _GRAIN = 16, 64  # as in ``shares.py``
 _team = c_function("GOMP_parallel")
 _TEAM = 0 if _team is None else ctypes.cast(_team, ctypes.c_void_p).value
 
 # What every builtin's context begins with, and where in it.
-PLAIN = (Tensor, torch.nn.Parameter, _chosen, "auto", "_cdata", forks, "is_forked", False, torch.get_num_threads, _TEAM)
-TENSOR, _PARAMETER, _CHOSEN, _AUTO, CDATA, _FORKS, _IS_FORKED, _FALSE, _THREADS, _OPENMP = range(10)
+_TYPES = (Tensor, torch.nn.Parameter, _chosen, "auto", "_cdata")
+_TEAMS = (forks, "is_forked", False, torch.get_num_threads, _TEAM, shares.THREAD_NUMBER)
+PLAIN = (*_TYPES, *_TEAMS)
+TENSOR, _PARAMETER, _CHOSEN, _AUTO, CDATA = range(len(_TYPES))
+_FORKS, _IS_FORKED, _FALSE, _THREADS, _OPENMP, _NUMBER = range(len(_TYPES), len(PLAIN))
 OWN = len(PLAIN)
 
 
@@ -66,14 +69,16 @@ def threads_for(context, count, few, slot):
 @register_jitable(forceinline=True)
 def run(context, kernel, block, count, threads):
     """Run the C function of ``shares.address_of`` on a block, without the interpreter where it takes long."""
-    store(block, 0, 0)
-    store(block, 1, count)
+    part, share = shares.lengths(count, threads, 1)
+    store(block, 0, count)
+    store(block, 1, part)
+    store(block, 2, share)
+    store(block, shares.THREAD, to_int(item(context, _NUMBER)))
+    for i in range(min(threads, shares.MOST_PARTS)):
+        store(block, shares.TAKEN + i, 0)
     if count < 2 * pool.SMALLEST_SHARE:
-        store(block, 2, count)
         jump(kernel, block)
         return
-    share = count if threads == 1 else -(-count // (threads * _SHARES * _GRAIN)) * _GRAIN
-    store(block, 2, max(pool.SMALLEST_SHARE, share))
     state = save_thread()
     if threads == 1:
         jump(kernel, block)

@@ -33,7 +33,7 @@ from wellposed.random.kernels.builtin import (
     to_int,
 )
 from wellposed.random.kernels.plain import OWN, PLAIN, is_plain, run, threads_for
-from wellposed.random.kernels.shares import address_of
+from wellposed.random.kernels.shares import address_of, block_memory
 from wellposed.random.key import Key
 from wellposed.random.pool import SMALLEST_SHARE
 
@@ -88,7 +88,7 @@ def _find_recipe(context, slot, arguments, count):
 
 
 def _fill(context, arguments, count):
-    slot, block = stack(), stack()
+    slot, block = stack(), block_memory()
     tensor, key, number = load(arguments, 0), load(arguments, 1), load(arguments, 2)
     plain = is_exactly(key, item(context, _KEY)) and is_exactly(number, item(context, _INT))
     for i in range(_LEAD + 1, count):

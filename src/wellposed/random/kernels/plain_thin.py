@@ -46,7 +46,7 @@ from wellposed.random.kernels.builtin import (
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
 from wellposed.random.kernels.plain import CDATA, OWN, PLAIN, TENSOR, is_plain, run, threads_for
-from wellposed.random.kernels.shares import address_of
+from wellposed.random.kernels.shares import address_of, block_memory
 from wellposed.random.pool import SMALLEST_SHARE
 from wellposed.random.results import LARGE, result_like
 
@@ -146,7 +146,7 @@ def _drawn_mask(mask, block):
 @register_jitable
 def _thin_plain(context, x, mask):
     """A thinned copy; ``None`` if ``x`` is not plain; 0 if something raises."""
-    slot, new, block = stack(), stack(), stack()
+    slot, new, block = stack(), stack(), block_memory()
     dims, words, none = item(mask, 1), item(mask, 3), item(context, _NONE)
     threshold = to_int(item(words, 3))
     fits = item(mask, 2) == none and threshold <= 0xFFFF_FFFF and _is_unwatched(context, slot)

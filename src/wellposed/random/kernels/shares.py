@@ -1,8 +1,13 @@
 """Kernels on many threads: C functions that take shares of the elements, one after the other, until none is left.
 
-Threads that others hold up take fewer shares then. Taking one is an atomic addition, without the interpreter.
+Each thread takes the shares of its own part first, which is the part that torch's own operators give it: what the last
+of them wrote lies in the caches near its core, and what we write lies there for the next. Measured on two cores that
+share no cache, a multiplication after dropout of 2^20 elements takes up to a fifth longer otherwise. A thread that has
+finished then helps the others, so that one which is held up does not hold up all. Taking a share is an atomic
+addition, without the interpreter.
 """
 
+import ctypes
 import functools
 import struct
 from array import array
@@ -10,14 +15,24 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import carray, float64, int64
+from numba.extending import register_jitable
 
 from wellposed.random import pool
 from wellposed.random.kernels import engine
-from wellposed.random.kernels.jit import c_function, fetch_add, kernel, pointer
+from wellposed.random.kernels.jit import c_function, call_int32, fetch_add, kernel, pointer, stack_memory
+from wellposed.random.libtorch import c_function as torchs_function
 
-_SHARES = 16  # a thread takes at most
+_SHARES = 16  # a thread takes at most of its own
 _GRAIN = 64  # elements: shares start on a multiple of it, so that no two threads write to one cache line
-_HEAD = 3  # the numbers that a block begins with, before the kernel's arguments
+
+# A block: the numbers of elements, of a part and of a share, the kernel's arguments, then from ``THREAD`` on the
+# address of the function that tells a thread its number, and how many elements have been taken of each part.
+_HEAD, THREAD = 3, 16
+TAKEN, MOST_PARTS = THREAD + 1, 64
+block_memory = stack_memory(8 * (TAKEN + MOST_PARTS))
+
+_thread = torchs_function("omp_get_thread_num")
+THREAD_NUMBER: int = 0 if _thread is None else ctypes.cast(_thread, ctypes.c_void_p).value or 0
 
 
 def split(
@@ -27,10 +42,29 @@ def split(
 
     ``size`` is how many elements each of ``count`` stands for.
     """
-    threads, grain = pool.threads_for(count * size), -(-_GRAIN // size)
-    share = max(-(-pool.SMALLEST_SHARE // size), -(-count // (threads * _SHARES * grain)) * grain)
-    block = array("q", (0, count, share, *before, *map(_bits, after)))
+    threads = pool.threads_for(count * size)
+    block = block_of(count, *lengths(count, threads, size), *before, *map(_bits, after), threads=threads)
     pool.run(body(work), block.buffer_info()[0], threads)
+
+
+def block_of(*numbers: int, threads: int) -> "array[int]":
+    """A block for so many threads that begins with these numbers, and of which nothing has been taken yet."""
+    return array("q", numbers + _rest(len(numbers), threads))
+
+
+@functools.cache
+def _rest(begun: int, threads: int) -> tuple[int, ...]:
+    return (*(0,) * (THREAD - begun), THREAD_NUMBER, *(0,) * min(threads, MOST_PARTS))
+
+
+@register_jitable
+def lengths(count, threads, size):
+    """How many of ``count``, each of ``size`` elements, a part has and a share; there is one part a thread."""
+    grain = -(-_GRAIN // size)
+    part = -(-count // (min(threads, MOST_PARTS) * grain)) * grain
+    if threads == 1:
+        return part, part
+    return part, max(-(-pool.SMALLEST_SHARE // size), -(-part // (_SHARES * grain)) * grain)
 
 
 def _bits(number: float) -> int:
@@ -43,10 +77,9 @@ _FLOAT, _FLOAT_BITS = struct.Struct("d"), struct.Struct("q")
 
 @functools.cache
 def address_of(work: Callable[..., object]) -> int:
-    """Where the C function is that takes shares of a kernel's work; it is given the address of a block of numbers.
+    """Where the C function is that takes shares of a kernel's work; it is given the address of a block.
 
-    The block holds the next element to take, the number of elements, the elements a share, and the kernel's arguments
-    but for ``first`` and ``last``.
+    The kernel's arguments are there in order, but for ``first`` and ``last``.
     """
     return c_function(BODIES[work])
 
@@ -60,9 +93,18 @@ def body(work: Callable[..., object]) -> Any:
 @kernel
 def take(block):
     """The next share: its first element and the one after its last, both the same when none is left."""
-    numbers = carray(pointer(block), _HEAD, int64)
-    first = min(fetch_add(block, numbers[2]), numbers[1])
-    return first, min(first + numbers[2], numbers[1])
+    numbers = carray(pointer(block), TAKEN, int64)
+    count, length, share = numbers[0], numbers[1], numbers[2]
+    parts = -(-count // length) if count > 0 else 0
+    part = call_int32(numbers[THREAD]) % parts if parts > 1 and numbers[THREAD] != 0 else 0
+    for _ in range(parts):
+        begin = part * length
+        end = min(begin + length, count)
+        first = begin + fetch_add(block + 8 * (TAKEN + part), share)
+        if first < end:
+            return first, min(first + share, end)
+        part = part + 1 if part + 1 < parts else 0
+    return count, count
 
 
 def _fill(block):

@@ -55,8 +55,8 @@ def paint_blocks(address, maps, start, k0, k1, call, threshold, d, h, w, bd, bh,
 def clear_painted(source, address, painted, code, first, last, size, shared, scale):
     """Rows ``first`` to ``last`` of ``size`` elements, times the scale, or 0 where a byte is 1.
 
-    ``shared`` rows in a row have the same bytes. A byte less 1 is a mask of all bits or none: where the compiler finds
-    a choice between two values it leaves the dropped ones unread, and memory flows at less than half its rate.
+    ``shared`` rows in a row have the same bytes. A byte less 1 is a mask of all bits or none. Of a choice between 0 and
+    a product the compiler makes a load that leaves out what is dropped; measured, memory flows at 0.4 of its rate then.
     """
     single = float32(scale)
     for row in range(first, last):

@@ -179,7 +179,7 @@ def clear(address, size):
 
 @kernel
 def scale_run(source, address, length, scale):
-    """x * scale for one run that is kept.
+    """Scale one run that is kept.
 
     Beyond the caches a mask, though it costs the processor nothing, slows the flow of memory: measured, by 0.12 of 2^23
     elements.

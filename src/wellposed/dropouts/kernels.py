@@ -77,7 +77,9 @@ def clear_painted(source, address, painted, code, first, last, size, shared, sca
             bytes_ = repeats.ctypes.data
         while first < end:
             rows = min(together, end - first)
-            _clear_bytes(source + width * first * size, address + width * first * size, bytes_, code, rows * size, scale)
+            _clear_bytes(
+                source + width * first * size, address + width * first * size, bytes_, code, rows * size, scale
+            )
             first += rows
 
 

@@ -27,7 +27,7 @@ _GRAIN = 64  # elements: shares start on a multiple of it, so that no two thread
 
 # A block: the numbers of elements, of a part and of a share, the kernel's arguments, then from ``THREAD`` on the
 # address of the function that tells a thread its number, and how many elements have been taken of each part.
-_HEAD, THREAD = 3, 16
+THREAD = 16
 TAKEN, MOST_PARTS = THREAD + 1, 64
 block_memory = stack_memory(8 * (TAKEN + MOST_PARTS))
 

@@ -62,7 +62,8 @@ def clear_painted(source, address, painted, code, first, last, size, shared, sca
     ``shared`` rows in a row have the same bytes. These are repeated, so that one loop does many short rows.
     """
     width = 8 if code == FLOAT64 else 4 if code == FLOAT32 else 2
-    repeats = carray(pointer(_pattern()), _PATTERN, uint8)
+    pattern = _pattern()
+    repeats = carray(pointer(pattern), _PATTERN, uint8)
     while first < last:
         group = first // shared
         end, together, bytes_ = min(last, (group + 1) * shared), 1, painted + group * size
@@ -74,7 +75,7 @@ def clear_painted(source, address, painted, code, first, last, size, shared, sca
             for row in range(together):
                 for i in range(size):
                     repeats[row * size + i] = once[i]
-            bytes_ = repeats.ctypes.data
+            bytes_ = pattern
         while first < end:
             rows = min(together, end - first)
             _clear_bytes(

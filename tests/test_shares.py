@@ -23,7 +23,7 @@ def test_shares_cover_all_once_from_the_own_part_on(count: int, threads: int, si
     if count > 0:
         parts = -(-count // part)
         assert parts <= min(threads, MOST_PARTS)
-        assert taken[0][0] == number % parts * part
+        assert taken[0][1] == min((number % parts + 1) * part, count)  # the end of its part
     assert all(first % -(-64 // size) == 0 for first, _ in taken)
     taken.sort()
     assert [0, *(last for _, last in taken)] == [*(first for first, _ in taken), count]

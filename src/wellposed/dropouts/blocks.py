@@ -2,18 +2,20 @@
 
 import functools
 import math
+from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
-from wellposed.dropouts.base import Thinning
+from wellposed.dropouts.base import Thinning, drawing_thinner
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.operator import thin_any
-from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
+from wellposed.dropouts.thinning import is_plain_on_cpu, quick_apply, words_of
 from wellposed.errors import WellposedError
 from wellposed.random.integers import signed
 from wellposed.random.late import late
@@ -47,39 +49,96 @@ class Rule(NamedTuple):
         return Corners(blocks, corners, math.prod(sides), max(1, math.prod(blocks) * math.prod(places)))
 
 
-class Blocks(NamedTuple):
-    """What is dropped: a pure function of these and of the maps' shape."""
+class Blocks:
+    """Blocks of a rule and a p in maps of a shape, as kernels take them.
 
-    rule: Rule
-    p: float
-    key: tuple[int, int]
-    call: int
-    row: int
+    Attributes:
+        rule: What blocks are like.
+        p: The share of elements that they cover, roughly.
+    """
+
+    _rates: tuple[float, ...]
+
+    def __init__(self, rule: Rule, p: float, shape: tuple[int, ...]) -> None:
+        self.rule, self.p = rule, p
+        blocks, corners, size, covered = rule.corners(shape)
+        ones, shared = (1,) * (3 - len(blocks)), max(1, shape[1] // max(1, corners[1]))
+        self._numbers = array("q", (shape[0] * shape[1], shared, *ones, *shape[2:], *ones, *blocks))
+        self._threshold, self._places = round(min(1.0, p * size / covered) * 2**32), math.prod(corners[1:])
+        self._p, self._rates = (self, 0), self.rates(0)  # what ``drawing_thinner`` takes of a module
+
+    def rates(self, row: int) -> tuple[float, ...]:
+        """The threshold, and what ``kernels.clear_painted`` takes besides in a batch that begins with that row."""
+        first, rest = divmod(row * self._places, 2**32)
+        return self._threshold, float(self._numbers.buffer_info()[0]), float(first), float(rest)
 
 
-def clear_blocks(x: Tensor, name: Blocks) -> Tensor:
-    """Clear blocks of a tensor of which the name is known; the transpose is the same."""
+_blocks = functools.lru_cache(maxsize=256)(Blocks)  # to find them takes longer than to clear small maps
+
+# What names cleared blocks, in the form of ``thinning.Mask``: the blocks and the row at which the batch begins; nothing
+# twice; the key's words, the call, and the rates.
+Mask = tuple[tuple[Blocks, int], None, None, tuple[float, ...]]
+
+
+def clear_blocks(x: Tensor, mask: Mask) -> Tensor:
+    """Clear blocks that have a name; the transpose is the same."""
+    if not is_dynamo_compiling():
+        cleared: Tensor | None = _clear_plain(x, mask)
+        if cleared is not None:
+            return cleared
     if is_plain_on_cpu(x):
-        return _clear(x, name)
-    words = words_of(name.key, name.call)
-    p = torch.tensor(name.p, dtype=torch.float64, device="cpu")
-    return clear_by_operators(x, name.rule, words + words.new_tensor([0, 0, name.row]), p)
+        recorded = (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
+        return _apply(x, (mask, None)) if recorded else _compute(x, mask)
+    (blocks, row), _, _, (low, high, call, *_) = mask
+    words, p = words_of((int(low), int(high)), int(call)), torch.tensor(blocks.p, dtype=torch.float64, device="cpu")
+    return clear_by_operators(x, blocks.rule, words + words.new_tensor([0, 0, row]), p)
 
 
-def _clear(x: Tensor, name: Blocks) -> Tensor:
-    threshold, places, *sides = _kernels_numbers(name.rule, name.p, x.shape)
-    if threshold > 0xFFFF_FFFF or not x.numel():
+def _compute(x: Tensor, mask: Mask) -> Tensor:
+    words = mask[3]
+    if words[3] > 0xFFFF_FFFF or not x.numel():
         return torch.zeros_like(x)
-    y = _by_kernel(x.contiguous(), *sides, name.row * places, name.key, signed(name.call), threshold)
+    y = _by_kernel(x.contiguous(), words)
     return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 
-@functools.lru_cache(maxsize=256)  # to find them takes as long as small maps
-def _kernels_numbers(rule: Rule, p: float, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The threshold, words a sample, channels that share blocks, and three sides of a map and of a block."""
-    blocks, corners, size, covered = rule.corners(shape)
-    threshold, ones = round(min(1.0, p * size / covered) * 2**32), (1,) * (3 - len(blocks))
-    return threshold, math.prod(corners[1:]), shape[1] // max(1, corners[1]), (*ones, *shape[2:]), (*ones, *blocks)
+class _Clear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, done: tuple[Mask, Tensor | None]) -> Tensor:
+        ctx.mask, cleared = done
+        return _compute(x, ctx.mask) if cleared is None else cleared
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return clear_blocks(grad, ctx.mask), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return clear_blocks(tangent.clone() if tangent._is_zerotensor() else tangent, ctx.mask)
+
+
+_apply = quick_apply(_Clear)
+
+
+@late
+def _draw_and_clear(_: Blocks, x: Tensor, __: None) -> Callable[..., Tensor | None] | None:
+    if not is_plain_on_cpu(x):
+        return None
+    from wellposed.dropouts.kernels import clear_painted
+
+    return drawing_thinner(_apply, (clear_painted, clear_painted))
+
+
+@late
+def _clear_plain(x: Tensor, _: Mask) -> Callable[[Tensor, Mask], Tensor | None] | None:
+    if not is_plain_on_cpu(x):
+        return None
+    from wellposed.dropouts.kernels import clear_painted
+    from wellposed.random.kernels.plain_thin import backward, thinner
+
+    kernels = clear_painted, clear_painted
+    _Clear._backward_cls.apply = backward(_apply, _Clear.backward, kernels)  # type: ignore[attr-defined]
+    return thinner(_apply, kernels)
 
 
 @late
@@ -91,6 +150,8 @@ def _by_kernel(*_: Any) -> Callable[..., Tensor]:
 
 def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tensor:
     """The same by torch's operators, the truth beside the kernel; ``words`` stand for the key, the call and the row."""
+    if 0 in x.shape:  # which torch's pools refuse
+        return x.clone()
     blocks, corners, size, covered = rule.corners(x.shape)
     ones = x.new_ones(corners, dtype=torch.float32)
     dropped = (thin_any(ones, words, (p * size / covered).clamp(max=1)) == 0).float()
@@ -99,7 +160,8 @@ def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tenso
     for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
         dropped = pool(dropped, [block if d == dim else 1 for d in range(len(blocks))], stride=1)
     exact = torch.promote_types(x.dtype, torch.float32)
-    scale = (dropped.numel() / (dropped == 0).sum().clamp(min=1).double()).to(exact)
+    kept = (dropped == 0).sum().clamp(min=1).double()
+    scale = (torch.full_like(kept, dropped.numel()) / kept).to(exact)  # a number over a tensor is rounded twice
     return torch.where(dropped != 0, x.new_zeros((), dtype=exact), x.to(exact) * scale).to(x.dtype)
 
 
@@ -127,10 +189,14 @@ class _DropBlock(Thinning):
         if not is_dynamo_compiling() and self.p == 0.0:
             return x
         rule = Rule(self.block_size, self.couple_channels)
-        if is_plain_on_cpu(x):
-            name = Blocks(rule, self.p, *self.next_name())
-            clear = functools.partial(clear_blocks, name=name)
-            return linear(x, clear, clear, _clear(x, name))
+        if not is_dynamo_compiling():
+            blocks = _blocks(rule, self._p, x.shape)
+            cleared: Tensor | None = _draw_and_clear(blocks, x, None)
+            if cleared is not None:
+                return cleared
+            if is_plain_on_cpu(x):
+                key, call, row = self.next_name()
+                return clear_blocks(x, ((blocks, row), None, None, (*key, signed(call), *blocks.rates(row))))
         clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
         return linear(x, clear, clear)
 

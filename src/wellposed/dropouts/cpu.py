@@ -1,6 +1,5 @@
 """Blocks, floors and tokens in one pass over CPU memory, beside the torch formulas of the modules that they serve."""
 
-import torch
 from torch import Tensor
 
 from wellposed.dropouts import kernels
@@ -11,33 +10,16 @@ from wellposed.random.results import LARGE, result_like
 _SORTING = 32  # elements that could be thinned while one token is put in order, roughly
 
 
-Sides = tuple[int, int, int]
-
-
-def clear_blocks(
-    x: Tensor, shared: int, sides: Sides, blocks: Sides, start: int, key: tuple[int, int], call: int, threshold: int
-) -> Tensor:
-    """``x`` (N, C, ...) without the blocks whose corners' words are below the threshold, and the rest scaled.
+def clear_blocks(x: Tensor, words: tuple[float, ...]) -> Tensor:
+    """A contiguous ``x`` without blocks, and the rest scaled; see ``kernels._clear_painted``.
 
     Args:
         x: A contiguous tensor with elements.
-        shared: How many channels in a row bear the same blocks.
-        sides: The sides of a map.
-        blocks: The sides of a block.
-        start: The word of the first corner.
-        key: The stream.
-        call: Its call number, signed.
-        threshold: What a word is compared with, below 2^32.
+        words: The key's two, the call, the threshold, which is below 2^32, and what else the kernel takes.
     """
-    size = sides[0] * sides[1] * sides[2]
-    maps = x.numel() // size
-    count = maps // shared * size
-    painted = torch.zeros(count, dtype=torch.uint8, device="cpu")
-    where = painted.data_ptr()
-    dropped = kernels.paint_blocks(where, maps // shared, start, *key, call, threshold, *sides, *blocks)
     result = result_like(x)
-    before = (x.data_ptr(), result.data_ptr(), where, CODES[x.dtype])
-    shares.split(kernels.clear_painted, maps, before, (size, shared, count / max(1, count - dropped)), size)
+    before = (x.data_ptr(), result.data_ptr(), CODES[x.dtype], 0, 0, 0)
+    shares.split(kernels.clear_painted, x.numel(), before, words)
     return result
 
 

@@ -16,12 +16,12 @@ from wellposed.random.kernels.dtypes import (
     to_float16,
 )
 from wellposed.random.kernels.engine import clear
-from wellposed.random.kernels.jit import int32_bits, int64_bits, kernel, pointer, stack_memory
+from wellposed.random.kernels.jit import fetch_add, int32_bits, int64_bits, kernel, pointer, stack_memory
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words
 
 
 @kernel
-def paint_blocks(address, maps, start, k0, k1, call, threshold, d, h, w, bd, bh, bw):
+def paint_blocks(address, maps, d, h, w, bd, bh, bw, start, k0, k1, call, threshold):
     """Write 1 over every block whose corner's word is below the threshold; return how many elements bear a 1.
 
     ``address`` has a zeroed byte an element of ``maps`` maps of d x h x w; the corner of the first has word ``start``.
@@ -57,31 +57,37 @@ _pattern = stack_memory(_PATTERN)
 
 @kernel
 def clear_painted(source, address, painted, code, first, last, size, shared, scale):
-    """Rows ``first`` to ``last`` of ``size`` elements, times the scale, or 0 where a byte is 1.
+    """Elements ``first`` to ``last`` of maps of ``size``, times the scale, or 0 where a byte is 1.
 
-    ``shared`` rows in a row have the same bytes. These are repeated, so that one loop does many short rows.
+    ``shared`` maps in a row have the same bytes. These are repeated, so that one loop does many small maps.
     """
     width = 8 if code == FLOAT64 else 4 if code == FLOAT32 else 2
     pattern = _pattern()
-    repeats = carray(pointer(pattern), _PATTERN, uint8)
     while first < last:
-        group = first // shared
-        end, together, bytes_ = min(last, (group + 1) * shared), 1, painted + group * size
+        group, place = first // (size * shared), first % size
+        end, together, bytes_ = min(last, (group + 1) * size * shared), size - place, painted + group * size
         if shared == 1:
-            end, together = last, last - first
-        elif 2 * size <= _PATTERN:
-            together = min(end - first, _PATTERN // size)
-            once = carray(pointer(bytes_), size, uint8)
-            for row in range(together):
-                for i in range(size):
-                    repeats[row * size + i] = once[i]
+            end, together, bytes_ = last, last - first, painted + first
+        elif 2 * size > _PATTERN:
+            end, bytes_ = min(end, first + together), bytes_ + place
+        else:
+            _copy(bytes_ + place, pattern, size - place)
+            _copy(bytes_, pattern + size - place, place)
+            together = min(_PATTERN // size * size, end - first)
+            for i in range(size, together, size):
+                _copy(pattern, pattern + i, size)
             bytes_ = pattern
         while first < end:
-            rows = min(together, end - first)
-            _clear_bytes(
-                source + width * first * size, address + width * first * size, bytes_, code, rows * size, scale
-            )
-            first += rows
+            count = min(together, end - first)
+            _clear_bytes(source + width * first, address + width * first, bytes_, code, count, scale)
+            first += count
+
+
+@kernel
+def _copy(source, address, size):
+    x, out = carray(pointer(source), size, uint8), carray(pointer(address), size, uint8)
+    for i in range(size):
+        out[i] = x[i]
 
 
 @kernel
@@ -142,13 +148,6 @@ def move_tokens(source, address, back, size, first, last, prefix, count, kept, s
                 part += size
             elif back:
                 clear(token, size)
-
-
-@kernel
-def _copy(source, address, size):
-    x, out = carray(pointer(source), size, uint8), carray(pointer(address), size, uint8)
-    for i in range(size):
-        out[i] = x[i]
 
 
 @kernel
@@ -233,11 +232,34 @@ def thin_to_floor(source, address, code, first, last, inner, k0, k1, call, thres
 
 
 def _clear_painted(block):
-    n, scale = carray(pointer(block), 10, int64), carray(pointer(block), 10, float64)[9]
+    """Its arguments are as those of ``thin``; for the scale stands the address of eight numbers, then the first word.
+
+    The numbers are how many maps there are, how many in a row have the same blocks, and the sides of a map and a block.
+    The first thread to come paints for all. It leaves when all is done, since the others read its memory.
+    """
+    n, x = carray(pointer(block), 16, int64), carray(pointer(block), 16, float64)
+    come, paint, done = block + 8 * 6, block + 8 * 7, block + 8 * 8
+    maps, shared, d, h, w, bd, bh, bw = carray(pointer(int64(x[13])), 8, int64)
+    size, paints = d * h * w, fetch_add(come, 1) == 0
+    memory = np.zeros(8 + (maps // shared * size if paints else 0), np.uint8)
+    if paints:
+        where, start = memory.ctypes.data, (int64(x[14]) << 32) + int64(x[15])
+        dropped = carray(pointer(where), 1, int64)
+        dropped[0] = paint_blocks(where + 8, maps // shared, d, h, w, bd, bh, bw, start, n[9], n[10], n[11], n[12])
+        fetch_add(paint, where)
     first, last = shares.take(block)
     while first < last:
-        clear_painted(n[3], n[4], n[5], n[6], first, last, n[7], n[8], scale)
+        painted = fetch_add(paint, 0)
+        while painted == 0:
+            painted = fetch_add(paint, 0)
+        all_ = maps // shared * size
+        scale = all_ / max(1, all_ - carray(pointer(painted), 1, int64)[0])
+        clear_painted(n[3], n[4], painted + 8, n[5], first, last, size, shared, scale)
+        fetch_add(done, last - first)
         first, last = shares.take(block)
+    while paints and fetch_add(done, 0) < n[0]:
+        pass
+    memory[0] = 0  # it lives until here
 
 
 def _thin_to_floor(block):

@@ -12,7 +12,7 @@ from wellposed.dropouts.thinning import is_plain, quick_apply
 Map = Callable[[Tensor], Tensor]
 
 
-def linear(x: Tensor, forth: Map, back: Map, made: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
     """``forth(x)``, recorded for derivatives of any order.
 
     Compilers, functorch and modes see the map itself, and weigh keeping against making again themselves.
@@ -21,30 +21,27 @@ def linear(x: Tensor, forth: Map, back: Map, made: Tensor | None = None) -> Tens
         x: The tensor.
         forth: The map. It must be the same whenever it is called, and hold no tensor of the size of ``x``.
         back: Its transpose.
-        made: ``forth(x)`` where the caller knows that ``x`` is plain and has made it already.
 
     Returns:
         What the map makes of ``x``.
     """
-    if made is None and not is_plain(x):
-        return forth(x)
-    if (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0:
-        return _apply(x, forth, back, (made,))  # in a tuple it is no input of the graph's
-    return forth(x) if made is None else made
+    if is_plain(x) and ((x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0):
+        return _apply(x, forth, back)
+    return forth(x)
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forth: Map, back: Map, made: tuple[Tensor | None]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, forth: Map, back: Map) -> Tensor:
         ctx.maps = forth, back
-        return forth(x) if made[0] is None else made[0]
+        return forth(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         forth, back = ctx.maps
         if grad.requires_grad or forward_ad._current_level >= 0:
-            return linear(grad, back, forth), None, None, None
-        return back(grad), None, None, None
+            return linear(grad, back, forth), None, None
+        return back(grad), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:

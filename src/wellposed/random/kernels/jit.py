@@ -85,11 +85,14 @@ def stack_memory(size: int) -> Any:
 
 @intrinsic
 def fetch_add(_typing: Any, _address: Any, _amount: Any) -> Any:
-    """Add to the int64 at an address and return what was there, in one step that no thread can come between."""
+    """Add to the int64 at an address and return what was there, in one step that no thread can come between.
+
+    Who sees what was added sees all that was written before.
+    """
 
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         number = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", number, args[1], "monotonic")
+        return builder.atomic_rmw("add", number, args[1], "acq_rel")
 
     return types.int64(types.int64, types.int64), generate
 

@@ -277,9 +277,9 @@ def drawing_thinner(
     return builtin(_draw_and_thin, (*_context(apply, kernels), *own), otherwise=None)
 
 
-def backward(apply: Callable[..., Tensor], general: Callable[..., Any]) -> Any:
+def backward(apply: Callable[..., Tensor], general: Callable[..., Any], kernels: Kernels = _KERNELS) -> Any:
     """A builtin method of the graph's nodes: the gradient's thinned copy; what ``general`` makes of one not plain."""
-    return builtin_method(_backward, (*_context(apply, _KERNELS), "mask", general), otherwise=general)
+    return builtin_method(_backward, (*_context(apply, kernels), "mask", general), otherwise=general)
 
 
 def _context(apply: Callable[..., Tensor], kernels: Kernels) -> tuple[object, ...]:

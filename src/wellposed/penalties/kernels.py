@@ -139,12 +139,14 @@ def accumulate(row, piece):
 
 @kernel
 def _next(block, row):
-    """Take a piece: the row of its job, no earlier than ``row``, and its number; row 0 if none is left."""
+    """Take a piece: the row of its job, looked for from ``row`` on, and its number; row 0 if none is left."""
     piece, end = shares.take(block)
     if piece == end:
         return 0, piece
     if row == 0:
         row = carray(pointer(block), 5, int64)[3]
+    while piece < carray(pointer(row), 1, int64)[0]:
+        row -= 8 * ROW
     while piece >= carray(pointer(row + 8 * ROW), 1, int64)[0]:  # a last row that has no pieces ends the table
         row += 8 * ROW
     return row, piece

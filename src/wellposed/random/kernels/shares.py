@@ -2,7 +2,7 @@
 
 Each thread takes the shares of its own part first, which is the part that torch's own operators give it: what the last
 of them wrote lies in the caches near its core, and what we write lies there for the next. Measured on two cores that
-share no cache, a multiplication after dropout of 2^20 elements takes up to a fifth longer otherwise. Shares are taken
+share the last cache alone, a multiplication after dropout of 2^20 elements takes up to a fifth longer otherwise. Shares are taken
 from the end of the part, which torch's operators come to last, to its beginning, which they come to first: measured
 between two multiplications of 2^21 elements, that saves a tenth of all three. A thread that has finished then helps
 the others, so that one which is held up does not hold up all. Taking a share is an atomic addition, without the

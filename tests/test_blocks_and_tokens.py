@@ -1,5 +1,8 @@
 """Blocks and tokens by kernels and by torch's operators: equal to the last bit, there and back, at odd sizes too."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -65,3 +68,29 @@ def test_eight_threads_at_once() -> None:
     with ThreadPoolExecutor(8) as threads:
         for i, seen in enumerate(threads.map(work, range(48))):
             assert all(map(torch.equal, seen, want[i % 6]))
+
+
+NO_MEMORY = """
+import contextlib, resource, torch, wellposed as wp
+torch.set_num_threads(2)
+drop, x = wp.DropBlock2d(0.5, 3), torch.ones(16, 1024, 32, 32)
+with SCOPE:
+    drop(x[:8])  # compiles, and makes what threads need
+    limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + x.nbytes + 2**22
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        drop(x)
+    except MemoryError:
+        print("refused")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's memory so")
+@pytest.mark.parametrize("scope", ["wp.keyed(0)", "contextlib.nullcontext()"])
+def test_where_memory_runs_out_it_says_so(scope: str) -> None:
+    code = NO_MEMORY.replace("SCOPE", scope)
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # nothing is set by
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "refused\n"), ended.stderr

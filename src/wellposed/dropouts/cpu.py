@@ -5,6 +5,7 @@ from torch import Tensor
 from wellposed.dropouts import kernels
 from wellposed.random.draw import CODES
 from wellposed.random.kernels import shares
+from wellposed.random.kernels.plain import NO_MEMORY, STATE
 from wellposed.random.results import LARGE, result_like
 
 _SORTING = 32  # elements that could be thinned while one token is put in order, roughly
@@ -19,7 +20,10 @@ def clear_blocks(x: Tensor, words: tuple[float, ...]) -> Tensor:
     """
     result = result_like(x)
     before = (x.data_ptr(), result.data_ptr(), CODES[x.dtype], 0, 0, 0)
-    shares.split(kernels.clear_painted, x.numel(), before, words)
+    if shares.split(kernels.clear_painted, x.numel(), before, words)[STATE] == NO_MEMORY:
+        raise MemoryError(
+            "there is no memory for the map of the blocks that dropout clears, a byte an element of a map"
+        )
     return result
 
 

@@ -3,7 +3,8 @@
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
 
 import numpy as np
-from numba import carray, float32, float64, int32, int64, uint8, uint16, uint32, uint64
+from numba import carray, float32, float64, int32, int64, uint8, uint16, uint32, uint64, void
+from numba.types import ExternalFunction
 
 from wellposed.random.kernels import shares
 from wellposed.random.kernels.dtypes import (
@@ -18,6 +19,7 @@ from wellposed.random.kernels.dtypes import (
 from wellposed.random.kernels.engine import clear
 from wellposed.random.kernels.jit import fetch_add, int32_bits, int64_bits, kernel, pointer, stack_memory
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words
+from wellposed.random.kernels.plain import NO_MEMORY, STATE
 
 
 @kernel
@@ -231,35 +233,43 @@ def thin_to_floor(source, address, code, first, last, inner, k0, k1, call, thres
             first += length
 
 
+_new_zeros = ExternalFunction("calloc", int64(int64, int64))
+_release = ExternalFunction("free", void(int64))
+
+
 def _clear_painted(block):
     """Its arguments are as those of ``thin``; for the scale stands the address of eight numbers, then the first word.
 
     The numbers are how many maps there are, how many in a row have the same blocks, and the sides of a map and a block.
-    The first thread to come paints for all. It leaves when all is done, since the others read its memory.
+    The first thread to come paints for all. It leaves when all is done, since the others read its memory. Where no
+    memory is to be had, nothing is done, and ``NO_MEMORY`` stands at ``STATE``.
     """
     n, x = carray(pointer(block), 16, int64), carray(pointer(block), 16, float64)
-    come, paint, done = block + 8 * 6, block + 8 * 7, block + 8 * 8
+    come, paint, done = block + 8 * 6, block + 8 * STATE, block + 8 * 8
     maps, shared, d, h, w, bd, bh, bw = carray(pointer(int64(x[13])), 8, int64)
-    size, paints = d * h * w, fetch_add(come, 1) == 0
-    memory = np.zeros(8 + (maps // shared * size if paints else 0), np.uint8)
-    if paints:
-        where, start = memory.ctypes.data, (int64(x[14]) << 32) + int64(x[15])
-        dropped = carray(pointer(where), 1, int64)
-        dropped[0] = paint_blocks(where + 8, maps // shared, d, h, w, bd, bh, bw, start, n[9], n[10], n[11], n[12])
-        fetch_add(paint, where)
+    size, memory = d * h * w, 0
+    count = maps // shared * size
+    if fetch_add(come, 1) == 0:
+        memory, start = _new_zeros(8 + count, 1), (int64(x[14]) << 32) + int64(x[15])
+        if memory != 0:
+            dropped = carray(pointer(memory), 1, int64)
+            dropped[0] = paint_blocks(memory + 8, maps // shared, d, h, w, bd, bh, bw, start, n[9], n[10], n[11], n[12])
+        fetch_add(paint, memory if memory != 0 else NO_MEMORY)
     first, last = shares.take(block)
     while first < last:
         painted = fetch_add(paint, 0)
         while painted == 0:
             painted = fetch_add(paint, 0)
-        all_ = maps // shared * size
-        scale = all_ / max(1, all_ - carray(pointer(painted), 1, int64)[0])
+        if painted == NO_MEMORY:
+            return
+        scale = count / max(1, count - carray(pointer(painted), 1, int64)[0])
         clear_painted(n[3], n[4], painted + 8, n[5], first, last, size, shared, scale)
         fetch_add(done, last - first)
         first, last = shares.take(block)
-    while paints and fetch_add(done, 0) < n[0]:
-        pass
-    memory[0] = 0  # it lives until here
+    if memory != 0:
+        while fetch_add(done, 0) < n[0]:
+            pass
+        _release(memory)
 
 
 def _thin_to_floor(block):

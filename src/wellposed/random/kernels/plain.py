@@ -41,6 +41,11 @@ TENSOR, _PARAMETER, _CHOSEN, _AUTO, CDATA = range(len(_TYPES))
 _FORKS, _IS_FORKED, _FALSE, _THREADS, _OPENMP, _NUMBER = range(len(_TYPES), len(PLAIN))
 OWN = len(PLAIN)
 
+STATE, NO_MEMORY = (
+    7,
+    -1,
+)  # where in a block a kernel that needs memory of its own says that it found none, and so failed
+
 
 @register_jitable(forceinline=True)
 def is_plain(context, tensor, slot):

@@ -30,6 +30,7 @@ from wellposed.random.kernels.builtin import (
     new_int,
     new_like,
     new_tuple,
+    raise_no_memory,
     release,
     retained,
     returns,
@@ -45,7 +46,7 @@ from wellposed.random.kernels.builtin import (
 )
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
-from wellposed.random.kernels.plain import CDATA, OWN, PLAIN, TENSOR, is_plain, run, threads_for
+from wellposed.random.kernels.plain import CDATA, NO_MEMORY, OWN, PLAIN, STATE, TENSOR, is_plain, run, threads_for
 from wellposed.random.kernels.shares import address_of, block_memory
 from wellposed.random.pool import SMALLEST_SHARE
 from wellposed.random.results import LARGE, result_like
@@ -183,6 +184,9 @@ def _thin_plain(context, x, mask):
         return 0
     run(context, to_int(kernel), block, load(slot, SIZE), threads)
     release(kernel)
+    if load(block, STATE) == NO_MEMORY:
+        release(result)
+        return raise_no_memory()
     if not _is_recorded(context, x, new):
         return result
     done = new_tuple(2)

@@ -89,7 +89,10 @@ with SCOPE:
 @pytest.mark.parametrize("scope", ["wp.keyed(0)", "contextlib.nullcontext()"])
 def test_where_memory_runs_out_it_says_so(scope: str) -> None:
     code = NO_MEMORY.replace("SCOPE", scope)
-    environment = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # nothing is set by
+    environment = os.environ | {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+    }  # it holds nothing in reserve
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from wellposed.dropouts.base import Thinning, drawing_thinner
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.operator import thin_any
-from wellposed.dropouts.thinning import is_plain_on_cpu, quick_apply, words_of
+from wellposed.dropouts.thinning import is_plain_on_cpu, is_recorded, quick_apply, self_adjoint, words_of
 from wellposed.errors import WellposedError
 from wellposed.random.integers import signed
 from wellposed.random.late import late
@@ -87,8 +86,7 @@ def clear_blocks(x: Tensor, mask: Mask) -> Tensor:
         if cleared is not None:
             return cleared
     if is_plain_on_cpu(x):
-        recorded = (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
-        return _apply(x, (mask, None)) if recorded else _compute(x, mask)
+        return _apply(x, (mask, None)) if is_recorded(x) else _compute(x, mask)
     (blocks, row), _, _, (low, high, call, *_) = mask
     words, p = words_of((int(low), int(high)), int(call)), torch.tensor(blocks.p, dtype=torch.float64, device="cpu")
     return clear_by_operators(x, blocks.rule, words + words.new_tensor([0, 0, row]), p)
@@ -102,21 +100,7 @@ def _compute(x: Tensor, mask: Mask) -> Tensor:
     return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 
-class _Clear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, done: tuple[Mask, Tensor | None]) -> Tensor:
-        ctx.mask, cleared = done
-        return _compute(x, ctx.mask) if cleared is None else cleared
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return clear_blocks(grad, ctx.mask), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return clear_blocks(tangent.clone() if tangent._is_zerotensor() else tangent, ctx.mask)
-
-
+_Clear = self_adjoint(_compute, clear_blocks)
 _apply = quick_apply(_Clear)
 
 

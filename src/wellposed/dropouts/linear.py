@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from wellposed.dropouts.thinning import is_plain, quick_apply
+from wellposed.dropouts.thinning import is_plain, is_recorded, quick_apply
 
 Map = Callable[[Tensor], Tensor]
 
@@ -25,7 +24,7 @@ def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
     Returns:
         What the map makes of ``x``.
     """
-    if is_plain(x) and ((x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0):
+    if is_plain(x) and is_recorded(x):
         return _apply(x, forth, back)
     return forth(x)
 
@@ -39,9 +38,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         forth, back = ctx.maps
-        if grad.requires_grad or forward_ad._current_level >= 0:
-            return linear(grad, back, forth), None, None
-        return back(grad), None, None
+        return linear(grad, back, forth), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:

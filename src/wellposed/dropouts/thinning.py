@@ -54,6 +54,11 @@ def is_plain(x: Tensor) -> bool:
     )
 
 
+def is_recorded(x: Tensor) -> bool:
+    """Whether autograd is to know what is done to a plain tensor."""
+    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
+
+
 def is_plain_on_cpu(x: Tensor) -> bool:
     """Whether the CPU's kernels may work on the memory of ``x``: plain, and of a dtype that they know."""
     return (
@@ -78,10 +83,9 @@ def thin(x: Tensor, mask: Mask) -> Tensor:
         thinned: Tensor | None = thin_plain(x, mask)
         if thinned is not None:
             return thinned
-    if not is_plain(x):
+    if not is_plain(x) or _is_batched(x):
         return thin_by_operator(x, mask)
-    recorded = (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
-    return _apply(x, (mask, None)) if recorded else compute(x, mask)
+    return _apply(x, (mask, None)) if is_recorded(x) else compute(x, mask)
 
 
 @late
@@ -124,24 +128,36 @@ def _thin_groups(*_: Any) -> Callable[..., Tensor]:
     return thin_groups
 
 
-class _Thin(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, done: tuple[Mask, Tensor | None]) -> Tensor:
-        ctx.mask, thinned = done
-        return compute(x, ctx.mask) if thinned is None else thinned
+def self_adjoint(
+    compute: Callable[[Tensor, Any], Tensor], again: Callable[[Tensor, Any], Tensor]
+) -> type[torch.autograd.Function]:
+    """A function of autograd for a linear map that is its own transpose; a graph keeps but the mask that names it.
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        if _is_batched(grad):  # by autograd.grad(..., is_grads_batched=True)
-            return thin_by_operator(grad, ctx.mask), None
-        return thin(grad, ctx.mask), None
+    It is applied to a plain tensor and a pair: the mask, and what the map makes of the tensor if that is known.
 
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return thin(tangent.clone() if tangent._is_zerotensor() else tangent, ctx.mask)
+    Args:
+        compute: The map of a plain tensor and a mask, unknown to autograd.
+        again: The map of any tensor, which derivatives are made by.
+    """
+
+    class SelfAdjoint(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, done: tuple[Any, Tensor | None]) -> Tensor:
+            ctx.mask, made = done
+            return compute(x, ctx.mask) if made is None else made
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+            return again(grad, ctx.mask), None
+
+        @staticmethod
+        def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+            return again(tangent.clone() if tangent._is_zerotensor() else tangent, ctx.mask)
+
+    return SelfAdjoint
 
 
-_is_batched = torch._C._functorch.is_legacy_batchedtensor
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # by autograd.grad(..., is_grads_batched=True)
 
 
 def quick_apply(kind: type[torch.autograd.Function]) -> Callable[..., Tensor]:
@@ -151,6 +167,7 @@ def quick_apply(kind: type[torch.autograd.Function]) -> Callable[..., Tensor]:
     return apply
 
 
+_Thin = self_adjoint(compute, thin)
 _apply = quick_apply(_Thin)
 
 

@@ -159,10 +159,8 @@ def _thin_plain(context, x, mask):
         return retained(none)
     wrap = to_int(item(context, _WRAP))
     result = new_like(wrap, slot, new) if wrap != 0 and load(slot, SIZE) < _FEW else 0
-    code = _code(load(slot, DTYPE))
-    if result == 0:
-        size = load(slot, SIZE) * (2 if code in (BFLOAT16, FLOAT16) else 8 if code == FLOAT64 else 4)
-        result = call_with(item(context, _EMPTY_LIKE if size < LARGE else _RESULT_LIKE), new, x)
+    if result == 0:  # ``result_like`` asks how large it is; what is not in any dtype need not be asked
+        result = call_with(item(context, _EMPTY_LIKE if load(slot, SIZE) < LARGE // 8 else _RESULT_LIKE), new, x)
         if result == 0:
             return 0
         if not describe(result, item(context, CDATA), new):
@@ -170,7 +168,7 @@ def _thin_plain(context, x, mask):
             return retained(none)
     store(block, 3, load(slot, DATA))
     store(block, 4, load(new, DATA))
-    store(block, 5, code)
+    store(block, 5, _code(load(slot, DTYPE)))
     store(block, 6, inner if inner > 1 else 0)
     store(block, 7, 0)
     store(block, 8, 0)

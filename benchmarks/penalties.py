@@ -133,13 +133,13 @@ def main() -> None:
         print("| --- | --: | --: | --: | --: | --: | --: |")
         for case in cases(shapes):
             timed = Timed(case.name, count, case.ours, case.peer, case.floor)
-            ours, peer, floor = measure(timed, 5 * options.budget)
-            speed = case.bytes * count / ours / 1e9
+            timing = measure(timed, 5 * options.budget)
+            cost, speed = timing.ours / timing.floor, case.bytes * count / timing.ours / 1e9
             promise = f"{case.peer_at_least:g}" if case.peer_at_least else ""
-            missed = " (missed)" if ours / floor > case.at_most or peer / ours < case.peer_at_least else ""
+            missed = " (missed)" if cost > case.at_most or timing.gain < case.peer_at_least else ""
             print(
-                f"| {case.name} | {case.bytes} | {speed:.1f} | {ours / floor:.2f} | {case.at_most:g}{missed} "
-                f"| {peer / ours:.1f} | {promise} |",
+                f"| {case.name} | {case.bytes} | {speed:.1f} | {cost:.2f} | {case.at_most:g}{missed} "
+                f"| {timing.gain:.1f} | {promise} |",
                 flush=True,
             )
 

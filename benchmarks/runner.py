@@ -4,7 +4,10 @@ Machines are noisy and drift, so the contestants of a row take turns and only ra
 """
 
 import argparse
+import collections
 import ctypes
+import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +16,11 @@ from dataclasses import dataclass
 import torch
 
 Work = Callable[[], object]
-_SAMPLE = 500e-6  # seconds that one sample takes at least: shorter work is repeated within it
-_FEWEST, _MOST = 5, 41
+_SAMPLE = 5e-3  # seconds that one sample takes at least: shorter work is repeated within it
+_FEWEST, _MOST = 5, 41  # rounds
+_SURE = 3.29  # standard errors: what chance exceeds in one of a thousand rows
+_TIE = 0.02  # the part of a promise by which a ratio on either side of it is a tie
+_LONGEST = 20  # budgets
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,85 @@ class Row:
     at_least: float = 0.0
 
 
-def measure(row: Row, budget: float = 1.0) -> tuple[float, float, float]:
-    """Median seconds of ours, the peer and the floor (NaN where there is none), about ``budget`` seconds in all."""
-    contestants = [work for work in (row.ours, row.peer, row.floor) if work is not None]
-    repeats = [_repeats(work) for work in contestants]
-    samples: list[list[float]] = [[] for _ in contestants]
-    end = time.perf_counter() + budget
-    while len(samples[0]) < _FEWEST or (time.perf_counter() < end and len(samples[0]) < _MOST):
-        for work, count, seen in zip(contestants, repeats, samples, strict=True):
-            seen.append(_time(work, count))
-    medians = iter([statistics.median(seen) for seen in samples])
-    ours, peer, floor = (next(medians) if work else float("nan") for work in (row.ours, row.peer, row.floor))
-    return ours, peer, floor
+@dataclass(frozen=True)
+class Timing:
+    """What the rounds of a row showed.
+
+    Attributes:
+        ours, peer, floor: Median seconds, NaN where there is no such contestant.
+        gain: The median over rounds of the peer's time over ours, NaN without a peer.
+        low, high: Between which that median lies but once in a thousand rows, by the order of the rounds' ratios alone.
+    """
+
+    ours: float
+    peer: float
+    floor: float
+    gain: float
+    low: float
+    high: float
+
+    def verdict(self, promised: float) -> str:
+        """Whether the gain is at least what was promised: "kept", "missed", or neither, "tied" or "undecided" yet."""
+        if self.low >= promised:
+            return "kept"
+        if self.high < promised:
+            return "missed"
+        return "tied" if self.high - self.low <= 2 * _TIE * promised else "undecided"
+
+
+def measure(row: Row, budget: float = 1.0) -> Timing:
+    """Time a row for about ``budget`` seconds, and until it is decided whether its promise is kept.
+
+    Contestants take turns in random order, as often within a sample, and a round's ratio is of what ran side by side:
+    so drift and what one leaves in the caches for the next are nobody's gain. While a promise is neither kept nor
+    missed beyond chance, rounds go on until the ratio is known to one part in fifty, which is a tie, or for 20 budgets.
+    """
+    contestants = {name: work for name in ("ours", "peer", "floor") if (work := getattr(row, name)) is not None}
+    count = max(map(_repeats, contestants.values()))
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    order, shuffle = list(contestants), random.Random(0).shuffle
+    begin, look_after, look_at = time.perf_counter(), budget, _MOST
+    while True:
+        shuffle(order)
+        for name in order:
+            samples[name].append(_time(contestants[name], count))
+        rounds, seconds = len(samples["ours"]), time.perf_counter() - begin
+        if rounds >= _FEWEST and (seconds >= look_after or rounds >= look_at):
+            timing = _timing(samples)
+            is_decided = row.peer is None or timing.verdict(row.at_least) != "undecided"
+            if is_decided or seconds >= _LONGEST * budget:
+                return timing
+            look_after, look_at = 2 * seconds, 2 * rounds  # who looks at every round sees chance decide
+
+
+def _timing(samples: dict[str, list[float]]) -> Timing:
+    ours, peer, floor = (statistics.median(samples.get(name, [math.nan])) for name in ("ours", "peer", "floor"))
+    if "peer" not in samples:
+        return Timing(ours, peer, floor, math.nan, math.nan, math.nan)
+    ratios = sorted(theirs / own for theirs, own in zip(samples["peer"], samples["ours"], strict=True))
+    # As many lie below the median as heads in so many tosses of a coin, give or take standard errors.
+    outside = max(0, math.floor(len(ratios) / 2 - _SURE * math.sqrt(len(ratios)) / 2))
+    return Timing(ours, peer, floor, statistics.median(ratios), ratios[outside], ratios[-1 - outside])
 
 
 def table(title: str, rows: Iterable[Row], budget: float = 1.0) -> None:
-    """Time every row and print a Markdown table; a promise that was not kept is marked."""
+    """Time every row and print a Markdown table, and how many promises were kept."""
     print(f"\n## {title} ({torch.get_num_threads()} threads, torch {torch.__version__})\n")
     print("| work | elements | ours | peer / ours | ours / floor | promised |\n| --- | --: | --: | --: | --: | --: |")
+    verdicts: collections.Counter[str] = collections.Counter()
     for row in rows:
-        ours, peer, floor = measure(row, budget)
-        kept = "" if not row.at_least else f"{row.at_least:g}x" + ("" if peer / ours >= row.at_least else " (missed)")
-        line = f"| {row.name} | {row.size} | {_seconds(ours)} | {peer / ours:.2f} | {ours / floor:.2f} | {kept} |"
+        timing = measure(row, budget)
+        gain, promise = f"{timing.gain:.2f}", ""
+        if row.at_least:
+            verdict = timing.verdict(row.at_least)
+            verdicts[verdict] += 1
+            gain += f" ({timing.low:.2f} to {timing.high:.2f})"
+            promise = f"{row.at_least:g}x" + ("" if verdict == "kept" else f" ({verdict})")
+        floor = f"{timing.ours / timing.floor:.2f}"
+        line = f"| {row.name} | {row.size} | {_seconds(timing.ours)} | {gain} | {floor} | {promise} |"
         print(line.replace("nan", ""), flush=True)
+    if verdicts:
+        print("\nPromises: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()))
 
 
 def arguments(description: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:

@@ -16,10 +16,10 @@ from wellposed.random.kernels.dtypes import (
     to_bfloat16,
     to_float16,
 )
-from wellposed.random.kernels.engine import clear
 from wellposed.random.kernels.jit import fetch_add, int32_bits, int64_bits, kernel, pointer, stack_memory
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words
 from wellposed.random.kernels.plain import NO_MEMORY, STATE
+from wellposed.random.kernels.runs import clear
 
 
 @kernel

@@ -1,7 +1,7 @@
 """The loop over chunks: words, values, memory. The branches on distribution and dtype stand here, outside the loops."""
 
 import numpy as np
-from numba import carray, float32, float64, int32, int64, uint8, uint16, uint32
+from numba import carray, float32, float64, int64, uint8, uint16, uint32
 
 from wellposed.random.draw import Kind
 from wellposed.random.kernels import formulas, fused
@@ -11,15 +11,12 @@ from wellposed.random.kernels.dtypes import (
     FLOAT16,
     FLOAT32,
     FLOAT64,
-    from_bfloat16,
-    from_float16,
     load_half,
     store_half,
-    to_bfloat16,
-    to_float16,
 )
-from wellposed.random.kernels.jit import int32_bits, int64_bits, kernel, pointer, select, stack_memory
+from wellposed.random.kernels.jit import kernel, pointer, select, stack_memory
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words, layout_words
+from wellposed.random.kernels.runs import mask_runs, mask_runs_bfloat16, mask_runs_float16
 
 _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
     int(kind) for kind in (Kind.UNIFORM, Kind.NORMAL, Kind.STRADDLING, Kind.BERNOULLI)
@@ -27,7 +24,6 @@ _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
 
 _words, _double_words = stack_memory(4 * (CHUNK + PADDING)), stack_memory(4 * (2 * CHUNK + PADDING))
 _values = stack_memory(4 * CHUNK)
-_LONG = 1 << 14  # elements of a run from which on one that is dropped is cleared unread
 
 
 @kernel
@@ -142,11 +138,10 @@ def thin_groups(source, address, code, first, last, inner, k0, k1, call, thresho
     """``thin`` where ``inner`` elements in a row share a word: element i has word i // inner."""
     words = carray(pointer(_words()), CHUNK + PADDING, uint32)
     limit, none, every = uint32(threshold), uint32(0), uint32(0xFFFF_FFFF)
-    most = CHUNK if inner < _LONG else 1
     size = 8 if code == FLOAT64 else 4 if code == FLOAT32 else 2
     while first < last:
         group, before = first // inner, first % inner
-        count = min((last - first) // inner, most) if before == 0 else 0
+        count = min((last - first) // inner, CHUNK) if before == 0 else 0
         length = inner
         if count == 0:  # a share may begin and end within a run
             count, length = 1, min(inner - before, last - first)
@@ -154,86 +149,13 @@ def thin_groups(source, address, code, first, last, inner, k0, k1, call, thresho
         masks = words[shift : shift + count]
         for g in range(count):
             masks[g] = select(masks[g] < limit, none, every)
-        if count == 1 and masks[0] == 0:
-            clear(address + size * first, size * length)
-        elif count == 1 and code == FLOAT32:
-            scale_run(source + 4 * first, address + 4 * first, length, float32(scale))
-        elif code == FLOAT32:
-            mask_runs(source + 4 * first, address + 4 * first, masks, length, float32(scale))
+        x, out = source + size * first, address + size * first
+        if code == FLOAT32:
+            mask_runs(x, out, masks, size * length, float32(scale))
         elif code == FLOAT64:
-            mask_runs_double(source + 8 * first, address + 8 * first, masks, length, scale)
+            mask_runs(x, out, masks, size * length, scale)
         elif code == BFLOAT16:
-            mask_runs_bfloat16(source + 2 * first, address + 2 * first, masks, length, float32(scale))
+            mask_runs_bfloat16(x, out, masks, size * length, float32(scale))
         else:
-            mask_runs_float16(source + 2 * first, address + 2 * first, masks, length, float32(scale))
+            mask_runs_float16(x, out, masks, size * length, float32(scale))
         first += count * length
-
-
-@kernel
-def clear(address, size):
-    """Write 0 to so many bytes."""
-    out = carray(pointer(address), size, uint8)
-    for i in range(size):
-        out[i] = uint8(0)
-
-
-@kernel
-def scale_run(source, address, length, scale):
-    """Scale one run that is kept.
-
-    Beyond the caches a mask, though it costs the processor nothing, slows the flow of memory: measured, by 0.12 of 2^23
-    elements.
-    """
-    x, out = carray(pointer(source), length, float32), carray(pointer(address), length, float32)
-    for i in range(length):
-        out[i] = x[i] * scale
-
-
-@kernel
-def mask_runs(source, address, masks, length, scale):
-    """The bits of x * scale that each run's mask has: all, or none, which is 0.
-
-    Runs that are dropped are read and scaled too, if they are short. To clear them without would read less, and take
-    longer: measured, a fifth of the whole when one run of 2 KiB in ten is left out of the flow of memory. Masks come
-    through memory, where the compiler cannot see that there are but two kinds, and would make two loops; and all runs
-    have one length, which spares each the counting of vectors.
-    """
-    for g in range(masks.size):
-        mask = masks[g]
-        x = carray(pointer(source + 4 * g * length), length, float32)
-        bits = carray(pointer(address + 4 * g * length), length, uint32)
-        for i in range(length):
-            bits[i] = uint32(int32_bits(x[i] * scale)) & mask
-
-
-@kernel
-def mask_runs_double(source, address, masks, length, scale):
-    """The same in float64."""
-    for g in range(masks.size):
-        mask = int64(int32(masks[g]))
-        x = carray(pointer(source + 8 * g * length), length, float64)
-        bits = carray(pointer(address + 8 * g * length), length, int64)
-        for i in range(length):
-            bits[i] = int64_bits(x[i] * scale) & mask
-
-
-@kernel
-def mask_runs_bfloat16(source, address, masks, length, scale):
-    """The same in bfloat16."""
-    for g in range(masks.size):
-        mask = uint16(masks[g])
-        x = carray(pointer(source + 2 * g * length), length, uint16)
-        bits = carray(pointer(address + 2 * g * length), length, uint16)
-        for i in range(length):
-            bits[i] = to_bfloat16(from_bfloat16(x[i]) * scale) & mask
-
-
-@kernel
-def mask_runs_float16(source, address, masks, length, scale):
-    """The same in float16."""
-    for g in range(masks.size):
-        mask = uint16(masks[g])
-        x = carray(pointer(source + 2 * g * length), length, uint16)
-        bits = carray(pointer(address + 2 * g * length), length, uint16)
-        for i in range(length):
-            bits[i] = to_float16(from_float16(x[i]) * scale) & mask

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import torch
 
 Work = Callable[[], object]
-_SAMPLE = 5e-3  # seconds that one sample takes at least: shorter work is repeated within it
+# A sample goes on for so many calls, within bounds in seconds: the first find others' memory in the caches, and say
+# little of a program that does the work again and again.
+_CALLS, _SHORTEST, _LONGEST = 32, 5e-3, 25e-3
 _FEWEST, _MOST = 5, 41  # rounds
 _SURE = 3.29  # standard errors: what chance exceeds in one of a thousand rows
 _TIE = 0.02  # the part of a promise by which a ratio on either side of it is a tie
-_LONGEST = 20  # budgets
+_MOST_BUDGETS = 20
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def measure(row: Row, budget: float = 1.0) -> Timing:
         if rounds >= _FEWEST and (seconds >= look_after or rounds >= look_at):
             timing = _timing(samples)
             is_decided = row.peer is None or timing.verdict(row.at_least) != "undecided"
-            if is_decided or seconds >= _LONGEST * budget:
+            if is_decided or seconds >= _MOST_BUDGETS * budget:
                 return timing
             look_after, look_at = 2 * seconds, 2 * rounds  # who looks at every round sees chance decide
 
@@ -163,10 +165,10 @@ def _repeats(work: Work) -> int:
     """How often to do the work in a sample, asked once it is warm: the first time may compile, with caches cold."""
     work()
     count, seconds = 1, _time(work, 1)
-    while seconds * count < _SAMPLE:
+    while seconds * count < _SHORTEST:
         count *= 2
         seconds = _time(work, count)
-    return max(1, round(_SAMPLE / seconds))
+    return max(1, round(min(max(_CALLS * seconds, _SHORTEST), _LONGEST) / seconds))
 
 
 def _seconds(seconds: float) -> str:

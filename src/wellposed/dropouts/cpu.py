@@ -6,7 +6,7 @@ from wellposed.dropouts import kernels
 from wellposed.random.draw import CODES
 from wellposed.random.kernels import shares
 from wellposed.random.kernels.plain import NO_MEMORY, STATE
-from wellposed.random.results import LARGE, result_like
+from wellposed.random.kernels.results import LARGE, result_like
 
 _SORTING = 32  # elements that could be thinned while one token is put in order, roughly
 

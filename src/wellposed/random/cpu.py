@@ -12,7 +12,7 @@ from wellposed.random.box import Layout
 from wellposed.random.draw import CODES, Draw
 from wellposed.random.integers import signed
 from wellposed.random.kernels import engine, shares
-from wellposed.random.results import result_like
+from wellposed.random.kernels.results import result_like
 
 
 def serves(tensor: Tensor) -> bool:

@@ -67,17 +67,17 @@ _kept: list[Any] = []  # what lives as long as the functions, which is for ever
 
 
 _FIELDS = (
-    "get_layout",
-    "get_device_type",
-    "is_contiguous",
-    "get_dtype",
-    "get_numel",
-    "get_data_ptr",
-    "get_dim",
-    "get_sizes",
-    "get_strides",
+    "aoti_torch_get_layout",
+    "aoti_torch_get_device_type",
+    "aoti_torch_is_contiguous",
+    "aoti_torch_get_dtype",
+    "aoti_torch_get_numel",
+    "aoti_torch_get_data_ptr",
+    "aoti_torch_get_dim",
+    "aoti_torch_get_sizes",
+    "aoti_torch_get_strides",
 )
-_MAKERS = ("empty_strided", "delete_tensor_object")
+_MAKERS = ("aoti_torch_empty_strided", "torch_from_blob", "aoti_torch_delete_tensor_object")
 LAYOUT, DEVICE, CONTIGUOUS, DTYPE, SIZE, DATA = range(1, 7)  # where ``describe`` writes them
 
 
@@ -90,7 +90,7 @@ def _is_available() -> bool:
     """
     if sys.version_info >= (3, 13) and not sys._is_gil_enabled():
         return False
-    functions = [libtorch.c_function(f"aoti_torch_{name}") for name in (*_FIELDS, *_MAKERS)]
+    functions = [libtorch.c_function(name) for name in (*_FIELDS, *_MAKERS)]
     if None in functions:
         return False
     tensor = torch.empty(3, 4116, dtype=torch.float64, device="cpu")
@@ -102,7 +102,7 @@ def _is_available() -> bool:
         if value not in (None, result.value):
             return False
     for name, function in zip((*_FIELDS, *_MAKERS), functions, strict=True):
-        add_symbol(f"aoti_torch_{name}", ctypes.cast(function, ctypes.c_void_p).value)
+        add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
     return True
 
 
@@ -184,10 +184,14 @@ def attribute_is(thing, name, value):
 
 
 _get_layout, _get_device, _is_contiguous, _get_dtype, _get_size, _get_data, _get_rank, _get_sizes, _get_strides = (
-    types.ExternalFunction(f"aoti_torch_{field}", int32(int64, int64)) for field in _FIELDS
+    types.ExternalFunction(field, int32(int64, int64)) for field in _FIELDS
 )
-_empty = types.ExternalFunction(f"aoti_torch_{_MAKERS[0]}", int32(int64, int64, int64, int32, int32, int32, int64))
-_delete = types.ExternalFunction(f"aoti_torch_{_MAKERS[1]}", int32(int64))
+_empty = types.ExternalFunction(_MAKERS[0], int32(int64, int64, int64, int32, int32, int32, int64))
+_from_blob = types.ExternalFunction(
+    _MAKERS[1],
+    int32(int64, int64, int64, int64, int64, int32, int32, int32, int64, int32, int64, int64, int64, int64),
+)
+_delete = types.ExternalFunction(_MAKERS[2], int32(int64))
 
 
 @register_jitable(forceinline=True)
@@ -222,12 +226,35 @@ def new_like(wrap, slot, new):
 
     ``torch.empty_like`` takes four times as long. ``wrap`` is what :func:`wrapper` gave.
     """
-    for field in range(5):
-        store(new, field, 0)
-    if _get_rank(slot, new + 8) != 0 or _get_sizes(slot, new + 16) != 0 or _get_strides(slot, new + 24) != 0:
+    if not _describe_shape(slot, new):
         return 0
     if _empty(load(new, 1), load(new, 2), load(new, 3), int32(load(slot, DTYPE)), 0, 0, new) != 0:
         return 0
+    return _wrapped(wrap, new)
+
+
+@register_jitable(forceinline=True)
+def new_like_at(wrap, slot, new, address, end, held):
+    """The same in memory that is there; ``end(address, held)`` is called when nobody needs it longer, on any thread."""
+    if not _describe_shape(slot, new):
+        return 0
+    rank, sizes, strides, dtype = load(new, 1), load(new, 2), load(new, 3), int32(load(slot, DTYPE))
+    if _from_blob(address, rank, sizes, strides, 0, dtype, 0, -1, new, 0, 0, 0, end, held) != 0:
+        return 0
+    return _wrapped(wrap, new)
+
+
+@register_jitable(forceinline=True)
+def _describe_shape(slot, new):
+    """Write a described tensor's rank, sizes and strides to ``new``, from 1 on."""
+    for field in range(5):
+        store(new, field, 0)
+    return _get_rank(slot, new + 8) == 0 and _get_sizes(slot, new + 16) == 0 and _get_strides(slot, new + 24) == 0
+
+
+@register_jitable(forceinline=True)
+def _wrapped(wrap, new):
+    """The object of the tensor whose handle is in ``new``, which it takes; 0 if there is none."""
     handle = load(new, 0)
     result = jump_for(wrap, handle) if _get_data(handle, new + 8 * DATA) == 0 else 0
     _delete(handle)

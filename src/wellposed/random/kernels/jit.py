@@ -83,18 +83,24 @@ def stack_memory(size: int) -> Any:
     return reserve
 
 
-@intrinsic
-def fetch_add(_typing: Any, _address: Any, _amount: Any) -> Any:
-    """Add to the int64 at an address and return what was there, in one step that no thread can come between.
+def _atomic(operation: str) -> Any:
+    """An intrinsic that changes the int64 at an address and returns what was there, in one step.
 
-    Who sees what was added sees all that was written before.
+    No thread can come between. Who sees what was written sees all that was written before.
     """
 
-    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        number = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", number, args[1], "acq_rel")
+    @intrinsic
+    def change(_typing: Any, _address: Any, _number: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            number = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+            return builder.atomic_rmw(operation, number, args[1], "acq_rel")
 
-    return types.int64(types.int64, types.int64), generate
+        return types.int64(types.int64, types.int64), generate
+
+    return change
+
+
+fetch_add, exchange = _atomic("add"), _atomic("xchg")
 
 
 @intrinsic

@@ -42,14 +42,13 @@ from wellposed.random.kernels.builtin import (
     to_int,
     tuple_size,
     variable_is,
-    wrapper,
 )
 from wellposed.random.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from wellposed.random.kernels.jit import int64_bits
 from wellposed.random.kernels.plain import CDATA, NO_MEMORY, OWN, PLAIN, STATE, TENSOR, is_plain, run, threads_for
+from wellposed.random.kernels.results import LARGE, large_like, our_memory
 from wellposed.random.kernels.shares import address_of, block_memory
 from wellposed.random.pool import SMALLEST_SHARE
-from wellposed.random.results import LARGE, result_like
 
 _FEW = 2 * SMALLEST_SHARE  # elements: fewer are one thread's work
 
@@ -70,9 +69,10 @@ _WATCHERS = (
 _TRANSFORMS, _DISPATCH, _FUNCTION, _TRACER = _slots(_MINUS_ONE + 1, _WATCHERS)
 _GRADIENTS = ("requires_grad", torch.is_grad_enabled, forward_ad, "_current_level")
 _REQUIRES_GRAD, _IS_ENABLED, _FORWARD_AD, _LEVEL = _slots(_TRACER + 1, _GRADIENTS)
-_ACTS = (Tensor.is_neg, torch.empty_like, result_like, Tensor.random_)
-_IS_NEGATED, _EMPTY_LIKE, _RESULT_LIKE, _RANDOM = _slots(_LEVEL + 1, _ACTS)
-_WRAP, _ELEMENTS, _GROUPS, _APPLY = range(_RANDOM + 1, _RANDOM + 5)
+_ACTS = (Tensor.is_neg, torch.empty_like, Tensor.random_)
+_IS_NEGATED, _EMPTY_LIKE, _RANDOM = _slots(_LEVEL + 1, _ACTS)
+_RESULTS = _RANDOM + 1  # of ``large_like``, and the last of them of ``new_like``
+_WRAP, _ELEMENTS, _GROUPS, _APPLY = range(_RESULTS + 2, _RESULTS + 6)
 _MASK, _GENERAL = range(_APPLY + 1, _APPLY + 3)  # of the backward builtin alone, and these of the one that draws:
 _DRAWING = ("_p", "_rates", torch._C._current_graph_task_id)
 _P, _RATES, _BACKWARD_PASS = _slots(_APPLY + 1, _DRAWING)
@@ -157,10 +157,15 @@ def _thin_plain(context, x, mask):
     threads = threads_for(context, load(slot, SIZE), _FEW, new) if inner >= 0 else 0
     if threads == 0 or not returns_for(item(context, _IS_NEGATED), new, x, item(context, _NO)):
         return retained(none)
-    wrap = to_int(item(context, _WRAP))
-    result = new_like(wrap, slot, new) if wrap != 0 and load(slot, SIZE) < _FEW else 0
-    if result == 0:  # ``result_like`` asks how large it is; what is not in any dtype need not be asked
-        result = call_with(item(context, _EMPTY_LIKE if load(slot, SIZE) < LARGE // 8 else _RESULT_LIKE), new, x)
+    code = _code(load(slot, DTYPE))
+    size = load(slot, SIZE) * (8 if code == FLOAT64 else 4 if code == FLOAT32 else 2)
+    wrap, result = to_int(item(context, _WRAP)), 0
+    if size >= LARGE:
+        result = large_like(context, _RESULTS, slot, new, size)
+    elif wrap != 0:
+        result = new_like(wrap, slot, new)
+    if result == 0:
+        result = call_with(item(context, _EMPTY_LIKE), new, x)
         if result == 0:
             return 0
         if not describe(result, item(context, CDATA), new):
@@ -168,7 +173,7 @@ def _thin_plain(context, x, mask):
             return retained(none)
     store(block, 3, load(slot, DATA))
     store(block, 4, load(new, DATA))
-    store(block, 5, _code(load(slot, DTYPE)))
+    store(block, 5, code)
     store(block, 6, inner if inner > 1 else 0)
     store(block, 7, 0)
     store(block, 8, 0)
@@ -287,4 +292,4 @@ def backward(apply: Callable[..., Tensor], general: Callable[..., Any], kernels:
 def _context(apply: Callable[..., Tensor], kernels: Kernels) -> tuple[object, ...]:
     # A kernel's address when it is first needed, since it takes long to compile.
     addresses = (functools.cache(functools.partial(address_of, work)) for work in kernels)
-    return *PLAIN, *_VALUES, *_WATCHERS, *_GRADIENTS, *_ACTS, wrapper(), *addresses, apply
+    return *PLAIN, *_VALUES, *_WATCHERS, *_GRADIENTS, *_ACTS, *our_memory(), *addresses, apply

@@ -130,6 +130,19 @@ def test_what_lies_idle_is_bounded_and_the_latest() -> None:
     assert idle() == sorted(sizes, reverse=True)[-len(idle()) :]
 
 
+def test_nobody_waits_for_the_list() -> None:
+    """Who finds it in use has memory all the same, which goes back to the system."""
+    results._list[results._TAKEN] = 1
+    try:
+        first = thinned()
+        with wp.random.backend("reference"):
+            assert torch.equal(first, thinned())
+        del first
+    finally:
+        results._list[results._TAKEN] = 0
+    assert not idle()
+
+
 def test_eight_threads_get_memory_of_their_own() -> None:
     expected = [thinned(call).sum().item() for call in range(8)]
 
@@ -162,6 +175,23 @@ def test_a_forked_child_changes_nothing_of_its_parents() -> None:
         "    os._exit(0 if (wp.dropout(x, 0.5, key=wp.Key(3)).numpy() == before).all() else 1)\n"
         "assert os.waitpid(child, 0)[1] == 0\n"
         "assert (held == before).all()\n"
+    )
+
+
+def test_where_there_is_no_memory_torch_says_so() -> None:
+    run_alone(
+        "import pathlib, resource, torch, wellposed as wp\n"
+        f"x = torch.ones({COUNT}).expand(64, -1).contiguous()\n"
+        "wp.dropout(x[:1], 0.5, key=wp.Key(3))\n"
+        "used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + x.nbytes // 2, used + x.nbytes // 2))\n"
+        "try:\n"
+        "    wp.dropout(x, 0.5, key=wp.Key(3))\n"
+        "except RuntimeError as error:\n"
+        "    assert 'allocate memory' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError('there was memory')\n"
+        "assert wp.dropout(x[:1], 0.5, key=wp.Key(3)).count_nonzero() > 0\n"
     )
 
 

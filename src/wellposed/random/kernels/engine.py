@@ -16,7 +16,7 @@ from wellposed.random.kernels.dtypes import (
 )
 from wellposed.random.kernels.jit import kernel, pointer, select, stack_memory
 from wellposed.random.kernels.philox import CHUNK, PADDING, fill_words, layout_words
-from wellposed.random.kernels.runs import mask_runs, mask_runs_bfloat16, mask_runs_float16
+from wellposed.random.kernels.runs import mask_half_runs, mask_runs
 
 _UNIFORM, _NORMAL, _STRADDLING, _BERNOULLI = (
     int(kind) for kind in (Kind.UNIFORM, Kind.NORMAL, Kind.STRADDLING, Kind.BERNOULLI)
@@ -154,8 +154,6 @@ def thin_groups(source, address, code, first, last, inner, k0, k1, call, thresho
             mask_runs(x, out, masks, size * length, float32(scale))
         elif code == FLOAT64:
             mask_runs(x, out, masks, size * length, scale)
-        elif code == BFLOAT16:
-            mask_runs_bfloat16(x, out, masks, size * length, float32(scale))
         else:
-            mask_runs_float16(x, out, masks, size * length, float32(scale))
+            mask_half_runs(x, out, masks, size * length, code, float32(scale))
         first += count * length

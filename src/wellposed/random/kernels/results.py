@@ -3,7 +3,7 @@
 Malloc gives large memory back to the system as soon as it is free, or hands out what was free the longest, and the
 first touch of either costs more than any of the kernels. So a large result lies in memory of ours, and when it is no
 more the next of its size takes that, the latest first. Measured at 2^24 float32 values, dropout takes half the time;
-and four layers of ReLU, DropPath and a multiplication train in 0.7 to 0.9 of theirs, from 2^20 values on.
+and four layers of ReLU, DropPath and a multiplication train in 0.6 to 1.0 of theirs at 2^20 to 2^22.
 
 What lies idle is never more than ``_IDLE``, and all of it but the latest ``_WARM`` is the system's to take back when it
 runs short. To tell the system so costs a tenth of a kernel's time, and glibc's malloc holds on to half as much.

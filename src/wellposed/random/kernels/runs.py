@@ -9,9 +9,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import carray, int32, int64, types, uint8, uint16
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
-from wellposed.random.kernels.dtypes import from_bfloat16, from_float16, to_bfloat16, to_float16
+from wellposed.random.kernels.dtypes import BFLOAT16, from_bfloat16, from_float16, to_bfloat16, to_float16
 from wellposed.random.kernels.jit import kernel, pointer
 
 _LONG = 1 << 14  # bytes of a run from which on one that is dropped is cleared unread
@@ -59,6 +59,19 @@ def _mover(size: int) -> Any:
 _move_64, _move_32, _move_16, _move_8, _move_4 = map(_mover, (64, 32, 16, 8, 4))
 
 
+@register_jitable(forceinline=True)
+def _move_lines(source, address, size, scale, mask):
+    """Move a run of a line or more; the last move begins where it ends with the run, be it within the one before.
+
+    One that is not needed is left out: the processor would take it for a second stream, and foresee neither. Measured,
+    that costs two fifths.
+    """
+    for i in range(0, size - 63, 64):
+        _move_64(source + i, address + i, scale, mask)
+    if size % 64 != 0:
+        _move_64(source + size - 64, address + size - 64, scale, mask)
+
+
 @kernel
 def mask_runs(source, address, masks, size, scale):
     """The bits of x * scale that each run's mask has: all, or none, which is 0.
@@ -73,13 +86,8 @@ def mask_runs(source, address, masks, size, scale):
         return
     for g in range(masks.size):
         x, out, mask = source + size * g, address + size * g, int32(masks[g])
-        # The last move begins where it ends with the run, be it within the one before. One that is not needed is left
-        # out: the processor would take it for a second stream, and foresee neither. Measured, that costs two fifths.
         if size >= 64:
-            for i in range(0, size - 63, 64):
-                _move_64(x + i, out + i, scale, mask)
-            if size % 64 != 0:
-                _move_64(x + size - 64, out + size - 64, scale, mask)
+            _move_lines(x, out, size, scale, mask)
         elif size >= 32:
             _move_32(x, out, scale, mask)
             _move_32(x + size - 32, out + size - 32, scale, mask)
@@ -99,36 +107,23 @@ def _mask_long_runs(source, address, masks, size, scale):
         x, out = source + size * g, address + size * g
         if masks[g] == 0:
             clear(out, size)
-            continue
-        for i in range(0, size - 63, 64):
-            _move_64(x + i, out + i, scale, int32(-1))
-        if size % 64 != 0:
-            _move_64(x + size - 64, out + size - 64, scale, int32(-1))
+        else:
+            _move_lines(x, out, size, scale, int32(-1))
 
 
 @kernel
-def mask_runs_bfloat16(source, address, masks, size, scale):
-    """The same in bfloat16."""
+def mask_half_runs(source, address, masks, size, code, scale):
+    """The same in bfloat16 or float16."""
     count = size // 2
     for g in range(masks.size):
         mask = uint16(masks[g])
-        if size >= _LONG and mask == 0:
+        if mask == 0 and size >= _LONG:
             clear(address + size * g, size)
             continue
         x, bits = carray(pointer(source + size * g), count, uint16), carray(pointer(address + size * g), count, uint16)
-        for i in range(count):
-            bits[i] = to_bfloat16(from_bfloat16(x[i]) * scale) & mask
-
-
-@kernel
-def mask_runs_float16(source, address, masks, size, scale):
-    """The same in float16."""
-    count = size // 2
-    for g in range(masks.size):
-        mask = uint16(masks[g])
-        if size >= _LONG and mask == 0:
-            clear(address + size * g, size)
-            continue
-        x, bits = carray(pointer(source + size * g), count, uint16), carray(pointer(address + size * g), count, uint16)
-        for i in range(count):
-            bits[i] = to_float16(from_float16(x[i]) * scale) & mask
+        if code == BFLOAT16:
+            for i in range(count):
+                bits[i] = to_bfloat16(from_bfloat16(x[i]) * scale) & mask
+        else:
+            for i in range(count):
+                bits[i] = to_float16(from_float16(x[i]) * scale) & mask

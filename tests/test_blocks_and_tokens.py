@@ -75,13 +75,13 @@ import contextlib, resource, torch, wellposed as wp
 torch.set_num_threads(2)
 drop, x = wp.DropBlock2d(0.5, 3), torch.ones(16, 1024, 32, 32)
 with SCOPE:
-    drop(x[:8])  # compiles, and makes what threads need
+    drop(x[:8])  # makes what threads need
     limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + x.nbytes + 2**22
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         drop(x)
-    except MemoryError:
-        print("refused")
+    except RuntimeError as error:
+        print("allocate memory" in str(error))
 """
 
 
@@ -96,4 +96,4 @@ def test_where_memory_runs_out_it_says_so(scope: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (ended.returncode, ended.stdout) == (0, "refused\n"), ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, "True\n"), ended.stderr

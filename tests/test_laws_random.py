@@ -16,7 +16,7 @@ from torch import Tensor
 
 import wellposed as wp
 from draw_cases import CASES, IDS, ROW_IDS, ROWS, Case, identical
-from wellposed.random import pool
+
 
 KEY = wp.Key(0).fold("laws")
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 63, 1023, 2047, 2048, 2049, 4099, 70001]
@@ -134,11 +134,8 @@ def test_only_the_view_is_written() -> None:
     assert not outside.any()
 
 
-@pytest.mark.parametrize("team", ["torch's", "ours"])
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_thread_counts_agree(case: Case, team: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if team == "ours":
-        monkeypatch.setattr(pool, "_openmp", lambda: None)
+def test_thread_counts_agree(case: Case) -> None:
     size = 2**18 + 3
     results = []
     for threads in (1, 2, 3, 4):

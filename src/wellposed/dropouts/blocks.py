@@ -2,22 +2,20 @@
 
 import functools
 import math
-from array import array
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
-from wellposed.dropouts.base import Thinning, drawing_thinner
+from wellposed._torch import is_ordinary
+from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import thin_any
-from wellposed.dropouts.thinning import is_plain_on_cpu, is_recorded, quick_apply, self_adjoint, words_of
+from wellposed.dropouts.operator import thin_by_operator, words_of
 from wellposed.errors import WellposedError
-from wellposed.random.integers import signed
-from wellposed.random.late import late
+from wellposed.random.backend import cpu_for
 
 
 class Corners(NamedTuple):
@@ -48,88 +46,17 @@ class Rule(NamedTuple):
         return Corners(blocks, corners, math.prod(sides), max(1, math.prod(blocks) * math.prod(places)))
 
 
-class Blocks:
-    """Blocks of a rule and a p in maps of a shape, as kernels take them.
-
-    Attributes:
-        rule: What blocks are like.
-        p: The share of elements that they cover, roughly.
-    """
-
-    _rates: tuple[float, ...]
-
-    def __init__(self, rule: Rule, p: float, shape: tuple[int, ...]) -> None:
-        self.rule, self.p = rule, p
-        blocks, corners, size, covered = rule.corners(shape)
-        ones, shared = (1,) * (3 - len(blocks)), max(1, shape[1] // max(1, corners[1]))
-        self._numbers = array("q", (shape[0] * shape[1], shared, *ones, *shape[2:], *ones, *blocks))
-        self._threshold, self._places = round(min(1.0, p * size / covered) * 2**32), math.prod(corners[1:])
-        self._p, self._rates = (self, 0), self.rates(0)  # what ``drawing_thinner`` takes of a module
-
-    def rates(self, row: int) -> tuple[float, ...]:
-        """The threshold, and what ``kernels.clear_painted`` takes besides in a batch that begins with that row."""
-        first, rest = divmod(row * self._places, 2**32)
-        return self._threshold, float(self._numbers.buffer_info()[0]), float(first), float(rest)
-
-
-_blocks = functools.lru_cache(maxsize=256)(Blocks)  # to find them takes longer than to clear small maps
-
-# What names cleared blocks, in the form of ``thinning.Mask``: the blocks and the row at which the batch begins; nothing
-# twice; the key's words, the call, and the rates.
-Mask = tuple[tuple[Blocks, int], None, None, tuple[float, ...]]
-
-
-def clear_blocks(x: Tensor, mask: Mask) -> Tensor:
-    """Clear blocks that have a name; the transpose is the same."""
-    if not is_dynamo_compiling():
-        cleared: Tensor | None = _clear_plain(x, mask)
-        if cleared is not None:
-            return cleared
-    if is_plain_on_cpu(x):
-        return _apply(x, (mask, None)) if is_recorded(x) else _compute(x, mask)
-    (blocks, row), _, _, (low, high, call, *_) = mask
-    words, p = words_of((int(low), int(high)), int(call)), torch.tensor(blocks.p, dtype=torch.float64, device="cpu")
-    return clear_by_operators(x, blocks.rule, words + words.new_tensor([0, 0, row]), p)
-
-
-def _compute(x: Tensor, mask: Mask) -> Tensor:
-    words = mask[3]
-    if words[3] > 0xFFFF_FFFF or not x.numel():
-        return torch.zeros_like(x)
-    y = _by_kernel(x.contiguous(), words)
-    return y if x.is_contiguous() else torch.empty_like(x).copy_(y)
-
-
-_Clear = self_adjoint(_compute, clear_blocks)
-_apply = quick_apply(_Clear)
-
-
-@late
-def _draw_and_clear(_: Blocks, x: Tensor, __: None) -> Callable[..., Tensor | None] | None:
-    if not is_plain_on_cpu(x):
-        return None
-    from wellposed.dropouts.kernels import clear_painted
-
-    return drawing_thinner(_apply, (clear_painted, clear_painted))
-
-
-@late
-def _clear_plain(x: Tensor, _: Mask) -> Callable[[Tensor, Mask], Tensor | None] | None:
-    if not is_plain_on_cpu(x):
-        return None
-    from wellposed.dropouts.kernels import clear_painted
-    from wellposed.random.kernels.plain_thin import backward, thinner
-
-    kernels = clear_painted, clear_painted
-    _Clear._backward_cls.apply = backward(_apply, _Clear.backward, kernels)  # type: ignore[attr-defined]
-    return thinner(_apply, kernels)
-
-
-@late
-def _by_kernel(*_: Any) -> Callable[..., Tensor]:
-    from wellposed.dropouts.cpu import clear_blocks
-
-    return clear_blocks
+def clear_blocks(x: Tensor, rule: Rule, p: float, key: int, call: int, row: int) -> Tensor:
+    """Clear the blocks that a stream names, and scale the rest so that the mean over the batch stays."""
+    cpu = cpu_for(x) if is_ordinary(x) else None
+    if cpu is None:
+        return clear_by_operators(x, rule, words_of(key, call, row), torch.tensor(p, dtype=torch.float64, device="cpu"))
+    blocks, corners, size, covered = rule.corners(x.shape)
+    maps, places, shared = math.prod(corners[:2]), math.prod(corners[1:]), max(1, x.shape[1] // max(1, corners[1]))
+    ones = (1,) * (3 - len(blocks))
+    sides = struct.pack("6q", *ones, *x.shape[2:], *ones, *blocks)
+    threshold = round(min(1.0, p * size / covered) * 2**32)
+    return cpu.clear_blocks(x, maps, shared, sides, row * places, key, call, threshold)
 
 
 def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tensor:
@@ -138,7 +65,7 @@ def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tenso
         return x.clone()
     blocks, corners, size, covered = rule.corners(x.shape)
     ones = x.new_ones(corners, dtype=torch.float32)
-    dropped = (thin_any(ones, words, (p * size / covered).clamp(max=1)) == 0).float()
+    dropped = (thin_by_operator(ones, words, (p * size / covered).clamp(max=1)) == 0).float()
     dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
     pool = nn.functional.max_pool2d if len(blocks) == 2 else nn.functional.max_pool3d
     for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
@@ -173,15 +100,11 @@ class _DropBlock(Thinning):
         if not is_dynamo_compiling() and self.p == 0.0:
             return x
         rule = Rule(self.block_size, self.couple_channels)
-        if not is_dynamo_compiling():
-            blocks = _blocks(rule, self._p, x.shape)
-            cleared: Tensor | None = _draw_and_clear(blocks, x, None)
-            if cleared is not None:
-                return cleared
-            if is_plain_on_cpu(x):
-                key, call, row = self.next_name()
-                return clear_blocks(x, ((blocks, row), None, None, (*key, signed(call), *blocks.rates(row))))
-        clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
+        if is_ordinary(x):
+            key, call, row = self.next_name()
+            clear = functools.partial(clear_blocks, rule=rule, p=self._p, key=key, call=call, row=row)
+        else:
+            clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
         return linear(x, clear, clear)
 
     def extra_repr(self) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wellposed.dropouts.operator import check_probability, thin_any
-from wellposed.dropouts.thinning import mask_of, thin, words_of
+from wellposed.dropouts.operator import Mask, check_probability, thin, thin_by_operator, words_of
 from wellposed.errors import WellposedError
 from wellposed.random.arguments import integer
 from wellposed.random.box import Box
@@ -81,8 +80,8 @@ def dropout(
         return x
     if x.is_complex():
         parts, dims, box = _parts(x, dims, box)
-        return torch.view_as_complex(thin(parts, mask_of(p, key.words, call, dims, box)))
-    return thin(x, mask_of(p, key.words, call, dims, box))
+        return torch.view_as_complex(thin(parts, Mask(p, key.seed, call, dims, box)))
+    return thin(x, Mask(p, key.seed, call, dims, box))
 
 
 def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...] | None, box: Box | None) -> Tensor:
@@ -98,11 +97,11 @@ def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...
             f"dropout was given p of shape {tuple(p.shape)} for an input of shape {tuple(x.shape)}; "
             "expected a scalar or one p for each index of dimension 0"
         )
-    words = words_of(key.words, call)
+    words = words_of(key.seed, call)
     if x.is_complex():
         parts, dims, box = _parts(x, dims, box)
-        return torch.view_as_complex(thin_any(parts, words, p, dims, box))
-    return thin_any(x, words, p, dims, box)
+        return torch.view_as_complex(thin_by_operator(parts, words, p, dims, box))
+    return thin_by_operator(x, words, p, dims, box)
 
 
 def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Tensor, tuple[int, ...], Box | None]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.dropouts.thinning import is_plain, is_recorded, quick_apply
+from wellposed._torch import apply_of, is_ordinary, is_recorded, materialized
 
 Map = Callable[[Tensor], Tensor]
 
@@ -24,7 +24,7 @@ def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
     Returns:
         What the map makes of ``x``.
     """
-    if is_plain(x) and is_recorded(x):
+    if is_ordinary(x) and is_recorded(x):
         return _apply(x, forth, back)
     return forth(x)
 
@@ -42,7 +42,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return linear(tangent.clone() if tangent._is_zerotensor() else tangent, *ctx.maps)
+        return linear(materialized(tangent), *ctx.maps)
 
 
-_apply = quick_apply(_Linear)
+_apply = apply_of(_Linear)

@@ -1,29 +1,10 @@
 """Dropout of elements and of channels, and its self-normalising kin: thin shells over the one primitive."""
 
-import math
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
 
-from wellposed.dropouts.base import Thinning, drawing_thinner
+from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.functional import check_real
-from wellposed.dropouts.operator import part_of_batch
-from wellposed.dropouts.thinning import (
-    compute,
-    is_plain_on_cpu,
-    mask_of,
-    quick_apply,
-    rates_of,
-    thin,
-    thin_by_operator,
-)
 from wellposed.errors import WellposedError
-from wellposed.random.late import late
-
-_SELU_FLOOR = -1.7580993408473766  # what SELU saturates at: -scale * alpha (Klambauer et al., 2017)
 
 
 class Dropout(Thinning):
@@ -173,81 +154,10 @@ class AlphaDropout(Thinning):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of ``x``; outside training, return ``x`` itself."""
-        return self._thin_to_floor(x, None) if self.training else x
-
-    def _rates_of(self, p: float) -> tuple[float, ...]:
-        """The threshold, the scale and the shift of what is kept, and what the rest is set to."""
-        if p in (0.0, 1.0):
-            return rates_of(p)
-        gain = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
-        floor = gain * (1 - p) * _SELU_FLOOR
-        return rates_of(p)[0], gain, floor - gain * _SELU_FLOOR, floor
-
-    def _thin_to_floor(self, x: Tensor, dims: tuple[int, ...] | None) -> Tensor:
-        if is_dynamo_compiling():
-            return self._by_operators(x, dims)
-        p = self._p
-        if p in (0.0, 1.0):
-            return self.thin(x, dims)
-        threshold, gain, shift, floor = self._rates
-        done: Tensor | None = _draw_and_thin(self, x, dims)
-        if done is not None:
-            return done
+        if not self.training:
+            return x
         check_real(type(self).__name__, x)
-        if is_plain_on_cpu(x):
-            key, call, row = self.next_name()
-            _, _, box, (low, high, signed, _, _) = mask_of(p, key, call, dims, part_of_batch(x, row))
-            mask = p, dims, box, (low, high, signed, threshold, gain, shift, floor)
-            return _apply_floor(x, (mask, None))
-        exact = torch.promote_types(x.dtype, torch.float32)
-        thinned = self.thin(x.to(exact) - _SELU_FLOOR, dims)
-        result: Tensor = (thinned * (gain * (1 - p)) + floor).to(x.dtype)
-        return result
-
-    def _by_operators(self, x: Tensor, dims: tuple[int, ...] | None) -> Tensor:
-        """The same in a graph, which must not know p, or each new one would compile it again."""
-        check_real(type(self).__name__, x)
-        exact, rate = torch.promote_types(x.dtype, torch.float32), self._rate
-        ratio = ((1 - rate) / (1 + rate * _SELU_FLOOR**2)).sqrt().to(exact)
-        dropped = self.thin(x.to(exact) - _SELU_FLOOR, dims) * ratio + ratio * _SELU_FLOOR
-        return torch.where(rate == 0, x, dropped.to(x.dtype))
-
-
-class _ToFloor(torch.autograd.Function):
-    """The same in one pass; its derivative thins with the gain for a scale."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, done: tuple[Any, Tensor | None]) -> Tensor:
-        (p, dims, box, words), thinned = done
-        ctx.mask, ctx.ratio = (p, dims, box, words[:5]), words[4] * (1 - p)
-        if thinned is not None:
-            return thinned
-        exact = torch.promote_types(x.dtype, torch.float32)
-        kept = compute(torch.ones_like(x, dtype=exact), ctx.mask) != 0
-        return torch.where(kept, x.to(exact) * words[4] + words[5], words[6]).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _ToFloor.jvp(ctx, grad), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        if is_plain_on_cpu(tangent) and not tangent._is_zerotensor():
-            return thin(tangent, ctx.mask)
-        thinned: Tensor = thin_by_operator(tangent.clone(), ctx.mask) * ctx.ratio
-        return thinned
-
-
-_apply_floor = quick_apply(_ToFloor)
-
-
-@late
-def _draw_and_thin(_: AlphaDropout, x: Tensor, __: tuple[int, ...] | None) -> Callable[..., Tensor | None] | None:
-    if not is_plain_on_cpu(x):
-        return None
-    from wellposed.dropouts.kernels import thin_to_floor
-
-    return drawing_thinner(_apply_floor, (thin_to_floor, thin_to_floor))
+        return self.thin(x, law="selu")
 
 
 class FeatureAlphaDropout(AlphaDropout):
@@ -275,4 +185,7 @@ class FeatureAlphaDropout(AlphaDropout):
             raise WellposedError(
                 f"FeatureAlphaDropout was given an input of shape {tuple(x.shape)}; expected (N, C, ...)"
             )
-        return self._thin_to_floor(x, (0, 1)) if self.training else x
+        if not self.training:
+            return x
+        check_real(type(self).__name__, x)
+        return self.thin(x, (0, 1), law="selu")

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from wellposed._torch import is_ordinary
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import part_of_batch, thin_any
-from wellposed.dropouts.thinning import is_plain, mask_of, thin
+from wellposed.dropouts.operator import Mask, part_of_batch, thin, thin_by_operator
 from wellposed.errors import WellposedError
 from wellposed.random.integers import signed
 from wellposed.random.key import Key
@@ -85,22 +85,21 @@ class DropConnect(Thinning):
 
     def _thinned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """All of them, by one name of the module's: checkpointing runs it once again, however many there are."""
-        if not all(map(is_plain, weights.values())):
+        if not all(map(is_ordinary, weights.values())):
             words = self.next_words(next(iter(weights.values())))
             offsets = {
                 name: torch.tensor([signed(offset), 0, 0], device="cpu") for name, offset in self._offsets.items()
             }
             return {
-                name: _by_parts(x, lambda x, dims, o=offsets[name]: thin_any(x, words + o, self._rate, dims, batch=-1))
+                name: _by_parts(x, lambda x, dims, o=offsets[name]: thin_by_operator(x, words + o, self._rate, dims, batch=-1))
                 for name, x in weights.items()
             }
         if self._p == 0.0:
             return weights
-        (low, high), call, _ = self.next_name()
-        seeds = {name: ((high << 32 | low) + offset) % 2**64 for name, offset in self._offsets.items()}
-        keys = {name: (seed & 0xFFFF_FFFF, seed >> 32) for name, seed in seeds.items()}
+        key, call, _ = self.next_name()
+        keys = {name: (key + offset) % 2**64 for name, offset in self._offsets.items()}
         return {
-            name: _by_parts(x, lambda x, dims, key=keys[name]: thin(x, mask_of(self._p, key, call, dims)))
+            name: _by_parts(x, lambda x, dims, key=keys[name]: thin(x, Mask(self._p, key, call, dims)))
             for name, x in weights.items()
         }
 
@@ -184,19 +183,19 @@ class Zoneout(Thinning):
             return before + (after - before) * (1 - thinning.p)
         check_input("Zoneout", after)
         batch = after.dim() - 2
-        if is_plain(after):
+        if is_ordinary(after):
             p = thinning.p
             if p == 0.0:
                 return after
             key, call, row = thinning.next_name()
 
             def thinned(ones: Tensor) -> Tensor:
-                return thin(ones, mask_of(p, key, call, None, part_of_batch(ones, row, batch)))
+                return thin(ones, Mask(p, key, call, None, part_of_batch(ones, row, batch)))
         else:
             words, rate = thinning.next_words(after.detach()), thinning._rate
 
             def thinned(ones: Tensor) -> Tensor:
-                return thin_any(ones, words, rate, batch=batch)
+                return thin_by_operator(ones, words, rate, batch=batch)
 
         def kept(x: Tensor) -> Tensor:
             return thinned(torch.ones(x.shape, dtype=torch.float32, device=x.device)) != 0

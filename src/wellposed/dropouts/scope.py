@@ -41,12 +41,12 @@ class Scope:
         self._paths: dict[nn.Module, dict[nn.Module, str]] = {}
         self._names: dict[tuple[nn.Module, nn.Module], str] = {}
         self._owners: dict[str, nn.Module] = {}
-        self._keys: dict[str, tuple[int, int]] = {}
+        self._keys: dict[str, int] = {}
         self._first_node = torch._C._autograd._get_sequence_nr()
         self._inner: list[tuple[int, int]] = []  # the nodes of blocks that were opened in this one
 
-    def next_stream(self, module: nn.Module, stream: str | None) -> tuple[tuple[int, int], int]:
-        """The key's words and the number of this call."""
+    def next_stream(self, module: nn.Module, stream: str | None) -> tuple[int, int]:
+        """The key's 64 bits and the number of this call."""
         if torch._C._current_graph_task_id() != self.backward:
             return self._repeated(module)
         name = stream if stream is not None else self._name(module)
@@ -67,10 +67,10 @@ class Scope:
             raise WellposedError(f"dropout {name!r} was called more than {2**_COUNT} times in one keyed block")
         self.counts[name] = count + 1
         if name not in self._keys:
-            self._keys[name] = self.key.fold(name).words
-        words, call = self._keys[name], self.call | count
-        self.runs[module] = (1 if before is None else before[0] + 1, words, call, thread)
-        return words, call
+            self._keys[name] = self.key.fold(name).seed
+        key, call = self._keys[name], self.call | count
+        self.runs[module] = (1 if before is None else before[0] + 1, key, call, thread)
+        return key, call
 
     def replay(self, counts: dict[str, int], roots: tuple[nn.Module, ...]) -> "Scope":
         """This scope as it was when the counts were ``counts``, for a segment of the roots that runs again."""
@@ -94,10 +94,10 @@ class Scope:
             nodes = (thread, min(first, self._first_node), max(end, last)) if alone else (thread, 0, 2**63)
             vars(module)["_keyed_nodes"] = nodes
 
-    def _repeated(self, module: nn.Module) -> tuple[tuple[int, int], int]:
+    def _repeated(self, module: nn.Module) -> tuple[int, int]:
         """Refuse to guess: in a backward pass, where checkpointing runs modules again, only a lone call is certain."""
         node = torch._C._current_autograd_node()
-        times, words, call, thread = self.runs.get(module, (0, (0, 0), 0, self.thread))
+        times, key, call, thread = self.runs.get(module, (0, 0, 0, self.thread))
         if not _runs_again():
             raise WellposedError(
                 f"{module} is called in a backward pass, as by a hook, so whether this repeats a call of the forward "
@@ -118,7 +118,7 @@ class Scope:
                 "times in this wp.keyed block, so which call this repeats is not known; pass "
                 "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
             )
-        return words, call
+        return key, call
 
     def _name(self, module: nn.Module) -> str:
         """The module's path in the outermost model that is being called and contains it."""
@@ -140,8 +140,8 @@ class Scope:
         )
 
 
-# How often a module was called in a block, and the stream, call number and thread of the last time.
-_Run = tuple[int, tuple[int, int], int, int]
+# How often a module was called in a block, and the key, call number and thread of the last time.
+_Run = tuple[int, int, int, int]
 
 _scope: ContextVar[Scope | None] = ContextVar("wellposed_keyed", default=None)
 

@@ -8,7 +8,6 @@ takes the input that the mask is for, or two draws would be merged into one, and
 never to draw again when they recompute. The module is a number in a tensor, since graphs are not specialised on those.
 """
 
-import ctypes
 import functools
 import itertools
 import os
@@ -25,8 +24,8 @@ from torch.compiler import is_compiling
 from torch.utils._python_dispatch import _disable_current_modes
 
 from wellposed.dropouts.scope import _entered, check_no_other_thread, current_scope
+from wellposed.dropouts.operator import words_of
 from wellposed.errors import WellposedError
-from wellposed.random.integers import signed
 
 
 class Stochastic(nn.Module):
@@ -45,8 +44,8 @@ class Stochastic(nn.Module):
         super().__init__()
         self._enlist()
 
-    def next_name(self) -> tuple[tuple[int, int], int, int]:
-        """The key's words, the call number, and the row at which the input stands in the whole batch."""
+    def next_name(self) -> tuple[int, int, int]:
+        """The key's 64 bits, the call number, and the row at which the input stands in the whole batch."""
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             raise WellposedError(
                 f"{self} is being captured in a CUDA graph, which would repeat the mask of this call whenever it is "
@@ -113,29 +112,11 @@ _numbers = itertools.count(int.from_bytes(os.urandom(8)) >> 2)
 _modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
 
 
-def draw_key() -> tuple[int, int]:
-    """Draw a key's two words from torch's default CPU generator."""
-    own_key.source[0].random_()
-    number = own_key.number.value
-    return number & 0xFFFF_FFFF, number >> 32
+def draw_key() -> int:
+    """Draw a key's 64 bits from torch's default CPU generator."""
+    return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
 
 
-class _OwnKey(threading.local):
-    """The key that a thread drew last, in a tensor that each draw fills anew: to make one would take longer.
-
-    Attributes:
-        source: The tensor and the address of its memory.
-        number: What it holds.
-    """
-
-    def __init__(self) -> None:
-        with torch.inference_mode(mode=False):
-            tensor = own_tensor(0, torch.int64)
-        self.source = tensor, tensor.data_ptr()
-        self.number = ctypes.c_int64.from_address(tensor.data_ptr())
-
-
-own_key = _OwnKey()
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
     "stream(Tensor x, Tensor module, int place=0) -> Tensor",
@@ -156,12 +137,7 @@ def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
             f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
             "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
         )
-    return _as_tensor(*owner.next_name())
-
-
-def _as_tensor(key: tuple[int, int], call: int, row: int) -> Tensor:
-    numbers = [key[0] | key[1] << 32, call, row]
-    return torch.tensor([signed(n) for n in numbers], dtype=torch.int64, device="cpu")
+    return words_of(*owner.next_name())
 
 
 def _generator_is_restored() -> bool | None:

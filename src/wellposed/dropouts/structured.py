@@ -2,21 +2,19 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
+from wellposed._torch import is_ordinary
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.noise import noise
-from wellposed.dropouts.operator import thin_any
-from wellposed.dropouts.thinning import is_plain_on_cpu, words_of
+from wellposed.dropouts.operator import thin_by_operator, words_of
 from wellposed.errors import WellposedError
-from wellposed.random.integers import signed
-from wellposed.random.late import late
+from wellposed.random.backend import cpu_for
 
 
 class Tokens(NamedTuple):
@@ -68,7 +66,7 @@ class TokenDropout(Thinning):
             )
         others = x.shape[1] - self.prefix
         tokens = Tokens(self.prefix, others, min(others, max(1, math.floor(others * (1 - self.p)))))
-        if is_plain_on_cpu(x):
+        if is_ordinary(x):
             key, call, row = self.next_name()
             move = functools.partial(_move, tokens, key=key, call=call, row=row)
         else:
@@ -81,20 +79,13 @@ class TokenDropout(Thinning):
         return f"p={self.p}, prefix={self.prefix}"
 
 
-def _move(tokens: Tokens, x: Tensor, key: tuple[int, int], call: int, row: int, back: bool) -> Tensor:
+def _move(tokens: Tokens, x: Tensor, key: int, call: int, row: int, back: bool) -> Tensor:
     """Take the tokens of ``x`` that are kept, or put those of ``x`` back to where they were taken from."""
-    if is_plain_on_cpu(x):
-        moved: Tensor = _by_kernel(x.contiguous(), back, *tokens, row * tokens.others, key, signed(call))
-        return moved
-    like, words = torch.empty((), device="cpu"), words_of(key, call)
-    return _move_by_operators(tokens, x, like, words + words.new_tensor([0, 0, row]), back)
-
-
-@late
-def _by_kernel(*_: Any) -> Callable[..., Tensor]:
-    from wellposed.dropouts.cpu import move_tokens
-
-    return move_tokens
+    cpu = cpu_for(x) if is_ordinary(x) else None
+    if cpu is not None:
+        return cpu.move_tokens(x, *tokens, row, key, call, back)
+    like = torch.empty((), dtype=torch.float32, device=x.device)
+    return _move_by_operators(tokens, x, like, words_of(key, call, row), back)
 
 
 def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, words: Tensor, back: bool) -> Tensor:
@@ -152,7 +143,7 @@ class EmbeddingDropout(Thinning):
         count = self.embedding.num_embeddings
 
         def drop(x: Tensor) -> Tensor:
-            factors = thin_any(x.new_ones(count, dtype=exact), names, rate, batch=-1)
+            factors = thin_by_operator(x.new_ones(count, dtype=exact), names, rate, batch=-1)
             return (x.to(exact) * factors[words].unsqueeze(-1)).to(x.dtype)
 
         return linear(vectors, drop, drop)

@@ -13,7 +13,6 @@ from wellposed.init.regions import held
 from wellposed.init.roles import buffers_of
 from wellposed.init.targets import find, listed, reach
 from wellposed.random.key import Key
-from wellposed.random.memory import on_large_pages
 
 
 def apply(plan: Plan, model: nn.Module, device: torch.device | str | int | None = None) -> None:
@@ -106,7 +105,7 @@ def _materialise(plan: Plan, model: nn.Module, device: torch.device) -> None:
 
 def _twin(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
     """The same parameter with memory; what was hung on it comes along."""
-    memory = on_large_pages(torch.empty_like(parameter, device=device, requires_grad=False))
+    memory = torch.empty_like(parameter, device=device, requires_grad=False)
     twin = nn.Parameter(memory, parameter.requires_grad)
     for name, value in vars(parameter).items():
         vars(twin).setdefault(name, value)  # a sharded one has its memory in there, too

@@ -11,7 +11,6 @@ from wellposed.errors import WellposedError
 from wellposed.init.fans import LINEAR, Axes
 from wellposed.random.box import Box
 from wellposed.random.key import Key
-from wellposed.random.memory import on_large_pages
 
 
 class Initializer(ABC):
@@ -56,7 +55,7 @@ class Initializer(ABC):
             >>> wp.init.He()((256, 128), wp.Key(0).fold("hidden.weight")).shape
             torch.Size([256, 128])
         """
-        return self.fill_(on_large_pages(torch.empty(tuple(shape), dtype=dtype, device=device)), key, axes=axes)
+        return self.fill_(torch.empty(tuple(shape), dtype=dtype, device=device), key, axes=axes)
 
     @abstractmethod
     def fill_(self, tensor: Tensor, key: Key, *, axes: Axes = LINEAR, box: Box | None = None) -> Tensor:

@@ -4,12 +4,13 @@ import contextlib
 import contextvars
 import importlib
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.random.box import Layout
+from wellposed.random.cut import Cut
 from wellposed.random.draw import Draw
 
 
@@ -19,11 +20,11 @@ class Backend(Protocol):
     def serves(self, tensor: Tensor) -> bool:
         """Whether this backend can work on ``tensor``."""
 
-    def fill_(self, tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
-        """Fill ``tensor`` with the draw's values at the layout's global indices."""
+    def fill_(self, tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
+        """Fill ``tensor`` with the draw's values at the layout's global indices; the key's 64 bits and the call name them."""
 
-    def thin(self, x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout) -> Tensor:
-        """``x`` with the elements whose word is below ``threshold`` set to 0 and the others times ``scale``."""
+    def thin(self, x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
+        """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
 
 
 # The backends to try for a tensor, best first. A new backend is one file and one entry here.
@@ -69,22 +70,33 @@ def backend_for(tensor: Tensor) -> Backend:
     Raises:
         WellposedError: If an explicitly chosen backend cannot.
     """
-    name = _chosen.get()
-    if name != "auto":
-        chosen = _load(name)
-        if not chosen.serves(tensor):
+    chosen = _chosen.get()
+    if chosen != "auto":
+        backend = _load(chosen)
+        if not backend.serves(tensor):
             raise WellposedError(
-                f"the {name!r} backend cannot serve a {tensor.dtype} tensor on {tensor.device}; "
+                f"the {chosen!r} backend cannot serve a {tensor.dtype} tensor on {tensor.device}; "
                 'choose wp.random.backend("auto") or "reference"'
             )
-        return chosen
+        return backend
     for name in _ON_CPU if tensor.is_cpu else _ELSEWHERE:
-        candidate = _loaded.get(name) or _load(name)
-        if candidate.serves(tensor):
-            return candidate
+        backend = _loaded.get(name) or _load(name)
+        if backend.serves(tensor):
+            return backend
     raise WellposedError(
         f"no backend serves a {tensor.dtype} tensor of layout {tensor.layout} on {tensor.device}; expected a dense one"
     )
+
+
+def cpu_for(tensor: Tensor) -> Any:
+    """The cpu backend's module if it serves ``tensor``, for work that the others do by torch's operators; or ``None``."""
+    if not tensor.is_cpu or _chosen.get() == "reference":
+        return None
+    try:
+        cpu: Any = _loaded.get("cpu") or _load("cpu")
+    except WellposedError:
+        return None
+    return cpu if cpu.serves(tensor) else None
 
 
 def _load(name: str) -> Backend:

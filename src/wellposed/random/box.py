@@ -1,6 +1,8 @@
 """Boxes: where a block of a tensor lies in the global tensor that it is a part of."""
 
+import functools
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,23 +62,33 @@ class Layout(NamedTuple):
     """Which global index each element of a block has, as a sum over a few dimensions.
 
     Element (j_1, ..., j_n) of the merged dimensions has global index ``start + sum(j_d * strides[d])``. Dimensions that
-    continue each other are merged, so a block that is one contiguous run has at most one dimension, of stride 1.
+    continue each other are merged, so a block that is one contiguous run has no dimension left.
+
+    Attributes:
+        start: The index of the first element.
+        sizes: The dimensions.
+        strides: How far apart the indices are in each.
+        packed: All these numbers in a row, as kernels read them.
     """
 
     start: int
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
-
-    @property
-    def is_run(self) -> bool:
-        """Whether the block is one run of consecutive global indices."""
-        return not self.strides or self.strides == (1,)
+    packed: bytes
 
 
-WHOLE = Layout(0, (), ())  # of a tensor that is no part of a larger one, whatever its size
+def layout_of(start: int, sizes: tuple[int, ...] = (), strides: tuple[int, ...] = ()) -> Layout:
+    """A layout of such numbers."""
+    if strides == (1,):
+        sizes = strides = ()
+    return Layout(start, sizes, strides, struct.pack(f"{1 + 2 * len(sizes)}q", start, *sizes, *strides))
 
 
-def layout(shape: Sequence[int], box: Box | None = None, dims: Sequence[int] | None = None) -> Layout:
+WHOLE = layout_of(0)  # of a tensor that is no part of a larger one, whatever its size
+
+
+@functools.lru_cache(maxsize=1024)  # to find it takes longer than to draw a small tensor
+def layout(shape: tuple[int, ...], box: Box | None = None, dims: tuple[int, ...] | None = None) -> Layout:
     """The global indices of a block of ``shape`` that lies at ``box``.
 
     Args:
@@ -91,7 +103,6 @@ def layout(shape: Sequence[int], box: Box | None = None, dims: Sequence[int] | N
     Raises:
         WellposedError: If the block does not lie inside the box's shape.
     """
-    shape = tuple(shape)
     whole, offset = (shape, (0,) * len(shape)) if box is None else (box.shape, box.offset)
     if len(shape) != len(whole) or any(o + n > s for n, s, o in zip(shape, whole, offset, strict=True)):
         raise WellposedError(
@@ -113,4 +124,4 @@ def layout(shape: Sequence[int], box: Box | None = None, dims: Sequence[int] | N
         else:
             merged.append((shape[d], step))
     merged.reverse()
-    return Layout(start, tuple(size for size, _ in merged), tuple(step for _, step in merged))
+    return layout_of(start, tuple(size for size, _ in merged), tuple(step for _, step in merged))

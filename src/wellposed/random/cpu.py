@@ -1,62 +1,98 @@
-"""The same draws as ``reference.py``, bit for bit, at the speed of the memory: Numba loops on threads of ours.
+"""The same draws as ``reference.py``, bit for bit, at the speed of the memory: the native core's loops on torch's threads."""
 
-Work runs in chunks that stay in the first-level cache, each in three plain loops that the compiler vectorises: words
-(``philox.py``), words to values (``formulas.py``), values to the tensor's dtype (``dtypes.py``), in ``kernels``.
-"""
+import functools
+import os
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.random.box import Layout
-from wellposed.random.draw import CODES, Draw
-from wellposed.random.integers import signed
-from wellposed.random.kernels import engine, shares
-from wellposed.random.kernels.results import result_like
+from wellposed import _native as native
+from wellposed import forks
+from wellposed._torch import parallel_for
+from wellposed.random.box import Layout, layout_of
+from wellposed.random.cut import Cut
+from wellposed.random.draw import BITS, CODES, Draw
+
+native.use(0 if forks.is_forked else parallel_for())
+if hasattr(os, "register_at_fork"):  # a child has none of torch's threads, and would wait for them for ever
+    os.register_at_fork(after_in_child=functools.partial(native.use, 0))
 
 
 def serves(tensor: Tensor) -> bool:
     """Whether ``tensor`` has memory of a kind that the kernels reach: a dense CPU tensor of a dtype they know."""
-    return tensor.is_cpu and tensor.dtype in CODES and tensor.layout == torch.strided
+    return tensor.is_cpu and tensor.dtype in CODES and tensor.layout is torch.strided
 
 
-def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
+def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
     """Fill ``tensor`` with the draw's values at the layout's global indices."""
-    target = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
-    where, _held = _where(layout)
-    name = (*where, *key, signed(call), *draw.parameters)
-    shares.split(engine.fill_double if draw.wide else engine.fill, target.numel(), (target.data_ptr(),), name)
-    if target is not tensor:
+    is_plain = tensor.is_contiguous() and not tensor.is_neg()
+    target = tensor if is_plain else torch.empty(tensor.shape, dtype=tensor.dtype)
+    native.fill(target.data_ptr(), draw.code, target.numel(), layout.packed, key, call, draw.kind, draw.packed)
+    if not is_plain:
         with torch.no_grad():
             tensor.copy_(target)
 
 
-def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout) -> Tensor:
-    """A contiguous copy of ``x``: 0 where the element's word is below ``threshold``, elsewhere ``x * scale``."""
-    if threshold > 0xFFFF_FFFF:
-        return torch.zeros_like(x, memory_format=torch.contiguous_format)
-    x = x.contiguous()
-    result = result_like(x)
-    where, _held = _where(layout)
-    name = (*where, *key, signed(call), threshold, scale)
-    shares.split(engine.thin, x.numel(), (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), name)
+def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
+    """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
+    x = _plain(x)
+    result = torch.empty_like(x)
+    native.thin(x.data_ptr(), result.data_ptr(), CODES[x.dtype], x.numel(), layout.packed, key, call, *cut)
     return result
 
 
-def thin_groups(x: Tensor, inner: int, low: int, high: int, call: int, threshold: int, scale: float) -> Tensor:
-    """``thin`` of a contiguous tensor that is the whole, where ``inner`` elements in a row share a word.
+def clear_blocks(
+    x: Tensor, maps: int, shared: int, sides: bytes, start: int, key: int, call: int, threshold: int
+) -> Tensor:
+    """A contiguous copy of ``x`` without blocks, scaled by the share of elements that are left.
 
-    The threshold is below 2^32 and the call signed.
+    Args:
+        x: Maps, of any shape.
+        maps: How many of them have blocks of their own.
+        shared: How many in a row have the same.
+        sides: Three sides of a map and three of a block, packed as int64.
+        start: The word of the first corner.
+        key: The 64 bits of the key.
+        call: The call number.
+        threshold: Below it a word is the corner of a block.
     """
-    result = result_like(x)
-    before, after = (x.data_ptr(), result.data_ptr(), CODES[x.dtype]), (inner, 0, 0, low, high, call, threshold, scale)
-    shares.split(engine.thin_groups, x.numel(), before, after)
+    x = _plain(x)
+    result, size = torch.empty_like(x), x.numel() // max(1, maps * shared)
+    painted = torch.zeros(maps * size, dtype=torch.uint8)
+    dropped = native.paint(painted.data_ptr(), maps, sides, start, key, call, threshold)
+    scale = painted.numel() / max(1, painted.numel() - dropped)
+    code, at = CODES[x.dtype], painted.data_ptr()
+    native.clear(x.data_ptr(), result.data_ptr(), code, x.numel(), at, size, shared, scale)
     return result
 
 
-def _where(layout: Layout) -> tuple[tuple[int, int, int], object]:
-    """A layout as kernels take it: start, rank, and the address of sizes and strides; and what holds that memory."""
-    if layout.is_run:
-        return (layout.start, 0, 0), None
-    numbers = np.array((*layout.sizes, *layout.strides), np.int64)
-    return (layout.start, len(layout.sizes), numbers.ctypes.data), numbers
+def move_tokens(
+    x: Tensor, prefix: int, others: int, kept: int, row: int, key: int, call: int, back: bool
+) -> Tensor:
+    """Of each row of ``x`` the first ``prefix`` tokens and ``kept`` of the ``others``; or the transpose of that.
+
+    Args:
+        x: Rows of tokens (rows, tokens, ...).
+        prefix: How many tokens at the start are always kept.
+        others: How many others a whole row has.
+        kept: How many of those are kept.
+        row: Which row of a larger batch is the first.
+        key: The 64 bits of the key.
+        call: The call number.
+        back: Whether tokens are put back to where they were taken from, and 0 where none was.
+    """
+    x = _plain(x)
+    rows, tokens, *rest = x.shape
+    result = x.new_empty((rows, prefix + (others if back else kept), *rest))
+    if not x.numel() or not result.numel():
+        return result.zero_()
+    words = torch.empty(rows, others, dtype=torch.uint32)
+    fill_(words, BITS, key, call, layout_of(row * others))
+    token = x.nbytes // (rows * tokens)
+    native.move(x.data_ptr(), result.data_ptr(), words.data_ptr(), rows, token, prefix, others, kept, back)
+    return result
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy whose values lie in memory one after the other, none of them lazily negated."""
+    return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()

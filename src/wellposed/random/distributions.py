@@ -1,11 +1,13 @@
 """The public draws: each checks its arguments once and hands over to a backend."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
+from wellposed._torch import PLAIN_TYPES
 from wellposed.errors import WellposedError
 from wellposed.random import draw as draws
 from wellposed.random.arguments import integer, real
@@ -13,7 +15,6 @@ from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
 from wellposed.random.key import Key
-from wellposed.random.memory import on_large_pages
 from wellposed.random.shards import local_block
 
 _Shape = int | Sequence[int]
@@ -41,7 +42,7 @@ def bits(shape: _Shape, key: Key, *, call: int = 0, device: _Device = None) -> T
 
     Source: Philox4x32-10 (Salmon et al., 2011).
     """
-    return _fill_(_empty(shape, torch.uint32, device), draws.BITS, key, call, None)
+    return _fill_(_empty(shape, torch.uint32, device), draws.bits, (), key, call, None)
 
 
 def uniform(
@@ -105,9 +106,7 @@ def uniform_(
 
     Source: the top bits of Philox4x32-10 words (Salmon et al., 2011).
     """
-    if box is None and _fill_plain(tensor, key, call, draws.uniform, low, high):
-        return tensor
-    return _fill_(tensor, draws.uniform(*_numbers("uniform", low=low, high=high), _dtype(tensor)), key, call, box)
+    return _fill_(tensor, draws.uniform, (low, high), key, call, box)
 
 
 def normal(
@@ -173,9 +172,7 @@ def normal_(
 
     Source: the inverse distribution function; for float64 algorithm AS 241 (Wichura, 1988).
     """
-    if box is None and _fill_plain(tensor, key, call, draws.normal, mean, std):
-        return tensor
-    return _fill_(tensor, draws.normal(*_numbers("normal", mean=mean, std=std), _dtype(tensor)), key, call, box)
+    return _fill_(tensor, draws.normal, (mean, std), key, call, box)
 
 
 def truncated_normal(
@@ -257,11 +254,7 @@ def truncated_normal_(
 
     Source: Mills' ratio for the far tails (Mills, 1926).
     """
-    if box is None and _fill_plain(tensor, key, call, draws.truncated_normal, mean, std, a, b):
-        return tensor
-    numbers = _numbers("truncated_normal", mean=mean, std=std, a=a, b=b)
-    draw = draws.truncated_normal(*numbers, _dtype(tensor))
-    return _fill_(tensor, draw, key, call, box)
+    return _fill_(tensor, draws.truncated_normal, (mean, std, a, b), key, call, box)
 
 
 def bernoulli(
@@ -323,45 +316,44 @@ def bernoulli_(tensor: Tensor, key: Key, p: float = 0.5, *, call: int = 0, box: 
 
     Source: comparison of Philox4x32-10 words (Salmon et al., 2011).
     """
-    if box is None and _fill_plain(tensor, key, call, draws.bernoulli, p):
-        return tensor
-    return _fill_(tensor, draws.bernoulli(*_numbers("bernoulli", p=p), _dtype(tensor)), key, call, box)
+    return _fill_(tensor, draws.bernoulli, (p,), key, call, box)
 
 
 def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    return on_large_pages(torch.empty(sizes, dtype=dtype, device=device))
+    return torch.empty(sizes, dtype=dtype, device=device)
 
 
-def _numbers(owner: str, **given: object) -> Iterator[float]:
-    return (real(value, f"{owner}({name})") for name, value in given.items())
-
-
-def _dtype(tensor: Tensor) -> torch.dtype:
+def _fill_(
+    tensor: Tensor, distribution: Callable[..., Draw], numbers: tuple[float, ...], key: Key, call: int, box: Box | None
+) -> Tensor:
+    """Fill a tensor with a distribution of such numbers, which users may give as anything that is a number."""
     if not isinstance(tensor, Tensor):
         raise WellposedError(f"a {type(tensor).__name__} was given to be filled; expected a torch.Tensor")
-    return tensor.dtype
-
-
-def _fill_(tensor: Tensor, draw: Draw, key: Key, call: int, box: Box | None) -> Tensor:
-    if not isinstance(key, Key):
+    for number in numbers:
+        if type(number) is not float:
+            numbers = tuple(map(real, numbers, _names(distribution)))
+            break
+    draw = distribution(*numbers, tensor.dtype)
+    if type(key) is not Key:
         raise WellposedError(
             f"key was given as {key!r} of type {type(key).__name__}; expected a wp.Key, as in wp.Key(0)"
         )
-    call = integer(call, "call", 0, 2**64)
+    if type(call) is not int or not 0 <= call < 18446744073709551616:
+        call = integer(call, "call", 0, 2**64)
     if box is not None and not isinstance(box, Box):
         raise WellposedError(f"box was given as {box!r}; expected a wp.Box, as in wp.Box((4, 6), (1, 2))")
-    local, box = local_block(tensor, box)
-    where = WHOLE if box is None else layout(local.shape, box)
+    local = tensor
+    if box is not None or type(tensor) not in PLAIN_TYPES:
+        local, box = local_block(tensor, box)
     if not local.is_meta:
-        backend_for(local).fill_(local, draw, key.words, call, where)
-        torch.autograd.graph.increment_version(local)
+        where = WHOLE if box is None else layout(local.shape, box)
+        backend_for(local).fill_(local, draw, key.seed, call, where)
+        increment_version(local)
     return tensor
 
 
-def _fill_plain(*arguments: Any) -> bool:
-    """Stands in for the builtin until its first use, since Numba takes long to import."""
-    global _fill_plain
-    from wellposed.random.kernels.plain_fill import fill as _fill_plain
-
-    return _fill_plain(*arguments)
+def _names(distribution: Callable[..., Draw]) -> list[str]:
+    """What numbers of a distribution are called in refusals."""
+    names = inspect.signature(distribution).parameters
+    return [f"{distribution.__name__}({name})" for name in names]

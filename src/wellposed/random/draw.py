@@ -2,10 +2,10 @@
 
 import functools
 import math
+import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-import numpy as np
 import torch
 
 from wellposed.errors import WellposedError
@@ -43,27 +43,31 @@ class Draw:
         kind: Which formula turns words into values.
         wide: Whether an element takes two words and the arithmetic is float64, rather than one word and float32.
         constants: The formula's constants, each exactly representable in that arithmetic.
-        array: The same, in memory that kernels read; float32 unless wide or a threshold.
         dtype: What the values are stored as.
-        parameters: What kernels take: the dtype's code, or -1 where they know none, the kind, and the address and the
-            number of the constants.
+        code: What kernels call the dtype; -1 where they know none.
+        packed: The constants as kernels read them: float32 unless wide or a threshold.
     """
 
     kind: Kind
     wide: bool
     constants: tuple[float, ...]
     dtype: torch.dtype
-    array: np.ndarray[tuple[int], np.dtype[np.floating]] = field(init=False, repr=False, compare=False)
-    parameters: tuple[int, int, int, int] = field(init=False, repr=False, compare=False)
+    code: int = field(init=False, repr=False, compare=False)
+    packed: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         exact = self.wide or self.kind == Kind.BERNOULLI
-        object.__setattr__(self, "array", np.array(self.constants, np.float64 if exact else np.float32))
-        parameters = (CODES.get(self.dtype, -1), int(self.kind), self.array.ctypes.data, len(self.constants))
-        object.__setattr__(self, "parameters", parameters)
+        object.__setattr__(self, "code", CODES.get(self.dtype, -1))
+        letter = "d" if exact else "f"
+        object.__setattr__(self, "packed", struct.pack(f"{len(self.constants)}{letter}", *self.constants))
 
 
 BITS = Draw(Kind.BITS, False, (), torch.uint32)
+
+
+def bits(dtype: torch.dtype) -> Draw:
+    """The words themselves."""
+    return BITS
 
 
 @functools.lru_cache(maxsize=4096)

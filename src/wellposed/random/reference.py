@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wellposed.random import inverse_normal
 from wellposed.random.box import Layout
+from wellposed.random.cut import Cut
 from wellposed.random.draw import Draw, Kind
 
 NAME = "reference"
@@ -20,7 +21,7 @@ def serves(tensor: Tensor) -> bool:
 
 
 @torch.no_grad()
-def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: Layout) -> None:
+def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
     """Fill ``tensor`` with the draw's values at the layout's global indices."""
     flat = tensor.view(-1) if tensor.is_contiguous() else tensor.new_empty(tensor.numel())
     for first in range(0, flat.numel(), _CHUNK):
@@ -31,26 +32,26 @@ def fill_(tensor: Tensor, draw: Draw, key: tuple[int, int], call: int, layout: L
         tensor.copy_(flat.view(tensor.shape))
 
 
-def thin(x: Tensor, threshold: int, scale: float, key: tuple[int, int], call: int, layout: Layout) -> Tensor:
-    """A contiguous copy of ``x``: 0 where the element's word is below ``threshold``, elsewhere ``x * scale``.
+def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
+    """A contiguous copy of ``x``: the floor where the element's word is below the threshold, else x * scale + shift.
 
-    The product is taken in float32 (float64 for float64) and rounded once.
+    It is computed in float32 (float64 for float64) and rounded once.
     """
     flat = x.contiguous().view(-1)
     result = torch.empty_like(flat)
     exact = torch.promote_types(x.dtype, torch.float32)
+    scale, shift, floor = (torch.tensor(number, dtype=exact, device=x.device) for number in cut[1:])
     for first in range(0, flat.numel(), _CHUNK):
         part = flat[first : first + _CHUNK]
-        dropped = words(global_index(layout, first, part.numel(), x.device), key, call) < threshold
-        scaled = part.to(exact) * torch.tensor(scale, dtype=exact)
-        result[first : first + _CHUNK] = torch.where(dropped, torch.zeros_like(scaled), scaled)
+        dropped = words(global_index(layout, first, part.numel(), x.device), key, call) < cut.threshold
+        result[first : first + _CHUNK] = torch.where(dropped, floor, part.to(exact) * scale + shift)
     return result.view(x.shape)
 
 
 def global_index(layout: Layout, first: int, count: int, device: torch.device) -> Tensor:
     """The global indices of elements first to first + count of a block, row by row: int64."""
     rest = torch.arange(first, first + count, device=device)
-    if layout.is_run:
+    if not layout.sizes:
         return layout.start + rest
     index = torch.full_like(rest, layout.start)
     for size, stride in zip(reversed(layout.sizes), reversed(layout.strides), strict=True):
@@ -59,13 +60,13 @@ def global_index(layout: Layout, first: int, count: int, device: torch.device) -
     return index
 
 
-def words(index: Tensor, key: tuple[int, int], call: int, *, wide: bool = False) -> Tensor:
+def words(index: Tensor, key: int, call: int, *, wide: bool = False) -> Tensor:
     """The 32-bit words of elements, or their 64 bits when they are wide, as int64 (wide ones in two's complement)."""
     if wide:
         return words(2 * index, key, call) | words(2 * index + 1, key, call) << 32
     block = index // 4
     counter = [block & _WORD, block >> 32, torch.full_like(index, call & _WORD), torch.full_like(index, call >> 32)]
-    return torch.stack(philox(counter, key)).gather(0, (index % 4).unsqueeze(0)).squeeze(0)
+    return torch.stack(philox(counter, (key & _WORD, key >> 32))).gather(0, (index % 4).unsqueeze(0)).squeeze(0)
 
 
 def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
-from wellposed.random.memory import PLAIN_TYPES
+from wellposed._torch import PLAIN_TYPES
 
 
 def is_sharded(tensor: Tensor) -> bool:

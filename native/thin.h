@@ -1,0 +1,98 @@
+// Dropout: reference.thin. Elements whose word is below the threshold become the floor, the others x * scale + shift.
+#pragma once
+#include "memory.h"
+#include "philox.h"
+
+constexpr i64 LONG_RUN = 1024;  // bytes of a run of elements with one word, from which on it is worth a loop of its own
+constexpr i64 AHEAD = 2048;     // bytes: the processor does not foresee by itself what a loop with so much arithmetic reads
+
+template <class M> struct Scaled {
+    typedef typename M::T T;
+    typedef typename M::Number Number;
+    typedef typename M::Mask Mask;
+    static constexpr int PER = 1;
+    const T* x;
+    T* out;
+    u32 limit, any;  // `any`: all bits, or none where the threshold is above every word
+    Number scale;
+    INLINE Scaled from(i64 first) const { return {x + first, out + first, limit, any, scale}; }
+    INLINE void ahead(i64 i) const {
+        for (int at = 0; at < STEP * (int)sizeof(T); at += 64) __builtin_prefetch((const char*)(x + i) + AHEAD + at);
+    }
+    INLINE bool drops(u32 word) const { return !(word >= limit && any); }
+    INLINE void operator()(i64 i, u32s words) const {
+        i32s kept = (i32s)((u32s)(words >= limit) & any);
+        M::write(out + i, (typename M::F)((Mask)(M::read(x + i) * scale) & convert<Mask>(kept)));
+    }
+    INLINE void drop(i64 i, i64 count) const { memset(out + i, 0, sizeof(T) * count); }
+};
+
+template <class M> struct Floored {
+    typedef typename M::T T;
+    typedef typename M::Number Number;
+    typedef typename M::F F;
+    static constexpr int PER = 1;
+    const T* x;
+    T* out;
+    u32 limit, any;
+    Number scale, shift, floor;
+    INLINE Floored from(i64 first) const { return {x + first, out + first, limit, any, scale, shift, floor}; }
+    INLINE void ahead(i64) const {}
+    INLINE bool drops(u32 word) const { return !(word >= limit && any); }
+    INLINE void operator()(i64 i, u32s words) const {
+        i32s kept = (i32s)((u32s)(words >= limit) & any);
+        M::write(out + i, convert<typename M::Mask>(kept) ? M::read(x + i) * scale + shift : splat<F>(floor));
+    }
+    INLINE void drop(i64 i, i64 count) const {
+        for (; count >= LANES; i += LANES, count -= LANES) M::write(out + i, splat<F>(floor));
+        T some[LANES];
+        M::write(some, splat<F>(floor));
+        memcpy(out + i, some, sizeof(T) * count);
+    }
+};
+
+// Elements that share their word in long runs: what is dropped is not read.
+template <class Body> INLINE void runs(Layout where, i64 first, i64 last, Stream stream, Body body) {
+    const i64 inner = where.sizes[where.rank - 1];
+    u32 shared[CHUNK / 8 + LANES];
+    const u32s kept = splat<u32s>(~0u);
+    for (i64 i = first; i < last;) {
+        i64 group = i / inner, groups = least((last - 1) / inner - group + 1, CHUNK / 8);
+        layout_words(shared, group, groups, groups_of(where), 1, stream);
+        for (i64 g = 0; g < groups; ++g) {
+            i64 end = least((group + g + 1) * inner, last), count = end - i;
+            if (body.drops(shared[g])) body.drop(i, count);
+            else if (count < LANES) {
+                u32 words[LANES];
+                store(words, kept);
+                part(body, i, words, count);
+            } else {
+                for (i64 at = i; at + LANES <= end; at += LANES) body(at, kept);
+                if (count % LANES) body(end - LANES, kept);  // some elements twice
+            }
+            i = end;
+        }
+    }
+}
+
+template <class Body> INLINE void thin_with(const Thin& t, i64 first, i64 last, Body body) {
+    const Layout& where = t.where;
+    bool shared = where.rank > 0 && where.strides[where.rank - 1] == 0;
+    if (shared && where.sizes[where.rank - 1] * (i64)sizeof(typename Body::T) >= LONG_RUN) runs(where, first, last, t.stream, body);
+    else run<false>(where, first, last, t.stream, body);
+}
+
+static void thin(const Thin& t, i64 first, i64 last) {
+    for_float(t.dtype, [&](auto memory) {
+        typedef decltype(memory) M;
+        typedef typename M::T T;
+        typedef typename M::Number Number;
+        const T* x = (const T*)t.x;
+        T* out = (T*)t.out;
+        u32 limit = (u32)t.threshold, any = t.threshold >> 32 ? 0u : ~0u;
+        Number scale = (Number)t.scale;
+        if (t.floor != 0 || t.shift != 0)
+            thin_with(t, first, last, Floored<M>{x, out, limit, any, scale, (Number)t.shift, (Number)t.floor});
+        else thin_with(t, first, last, Scaled<M>{x, out, limit, any, scale});
+    });
+}

@@ -1,1 +1,0 @@
-"""Numba loops behind the cpu backend."""

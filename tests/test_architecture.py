@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "wellposed"
-GROUND = {"errors", "random"}
+GROUND = {"errors", "_torch", "random"}
 # part -> the parts that it may import, besides itself
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "forks": set(),
-    "random": {"errors", "forks"},
+    "_torch": {"errors"},
+    "random": {"errors", "forks", "_torch"},
     "init": GROUND,
     "penalties": GROUND,
     "dropouts": GROUND,

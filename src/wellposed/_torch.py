@@ -1,14 +1,56 @@
-"""Private names of torch that we lean on, each with its reason; no other file uses any."""
+"""Private names of torch, its stack frames and its file names: all that we lean on, and nowhere else.
+
+Each has no public twin in torch 2.13, and says what breaks when it goes; ``tests/test_private_names.py`` shows each at
+work. All modules imported here are ones that ``import torch`` has loaded.
+"""
 
 import ctypes
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
 from torch.overrides import has_torch_function_unary
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map, tree_structure
+
+__all__ = ["TorchDispatchMode", "tree_leaves", "tree_map", "tree_structure"]
+# TorchDispatchMode: sees every operator, so where a model draws, and what memory it takes. TorchFunctionMode, which is
+# public, does not see what torch's own functions call. Without it: no lint_dropout, no count of samples at once.
+# tree_*: what nested outputs are made of, with the classes that other libraries register, such as transformers' model
+# outputs; no public function knows those. Without them: no monte_carlo, no lint_dropout and no tracing.
+
+# The base classes of normalisation. There are public ones for each number of dimensions, but what torch quantises and
+# the synchronised layers of other libraries extend these only. Without them such layers count as unknown.
+AnyBatchNorm, AnyBatchOrInstanceNorm = _BatchNorm, _NormBase
+
+# The parametrizations that torch.nn.utils.parametrizations.orthogonal and spectral_norm register. Without them a plan
+# would write weights through them that they cannot hold.
+OrthogonalParametrization, SpectralNormParametrization = _Orthogonal, _SpectralNorm
+
+# Where a module keeps its parameters and buffers: what a forward pass reads that asks for all of them at once. Without
+# the names, compaction takes a model that regularises itself by its weights for one that only calls its layers.
+TENSORS_OF_A_MODULE = ("_parameters", "_buffers")
+
+# What torch's wrappers call the module inside, and their classes. The names stand in state dicts and so are stable; no
+# list of them is public. Without one, names of masks, weights and rules change when a model is wrapped.
+WRAPPERS = {
+    "_orig_mod": ("OptimizedModule",),
+    "_checkpoint_wrapped_module": ("CheckpointWrapper", "OffloadWrapper"),
+    "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
+    "module": ("DataParallel", "DistributedDataParallel"),
+}
+
 
 PLAIN_TYPES = (Tensor, torch.nn.Parameter)  # types whose values lie at their address, unlike those of most subclasses
 
@@ -73,3 +115,200 @@ def parallel_for() -> int:
             continue
         return ctypes.cast(function, ctypes.c_void_p).value or 0
     return 0
+
+
+def without_compiler(model: nn.Module) -> nn.Module:
+    """The model that ``torch.compile`` was given, or the model itself.
+
+    What it returns keeps it in a private attribute. Without that, compiled models cannot be copied for monte_carlo.
+    """
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
+    """The forward pre-hooks and the forward hooks of a module, which may be deleted from here.
+
+    Hooks can be registered in public, but not listed. Without this, weight norm and spectral norm in their older form,
+    the hooks of sharding, and hooks that change what a layer gives go unnoticed.
+    """
+    return module._forward_pre_hooks, module._forward_hooks
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module has a hook, forward or backward. Without this, converting a module would lose its hooks."""
+    return any((*forward_hooks(module), module._backward_hooks, module._backward_pre_hooks))
+
+
+def move_tensor_hooks(old: Tensor, new: Tensor) -> None:
+    """Have one tensor's hooks on another; they cannot be listed in public.
+
+    Without this, parameters of the meta device lose their hooks when they are given memory.
+    """
+    for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+        if getattr(old, hooks, None):
+            setattr(new, hooks, getattr(old, hooks))
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to in place: the version that autograd counts, which it does not tell in public.
+
+    Without it, the numbers of group labels are counted at each step, which waits for an accelerator.
+    """
+    return tensor._version
+
+
+def refuse_fast_path(attention: nn.Module) -> None:
+    """Have torch's transformer layers call an attention module rather than read its weights.
+
+    They ask a private attribute. Without it, a layer whose heads were removed cannot be put in a TransformerEncoder.
+    """
+    vars(attention)["_qkv_same_embed_dim"] = False
+
+
+def backward_pass() -> int:
+    """The number of the backward pass that runs in this thread; -1 outside of all.
+
+    Autograd tells it to nobody in public. Without it a ``keyed`` block does not see activation checkpointing, and draws
+    a new mask where it must repeat one.
+    """
+    return torch._C._current_graph_task_id()
+
+
+def node_number() -> int | None:
+    """The sequence number of the autograd node whose backward runs in this thread; ``None`` if there is none.
+
+    ``torch.autograd.graph.Node`` has it, but not which node runs. Without it, it is not known to which ``keyed`` block
+    a module belongs that runs again.
+    """
+    node = torch._C._current_autograd_node()
+    return None if node is None else node._sequence_nr()
+
+
+def next_node_number() -> int:
+    """The sequence number that autograd's next node of this thread gets. Without it: as ``node_number``."""
+    return torch._C._autograd._get_sequence_nr()
+
+
+def innermost_vmap() -> Any:
+    """The innermost ``torch.func.vmap``, in an operator's kernel for it: its randomness(), batch_size() and level().
+
+    ``torch.library.register_vmap`` tells them for batched inputs only, and a mask is for each sample even if what it is
+    for is not batched. Without this and the next three, dropout of weights under vmap would be the same in all samples.
+    """
+    return retrieve_current_functorch_interpreter()
+
+
+def below_vmap() -> AbstractContextManager[Any]:
+    """Call operators as if the innermost vmap were not there."""
+    guard: AbstractContextManager[Any] = torch._C._ExcludeDispatchKeyGuard(
+        torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
+    )
+    return guard
+
+
+def batched(samples: Tensor, vmap: Any) -> Tensor:
+    """Rows as what a function under vmap sees as one: the first dimension becomes the one that is vectorised."""
+    return torch._C._functorch._add_batch_dim(samples, 0, vmap.level())
+
+
+def unbatched(tensor: Tensor, vmap: Any) -> tuple[Tensor, int | None]:
+    """The tensor behind what a function under vmap sees, and its vectorised dimension, if it has one."""
+    return torch._C._functorch._unwrap_batched(tensor, vmap.level())
+
+
+def methods_being_called() -> Iterator[tuple[nn.Module, str]]:
+    """The modules whose methods are on the stack, innermost first, and the methods' names.
+
+    A method's first argument is its object. Hooks on all modules, which are public, would break compiled graphs and
+    miss what was called before they were set. Without frames, lint_dropout cannot say which module draws.
+    """
+    for frame in _stack():
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(first, nn.Module):
+            yield first, code.co_name
+
+
+def called_modules() -> Iterator[nn.Module]:
+    """The modules that are being called, outermost first, in the backward pass that runs if one does.
+
+    As above; without frames, a ``keyed`` block cannot name masks by the path in the model that is called.
+    """
+    for frame in reversed([frame for frame in _stack(until=_BACKWARD) if frame.f_code.co_name == _CALL]):
+        yield frame.f_locals["self"]
+
+
+def runs_again() -> bool:
+    """Whether checkpointing, or a function's own backward, runs what runs now in a backward pass, rather than a hook.
+
+    Torch tells nobody. Without its frames, no call in a backward pass can be told from a new one, so all are refused.
+    """
+    for frame in _stack(until=_BACKWARD):
+        code = frame.f_code
+        is_method = code.co_varnames[:1] == ("self",)
+        if _is_in(frame, _CHECKPOINT) and code.co_name == "recompute_fn":
+            return True
+        if _is_in(frame, _FUNCTION) and code.co_name.startswith("apply") and is_method:
+            return True
+    return False
+
+
+def generator_is_restored() -> bool | None:
+    """Whether activation checkpointing, eager or compiled, restored torch's generator to run again what runs now.
+
+    ``None`` if it is not what runs it. Torch tells nobody of ``preserve_rng_state``. Without its frames, a module that
+    runs again draws another mask than in the forward pass where that is false, and nobody notices.
+    """
+    for frame in _stack():
+        name = frame.f_code.co_name
+        if _is_in(frame, _CHECKPOINT) and name == "recompute_fn":
+            return bool(frame.f_locals["preserve_rng_state"])
+        if _is_in(frame, _CHECKPOINT) and name == "backward":
+            return bool(frame.f_locals["ctx"].preserve_rng_state)
+        if _is_in(frame, _COMPILED_CHECKPOINT):
+            return True
+    return None
+
+
+def steps_being_taken(optimizer: torch.optim.Optimizer) -> int:
+    """How many of an optimizer's steps with hooks are on the stack: two where a step calls the one of its base class.
+
+    Torch calls a step's hooks in both. Counting calls of hooks instead would be wrong after a step that fails. Without
+    frames, penalties on such optimizers act twice.
+    """
+    return sum(frame.f_code is _STEP and frame.f_locals.get("self") is optimizer for frame in _stack())
+
+
+def line_outside_torch(stacklevel: int) -> tuple[str, str, int]:
+    """The innermost line of the stack that is not torch's: its module, its file and its number.
+
+    Levels are counted as warnings count them. Warnings skip files too, but only for what they print. Without frames,
+    lint_dropout cannot tell the line that draws.
+    """
+    frames = _stack()[stacklevel - 1 :]
+    names = [frame.f_globals.get("__name__", "") for frame in frames]
+    place = next((i for i, name in enumerate(names) if name.partition(".")[0] != "torch"), -1)
+    return names[place], frames[place].f_code.co_filename, frames[place].f_lineno
+
+
+def _stack(until: str | None = None) -> list[FrameType]:
+    """The frames of the stack, innermost first, from the one that asks a function here up to one of that name."""
+    frame: FrameType | None = sys._getframe(2)
+    frames = []
+    while frame is not None and frame.f_code.co_name != until:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _is_in(frame: FrameType, path: str) -> bool:
+    return frame.f_code.co_filename.endswith(path)
+
+
+_CALL, _BACKWARD = nn.Module.__call__.__code__.co_name, "_engine_run_backward"
+_STEP = torch.optim.Optimizer.profile_hook_step(lambda optimizer: None).__code__  # that of every step with hooks
+_CHECKPOINT, _FUNCTION, _COMPILED_CHECKPOINT = (
+    os.path.join("torch", *path)
+    for path in (("utils", "checkpoint.py"), ("autograd", "function.py"), ("_prims", "rng_prims.py"))
+)

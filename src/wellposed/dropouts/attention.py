@@ -155,7 +155,7 @@ class MultiheadAttention(nn.MultiheadAttention):
 
     def _projected(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values by heads, (N, H, length, E / H), with what torch adds to keys and values."""
-        if self._qkv_same_embed_dim:
+        if self.in_proj_weight is not None:
             weights: Any = self.in_proj_weight.chunk(3)
         else:
             weights = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight

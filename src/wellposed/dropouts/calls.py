@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
 
 @dataclass(frozen=True)
 class DropoutCall:

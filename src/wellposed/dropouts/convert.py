@@ -7,9 +7,10 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from wellposed._torch import has_hooks
 from wellposed.dropouts.attention import MultiheadAttention
 from wellposed.dropouts.blocks import DropBlock2d, DropBlock3d
-from wellposed.dropouts.calls import functional_dropout
+from wellposed.dropouts.calls import DROPOUTS, functional_dropout
 from wellposed.dropouts.draws import draws
 from wellposed.dropouts.modules import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from wellposed.dropouts.paths import DropPath
@@ -178,7 +179,7 @@ def _differs(module: nn.Module) -> str:
     """Why a module of a known class is not what takes its place, if it is not."""
     if type(module) is nn.MultiheadAttention:
         return ""
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+    if has_hooks(module):
         return f"{type(module).__name__} has hooks, which a swap would lose"
     options = {"with_noise": False, "scale_by_keep": True}
     for name, value in options.items():
@@ -199,7 +200,7 @@ def _drops_by_itself(module: nn.Module) -> str:
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         where = "between layers" if isinstance(module, nn.RNNBase) else "attention weights"
         return f"{name} drops {where} inside a function (dropout={p})" if p else ""
-    if isinstance(module, nn.modules.dropout._DropoutNd):
+    if isinstance(module, DROPOUTS):
         return f"{name} is a class of its own that extends one of torch's"
     return ""
 

@@ -2,16 +2,14 @@
 
 import contextlib
 import linecache
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from wellposed._torch import TorchDispatchMode, line_outside_torch, tree_leaves
 from wellposed.dropouts.scope import modules_being_called
 from wellposed.dropouts.twin import own_generators, seed_all, twin_of
 
@@ -89,11 +87,8 @@ class _Watch(TorchDispatchMode):
 
 
 def _line() -> str:
-    frame = sys._getframe(2)
-    while frame.f_back is not None and "torch" in frame.f_globals.get("__name__", "").split(".")[:1]:
-        frame = frame.f_back
-    name, number = frame.f_code.co_filename, frame.f_lineno
-    return f"{frame.f_globals.get('__name__')}:{number}: {linecache.getline(name, number).strip()}"
+    module, name, number = line_outside_torch(stacklevel=3)  # above the mode that sees the operator
+    return f"{module}:{number}: {linecache.getline(name, number).strip()}"
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

@@ -8,16 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from wellposed.dropouts.calls import dropout_arguments, functional_dropout
+from wellposed._torch import AnyBatchNorm, tree_leaves
+from wellposed.dropouts.calls import DROPOUTS, dropout_arguments, functional_dropout
 from wellposed.dropouts.draws import draws
 from wellposed.dropouts.scope import modules_being_called
 from wellposed.dropouts.streams import Stochastic
 
-_NORMS = nn.modules.batchnorm._BatchNorm
-_DROPS = (nn.modules.dropout._DropoutNd, Stochastic)
+_DROPS = (*DROPOUTS, Stochastic)
 _SHIFTED = (
     "dropout comes before the batch normalisation {}, whose running variance then is that of training and too large in "
     "evaluation; move dropout behind the last batch normalisation"
@@ -93,12 +92,12 @@ def lint_dropout(model: nn.Module, example: Any = None) -> tuple[DropoutFinding,
 def _order(path: str, module: nn.Sequential) -> Iterator[DropoutFinding]:
     children = list(_flattened(path, module))
     for index, (where, child) in enumerate(children):
-        norms = [later for later, other in children[index + 1 :] if isinstance(other, _NORMS)]
+        norms = [later for later, other in children[index + 1 :] if isinstance(other, AnyBatchNorm)]
         if isinstance(child, _DROPS) and norms and getattr(child, "p", 1.0) != 0:
             yield DropoutFinding("before-batch-norm", where, _SHIFTED.format(norms[0]))
     for (_, first), (where, second) in pairwise(children):
         both = getattr(first, "inplace", False) and getattr(second, "inplace", False)
-        if both and isinstance(second, nn.modules.dropout._DropoutNd):
+        if both and isinstance(second, DROPOUTS):
             yield DropoutFinding("in-place-twice", where, _TWICE.format(type(second).__name__))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map, tree_structure
 
+from wellposed._torch import tree_map, tree_structure, without_compiler
 from wellposed.dropouts.convert import convert_dropout
-from wellposed.dropouts.scope import current_scope, keyed, keyed_sample
+from wellposed.dropouts.scope import keyed, keyed_sample
 from wellposed.dropouts.streams import Stochastic
 from wellposed.dropouts.twin import PeakMemory, own_generators, seed_all, twin_of
 from wellposed.errors import WellposedError
@@ -112,7 +112,7 @@ class _Sampler:
 
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], key: Key) -> None:
         self._key, self._arguments = key, (inputs, options)
-        self._twin = convert_dropout(twin_of(getattr(model, "_orig_mod", model))).eval()
+        self._twin = convert_dropout(twin_of(without_compiler(model))).eval()
         self._drops = {path: m for path, m in self._twin.named_modules() if isinstance(m, Stochastic)}
         self._waiting = {path for path, module in self._drops.items() if getattr(module, "p", 1.0) != 0}
         if not self._waiting:
@@ -191,9 +191,6 @@ class _Sampler:
         """``next_name`` of a module, taking note that it is called."""
 
         def noted(*arguments: Any, **options: Any) -> Any:
-            scope = current_scope()
-            if scope is not None and scope.shift is not None and len(_transforms() or ()) > 1:
-                raise NotImplementedError("a model that vectorises itself names its masks itself, sample by sample")
             self._waiting.discard(path)
             return next_name(*arguments, **options)
 
@@ -241,7 +238,6 @@ class _Whole:
 
 
 _TENSOR = object()  # stands where a tensor is
-_transforms: Callable[[], Any] = torch._C._functorch.get_interpreter_stack
 
 
 def _map(function: Callable[..., Any], *trees: Any) -> Any:

@@ -3,28 +3,19 @@
 import contextlib
 import itertools
 import operator
-import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wellposed import _torch
 from wellposed.errors import WellposedError
 from wellposed.random.key import Key
 
 _STEP, _MICROBATCH, _COUNT = 32, 12, 20  # bits of a call number: the step, the micro-batch in it, the call in that
-# What torch's wrappers call the module inside: the name -> their classes.
-_WRAPPERS = {
-    "_orig_mod": ("OptimizedModule",),
-    "_checkpoint_wrapped_module": ("CheckpointWrapper", "OffloadWrapper"),
-    "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
-    "module": ("DataParallel", "DistributedDataParallel"),
-}
 
 
 class Scope:
@@ -35,19 +26,19 @@ class Scope:
         self.counts: dict[str, int] = {}
         self.shift: Tensor | None = None  # what ``wellposed::stream`` adds to a name, a row for each sample under vmap
         self.thread, self.threads = threading.get_ident(), threading.enumerate()
-        self.backward = torch._C._current_graph_task_id()  # the backward pass that it was opened in; -1 outside of all
+        self.backward = _torch.backward_pass()  # the backward pass that it was opened in; -1 outside of all
         self.runs: dict[nn.Module, _Run] = {}
         self._roots: tuple[nn.Module, ...] = ()
         self._paths: dict[nn.Module, dict[nn.Module, str]] = {}
         self._names: dict[tuple[nn.Module, nn.Module], str] = {}
         self._owners: dict[str, nn.Module] = {}
         self._keys: dict[str, int] = {}
-        self._first_node = torch._C._autograd._get_sequence_nr()
+        self._first_node = _torch.next_node_number()
         self._inner: list[tuple[int, int]] = []  # the nodes of blocks that were opened in this one
 
     def next_stream(self, module: nn.Module, stream: str | None) -> tuple[int, int]:
         """The key's 64 bits and the number of this call."""
-        if torch._C._current_graph_task_id() != self.backward:
+        if _torch.backward_pass() != self.backward:
             return self._repeated(module)
         name = stream if stream is not None else self._name(module)
         if self._owners.setdefault(name, module) is not module:
@@ -81,11 +72,11 @@ class Scope:
 
     def roots(self) -> tuple[nn.Module, ...]:
         """The modules that are being called, outermost first."""
-        return *self._roots, *_called()
+        return *self._roots, *_torch.called_modules()
 
     def close(self, outer: "Scope | None") -> None:
         """Tell the block around this one, and the modules, which nodes of the graph are this one's."""
-        last = torch._C._autograd._get_sequence_nr()
+        last = _torch.next_node_number()
         if outer is not None:
             outer._inner.append((self._first_node, last))
         for module, (_, _, _, runner) in self.runs.items():
@@ -96,16 +87,17 @@ class Scope:
 
     def _repeated(self, module: nn.Module) -> tuple[int, int]:
         """Refuse to guess: in a backward pass, where checkpointing runs modules again, only a lone call is certain."""
-        node = torch._C._current_autograd_node()
         times, key, call, thread = self.runs.get(module, (0, 0, 0, self.thread))
-        if not _runs_again():
+        if not _torch.runs_again():
             raise WellposedError(
                 f"{module} is called in a backward pass, as by a hook, so whether this repeats a call of the forward "
                 "pass is not known; for a new mask open a wp.keyed block in the hook, to repeat one pass "
                 "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
             )
-        number = -1 if node is None else node._sequence_nr()
-        is_outside = number < self._first_node or any(first <= number < last for first, last in self._inner)
+        number = _torch.node_number()
+        is_outside = (
+            number is None or number < self._first_node or any(first <= number < last for first, last in self._inner)
+        )
         if times == 0 or thread != self.thread or is_outside:
             raise WellposedError(
                 f"{module} runs again in a backward pass (activation checkpointing) but did not run forward in "
@@ -122,7 +114,7 @@ class Scope:
 
     def _name(self, module: nn.Module) -> str:
         """The module's path in the outermost model that is being called and contains it."""
-        for root in itertools.chain(self._roots, _called()):
+        for root in itertools.chain(self._roots, _torch.called_modules()):
             name = self._names.get((root, module))
             if name is not None:
                 return name
@@ -227,7 +219,7 @@ def checkpoint_context() -> tuple[contextlib.AbstractContextManager[None], conte
 def current_scope() -> Scope | None:
     """The innermost ``keyed`` block that we are in; a thread that autograd started is in the one that is open."""
     scope = _scope.get()
-    if scope is None and _entered and torch._C._current_graph_task_id() != -1 and _is_autograds_thread():
+    if scope is None and _entered and _torch.backward_pass() != -1 and _is_autograds_thread():
         opened = [scope for scope in _entered if scope.backward == -1]
         if len({scope.thread for scope in opened}) > 1:
             raise WellposedError(
@@ -303,51 +295,11 @@ def _within(name: str, value: int, end: int) -> int:
 
 
 def modules_being_called() -> Iterator[nn.Module]:
-    """The modules whose methods are on the stack, innermost first: a method's first argument is its object.
+    """The modules whose methods are on the stack, innermost first.
 
     A compiled graph asks a module for its stream without calling it, so that alone is no call.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if isinstance(first, nn.Module) and code.co_name != "next_name":
-            yield first
-        frame = frame.f_back  # type: ignore[assignment]
-
-
-def _called() -> Iterator[nn.Module]:
-    """The modules that are being called, outermost first, in the backward pass that runs if one does."""
-    calls: list[FrameType] = []
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_code.co_name
-        if name == _CALL:
-            calls.append(frame)
-        elif name == _BACKWARD:
-            break
-        frame = frame.f_back
-    for call in reversed(calls):
-        yield call.f_locals["self"]
-
-
-_CALL, _BACKWARD = nn.Module.__call__.__code__.co_name, "_engine_run_backward"
-
-
-def _runs_again() -> bool:
-    """Whether checkpointing or a function's own backward runs what runs now, rather than a hook."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_name != _BACKWARD:
-        code = frame.f_code
-        if code.co_filename.endswith(_RERUNNERS) and (
-            code.co_name == "recompute_fn" or (code.co_name.startswith("apply") and code.co_varnames[0] == "self")
-        ):
-            return True
-        frame = frame.f_back
-    return False
-
-
-_RERUNNERS = os.path.join("torch", "utils", "checkpoint.py"), os.path.join("torch", "autograd", "function.py")
+    return (module for module, method in _torch.methods_being_called() if method != "next_name")
 
 
 def _plain_path(root: nn.Module, path: str) -> str:
@@ -361,5 +313,5 @@ def _plain_path(root: nn.Module, path: str) -> str:
 
 
 def _is_wrapper(module: nn.Module, part: str) -> bool:
-    classes = _WRAPPERS.get(part, ())
+    classes = _torch.WRAPPERS.get(part, ())
     return any(c.__name__ in classes and c.__module__.startswith("torch.") for c in type(module).__mro__)

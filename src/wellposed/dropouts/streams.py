@@ -11,18 +11,17 @@ never to draw again when they recompute. The module is a number in a tensor, sin
 import functools
 import itertools
 import os
-import sys
 import threading
-from types import FrameType
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.compiler import is_compiling
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.dlpack import from_dlpack
 
+from wellposed import _torch
 from wellposed.dropouts.scope import _entered, check_no_other_thread, current_scope
 from wellposed.dropouts.operator import words_of
 from wellposed.errors import WellposedError
@@ -56,7 +55,7 @@ class Stochastic(nn.Module):
         if scope is None:
             if _entered:
                 check_no_other_thread(self)
-            if torch._C._current_graph_task_id() != -1:
+            if _torch.backward_pass() != -1:
                 self._refuse_to_guess()
             return draw_key(), 0, 0
         return *scope.next_stream(self, self.stream), scope.row
@@ -70,16 +69,16 @@ class Stochastic(nn.Module):
 
     def _refuse_to_guess(self) -> None:
         """Draw again in a backward pass only what was drawn from torch's generator, and that if it is as it was."""
-        node = torch._C._current_autograd_node()
+        node = _torch.node_number()
         _, first, last = self._keyed_nodes or (0, 0, 0)
-        if last > 0 and (node is None or first <= node._sequence_nr() < last):
+        if last > 0 and (node is None or first <= node < last):
             raise WellposedError(
                 f"{self} ran forward in a wp.keyed block and runs again in a backward pass outside of it (activation "
                 "checkpointing); call backward inside the block, or pass context_fn=wp.checkpoint_context to "
                 "torch.utils.checkpoint.checkpoint; what ran outside of all blocks between two of them needs its "
                 "backward pass before the second"
             )
-        if _generator_is_restored() is False:
+        if _torch.generator_is_restored() is False:
             raise WellposedError(
                 f"{self} runs again in a backward pass under activation checkpointing with preserve_rng_state=False, "
                 "which would give another mask; pass preserve_rng_state=True to torch.utils.checkpoint.checkpoint, or "
@@ -103,9 +102,10 @@ class Stochastic(nn.Module):
 
 def own_tensor(value: float, dtype: torch.dtype) -> Tensor:
     """A tensor of one number that has memory, whatever mode is on: models are made under modes that fake tensors."""
-    with _disable_current_modes():
-        return torch.tensor(value, dtype=dtype, device="cpu")
+    return from_dlpack(np.array(value, _NUMPY[dtype]))
 
+
+_NUMPY = {torch.int64: np.int64, torch.float64: np.float64}
 
 # Numbers of one process mean nothing in another, which may load its graphs: each starts elsewhere.
 _numbers = itertools.count(int.from_bytes(os.urandom(8)) >> 2)
@@ -132,34 +132,12 @@ def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
             "a graph names a dropout module that is not in this process, or is no more, so it has no mask; export or "
             "trace the model in evaluation mode, model.eval(), or call wellposed.dropout with a key in it"
         )
-    if torch._C._current_graph_task_id() != -1 and current_scope() is None and _generator_is_restored() is None:
+    if _torch.backward_pass() != -1 and current_scope() is None and _torch.generator_is_restored() is None:
         raise WellposedError(
             f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
             "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
         )
     return words_of(*owner.next_name())
-
-
-def _generator_is_restored() -> bool | None:
-    """Whether activation checkpointing, eager or compiled, restored torch's generator to run again what runs now.
-
-    ``None`` if it is not what runs it.
-    """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_filename.endswith(_RESTORERS):
-            name = frame.f_code.co_name
-            if name == "recompute_fn":
-                return bool(frame.f_locals["preserve_rng_state"])
-            if name == "backward":
-                return bool(frame.f_locals["ctx"].preserve_rng_state)
-            if frame.f_code.co_filename.endswith(_RESTORERS[1]):
-                return True
-        frame = frame.f_back
-    return None
-
-
-_RESTORERS = tuple(os.path.join("torch", *path) for path in (("utils", "checkpoint.py"), ("_prims", "rng_prims.py")))
 
 
 @torch.library.register_fake("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]
@@ -192,22 +170,21 @@ def _save_always() -> None:
 @torch.library.impl(_library, "stream", "FuncTorchVmapMode")
 def _vmap(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
     """Draw as the innermost vmap asks, whether or not it has batched what the mask is for: a weight is not."""
-    vmap: Any = retrieve_current_functorch_interpreter()
+    vmap = _torch.innermost_vmap()
     randomness = vmap.randomness()
     if randomness == "error":
         raise RuntimeError(
             "vmap: dropout draws a random number, which vmap's randomness='error' forbids; "
             "pass randomness='different' or 'same' to vmap, or use wellposed.dropout with a key"
         )
-    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)):
+    with _torch.below_vmap():
         scope = None if is_compiling() else current_scope()
         if scope is not None and scope.shift is not None:
-            shift, dim = torch._C._functorch._unwrap_batched(scope.shift, vmap.level())
+            shift, dim = _torch.unbatched(scope.shift, vmap)
             if dim is not None:  # this vmap's samples are those of Monte Carlo, whose calls are numbered by the shift
                 words = torch.ops.wellposed.stream(module, module) + shift.movedim(dim, 0)
-                return torch._C._functorch._add_batch_dim(words, 0, vmap.level())
+                return _torch.batched(words, vmap)
         if randomness == "same":
             return torch.ops.wellposed.stream(module, module)  # type: ignore[no-any-return]
         words = [torch.ops.wellposed.stream(module, module) for _ in range(vmap.batch_size())]
-        batched: Tensor = torch._C._functorch._add_batch_dim(torch.stack(words), 0, vmap.level())
-        return batched
+        return _torch.batched(torch.stack(words), vmap)

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from wellposed._torch import TorchDispatchMode, tree_leaves
 from wellposed.errors import WellposedError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -90,11 +89,10 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if _has_memory(leaf)}
+        before = _storages((args, kwargs))
         outputs = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(outputs):
-            if _has_memory(leaf) and leaf.untyped_storage()._cdata not in before:
-                storage = leaf.untyped_storage()
+        for number, storage in _storages(outputs).items():
+            if number not in before:
                 self._sizes[weakref.ref(storage, self._release)] = storage.nbytes()
                 self._now += storage.nbytes()
                 self.most = max(self.most, self._now)
@@ -104,5 +102,8 @@ class PeakMemory(TorchDispatchMode):
         self._now -= self._sizes.pop(storage)
 
 
-def _has_memory(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.layout == torch.strided and not leaf.is_nested
+def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    """The memory of tensors, each by the identity that it keeps while it is held."""
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    memory = [t.untyped_storage() for t in tensors if t.layout == torch.strided and not t.is_nested]
+    return {id(storage): storage for storage in memory}

@@ -5,7 +5,6 @@ import sys
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
@@ -40,7 +39,7 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
         torch.Size([2, 3])
     """
     if not is_sharded(tensor):
-        if type(tensor) not in PLAIN_TYPES and (is_traceable_wrapper_subclass(tensor) or _has_no_memory(tensor)):
+        if type(tensor) not in PLAIN_TYPES and (hasattr(tensor, "__tensor_flatten__") or _has_no_memory(tensor)):
             raise WellposedError(
                 f"a tensor of type {type(tensor).__name__} was given, which stores its values in another form, such as "
                 "a quantised one; fill the plain tensor that it is made from, and convert that"
@@ -59,10 +58,7 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
             f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} was given, of which a process "
             "holds rows that do not lie side by side; expected shards that are blocks, such as those of even sharding"
         )
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    _, offset = compute_local_shape_and_global_offset(whole.shape, whole.device_mesh, whole.placements)
-    return whole.to_local(), Box(tuple(whole.shape), tuple(offset))
+    return whole.to_local(), Box(tuple(whole.shape), _offset(whole))
 
 
 def total(values: Tensor, like: Tensor) -> Tensor:
@@ -87,6 +83,24 @@ def total(values: Tensor, like: Tensor) -> Tensor:
 
 def _has_no_memory(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.numel() > 0 and tensor.data_ptr() == 0
+
+
+def _offset(whole: Any) -> tuple[int, ...]:
+    """Where the block that this process holds starts; a process that is not of the mesh holds none."""
+    mesh, place = whole.device_mesh, whole.device_mesh.get_coordinate()
+    if place is None:
+        return ()
+    sizes, offset = list(whole.shape), [0] * whole.ndim
+    sharded = [
+        (i, p.dim, getattr(p, "split_factor", 1) > 1) for i, p in enumerate(whole.placements) if hasattr(p, "dim")
+    ]
+    # What a mesh dimension shards in strides, it sharded after the mesh dimensions that follow.
+    for i, dim, _ in [s for s in sharded if not s[2]] + [s for s in reversed(sharded) if s[2]]:
+        size = -(-sizes[dim] // mesh.size(i))
+        start = min(size * place[i], sizes[dim])
+        offset[dim] += start
+        sizes[dim] = min(size, sizes[dim] - start)
+    return tuple(offset)
 
 
 def _is_interleaved(whole: Any) -> bool:

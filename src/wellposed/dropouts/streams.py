@@ -114,7 +114,17 @@ _modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
 
 def draw_key() -> int:
     """Draw a key's 64 bits from torch's default CPU generator."""
-    return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
+    return _drawn.number.random_().item() % 2**64  # type: ignore[no-any-return]
+
+
+class _Drawn(threading.local):
+    """The tensor that a thread draws keys into: to make one for each would take longer than to draw."""
+
+    def __init__(self) -> None:
+        self.number = own_tensor(0, torch.int64)
+
+
+_drawn = _Drawn()
 
 
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")

@@ -13,7 +13,7 @@ GROUND = {"errors", "random"}
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "forks": set(),
-    "random": {"errors", "forks"},
+    "random": {"errors", "forks", "_native"},
     "init": GROUND,
     "penalties": GROUND,
     "dropouts": GROUND,
@@ -21,7 +21,7 @@ FLOORS: dict[str, set[str]] = {
     "checks": GROUND | {"init", "penalties", "dropouts"},
     "study": GROUND | {"init", "penalties", "dropouts", "checks", "textbook"},
 }
-HEAVY = ("numba", "triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer", "rich")
+HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer", "rich")
 
 
 def imports(path: Path) -> set[str]:

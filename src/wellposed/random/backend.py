@@ -11,6 +11,7 @@ from torch import Tensor
 from wellposed.errors import WellposedError
 from wellposed.random.box import Layout
 from wellposed.random.draw import Draw
+from wellposed.random.native import missing
 
 
 class Backend(Protocol):
@@ -27,7 +28,7 @@ class Backend(Protocol):
 
 
 # The backends to try for a tensor, best first. A new backend is one file and one entry here.
-_ON_CPU = ("cpu", "reference")
+_ON_CPU = ("reference",) if missing else ("cpu", "reference")
 _ELSEWHERE = ("reference",)
 _NAMES = ("auto", "reference", "cpu", "gpu")
 _loaded: dict[str, Backend] = {}
@@ -93,6 +94,6 @@ def _load(name: str) -> Backend:
             _loaded[name] = cast(Backend, importlib.import_module(f"wellposed.random.{name}"))
         except ImportError as error:
             raise WellposedError(
-                f"the {name!r} backend is not available here ({error}); choose 'auto', 'reference' or 'cpu'"
+                f"the {name!r} backend is not available here ({error}); choose 'auto' or 'reference'"
             ) from error
     return _loaded[name]

@@ -13,6 +13,7 @@ from wellposed.random.draw import CODES, Draw
 from wellposed.random.integers import signed
 from wellposed.random.kernels import engine, shares
 from wellposed.random.kernels.results import result_like
+from wellposed.random.native import core  # noqa: F401  # without which there is no backend of this name
 
 
 def serves(tensor: Tensor) -> bool:

@@ -38,7 +38,10 @@ template <class V, class T> INLINE V load(const T* address) {
     return v;
 }
 template <class V, class T> INLINE void store(T* address, V v) { memcpy(address, &v, sizeof v); }
-template <class V, class T> INLINE V splat(T number) { return V{} + number; }
+template <class V, class T> INLINE V splat(T number) {
+    decltype(V{}[0]) element = number;
+    return V{} + element;
+}
 template <class W, class V> INLINE W convert(V v) { return __builtin_convertvector(v, W); }
 
 // widening: the products of the lower halves of 64-bit lanes. even, odd: of two vectors, interleaved, the 64-bit lanes

@@ -14,7 +14,7 @@ FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "forks": set(),
     "_torch": {"errors"},
-    "random": {"errors", "forks", "_torch"},
+    "random": {"errors", "forks", "_torch", "_native"},
     "init": GROUND,
     "penalties": GROUND,
     "dropouts": GROUND,
@@ -22,7 +22,7 @@ FLOORS: dict[str, set[str]] = {
     "checks": GROUND | {"init", "penalties", "dropouts"},
     "study": GROUND | {"init", "penalties", "dropouts", "checks", "textbook"},
 }
-HEAVY = ("numba", "triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer", "rich")
+HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer", "rich")
 
 
 def imports(path: Path) -> set[str]:

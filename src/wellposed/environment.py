@@ -10,8 +10,9 @@ import torch
 
 from wellposed import random
 from wellposed.errors import WellposedError
+from wellposed.random import native
 
-_PACKAGES = ("wellposed", "torch", "numpy", "numba", "triton", "scikit-learn", "matplotlib", "jinja2", "pyarrow")
+_PACKAGES = ("wellposed", "torch", "numpy", "triton", "scikit-learn", "matplotlib", "jinja2", "pyarrow")
 
 
 def environment() -> dict[str, Any]:
@@ -32,6 +33,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "devices": ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))],
         "backends": _backends(),
+        "native core": native.missing or f"instruction set {native.core.instruction_set()}",
     }
 
 

@@ -9,6 +9,7 @@ from wellposed.penalties import checks
 from wellposed.penalties.base import Penalty
 from wellposed.penalties.checks import Number
 from wellposed.penalties.steps import RootStep
+from wellposed.random.backend import cpu_for
 
 
 class Step(NamedTuple):
@@ -49,7 +50,7 @@ def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
     for i, (penalty, w, size) in enumerate(steps):
         ready = size if isinstance(size, RootStep) else _on_host(size)
         elastic = penalty.elastic
-        if elastic is not None and not isinstance(ready, Tensor) and isinstance(w, Tensor) and w.is_cpu:
+        if elastic is not None and not isinstance(ready, Tensor) and isinstance(w, Tensor) and cpu_for(w) is not None:
             from wellposed.penalties import cpu
 
             if not isinstance(ready, RootStep):
@@ -80,7 +81,7 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
     jobs, of = [], []
     for i, (penalty, w, gradient, factor) in enumerate(pushes):
         number, elastic = _on_host(factor), penalty.elastic
-        if elastic is not None and not isinstance(number, Tensor) and isinstance(w, Tensor) and w.is_cpu:
+        if elastic is not None and not isinstance(number, Tensor) and isinstance(w, Tensor) and cpu_for(w) is not None:
             from wellposed.penalties import cpu
 
             if cpu.serves(w, gradient):

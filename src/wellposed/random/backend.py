@@ -12,6 +12,7 @@ from wellposed.errors import WellposedError
 from wellposed.random.box import Layout
 from wellposed.random.cut import Cut
 from wellposed.random.draw import Draw
+from wellposed.random.native import missing
 
 
 class Backend(Protocol):
@@ -21,14 +22,14 @@ class Backend(Protocol):
         """Whether this backend can work on ``tensor``."""
 
     def fill_(self, tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
-        """Fill ``tensor`` with the draw's values at the layout's global indices; the key's 64 bits and the call name them."""
+        """Fill ``tensor`` with the draw's values at the layout's global indices; ``key`` are the key's 64 bits."""
 
     def thin(self, x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
         """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
 
 
 # The backends to try for a tensor, best first. A new backend is one file and one entry here.
-_ON_CPU = ("cpu", "reference")
+_ON_CPU = ("reference",) if missing else ("cpu", "reference")
 _ELSEWHERE = ("reference",)
 _NAMES = ("auto", "reference", "cpu", "gpu")
 _loaded: dict[str, Backend] = {}
@@ -90,12 +91,9 @@ def backend_for(tensor: Tensor) -> Backend:
 
 def cpu_for(tensor: Tensor) -> Any:
     """The cpu backend's module if it serves ``tensor``, for work that the others do by torch's operators; or ``None``."""
-    if not tensor.is_cpu or _chosen.get() == "reference":
+    if not tensor.is_cpu or "cpu" not in _ON_CPU or _chosen.get() == "reference":
         return None
-    try:
-        cpu: Any = _loaded.get("cpu") or _load("cpu")
-    except WellposedError:
-        return None
+    cpu: Any = _loaded.get("cpu") or _load("cpu")
     return cpu if cpu.serves(tensor) else None
 
 
@@ -105,6 +103,6 @@ def _load(name: str) -> Backend:
             _loaded[name] = cast(Backend, importlib.import_module(f"wellposed.random.{name}"))
         except ImportError as error:
             raise WellposedError(
-                f"the {name!r} backend is not available here ({error}); choose 'auto', 'reference' or 'cpu'"
+                f"the {name!r} backend is not available here ({error}); choose 'auto' or 'reference'"
             ) from error
     return _loaded[name]

@@ -6,12 +6,12 @@ import os
 import torch
 from torch import Tensor
 
-from wellposed import _native as native
 from wellposed import forks
 from wellposed._torch import parallel_for
 from wellposed.random.box import Layout, layout_of
 from wellposed.random.cut import Cut
 from wellposed.random.draw import BITS, CODES, Draw
+from wellposed.random.native import core as native
 
 native.use(0 if forks.is_forked else parallel_for())
 if hasattr(os, "register_at_fork"):  # a child has none of torch's threads, and would wait for them for ever

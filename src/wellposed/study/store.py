@@ -14,7 +14,7 @@ from wellposed.errors import WellposedError
 from wellposed.study.train import Figures, Run
 
 SCHEMA = 2
-_COMPUTE = ("wellposed", "torch", "numpy", "numba")
+_COMPUTE = ("wellposed", "torch", "numpy")
 _READ = ("scikit-learn", "pyarrow")  # what is read has a digest of its own
 
 

@@ -1,0 +1,43 @@
+"""The native core: whether it is here, and if it is not, why and how to get it. This is the one place that imports it.
+
+``from wellposed.random.native import core`` is the core, ``wellposed._native``, or an ``ImportError`` that says that.
+"""
+
+import runpy
+import warnings
+from pathlib import Path
+
+__all__ = ["core", "missing"]
+
+_ROOT = Path(__file__).parents[3]
+_DIGEST = _ROOT / "build_tools" / "digest.py"  # which a checkout has and an installed wheel does not
+
+
+def _advice(error: ImportError) -> str:
+    unbuilt = isinstance(error, ModuleNotFoundError)
+    why = "was not built when wellposed was installed" if unbuilt else f"cannot be loaded here ({error})"
+    again = "-e ." if _DIGEST.exists() else "--no-cache-dir --force-reinstall --no-deps wellposed"
+    return f"the native core {why}; `pip install -v {again}` builds it, or shows what is in the way"
+
+
+def _warn_if_stale() -> None:
+    """In a checkout, where sources change and what was built from them stays."""
+    if _DIGEST.exists() and core.source_digest() != runpy.run_path(str(_DIGEST))["source_digest"](_ROOT):
+        warnings.warn(
+            "the native core was built from other sources than native/ has now; `pip install -e .` builds it again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def __getattr__(name: str) -> object:
+    raise ImportError(missing) if name == "core" else AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+missing = ""  # why there is no core, and how to get it
+try:
+    import wellposed._native as core
+except ImportError as error:
+    missing = _advice(error)
+else:
+    _warn_if_stale()

@@ -18,9 +18,11 @@ from wellposed.random import cpu, inverse_normal, reference
 from wellposed.random.box import WHOLE, layout
 from wellposed.random.cut import Cut
 from wellposed.random.draw import CODES
+from wellposed.random.native import core
 
 KEY = wp.Key(7)
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+LENGTHS = [1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 255, 257, 784, 2047, 4097, 8200]
 GUARD = 64  # elements before and after those that are to be written
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +50,7 @@ CUTS = {"scaled": Cut(2**31, 1.7), "to a floor": Cut(2**31, 1.3, 0.25, -1.75), "
 
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 255, 257, 784, 2047, 4097, 8200])
+@pytest.mark.parametrize("length", LENGTHS)
 def test_runs_of_any_length_and_nothing_else_is_touched(length: int, dtype: torch.dtype, cut: Cut) -> None:
     """Elements that share a word, wherever they lie; the number of runs is such that threads meet within one."""
     runs = 7 if length < 8200 else 70_001 // length + 1
@@ -58,7 +60,7 @@ def test_runs_of_any_length_and_nothing_else_is_touched(length: int, dtype: torc
         memory = torch.full((GUARD + x.numel() + GUARD,), 5.0, dtype=dtype)
         out = memory[GUARD + shift : GUARD + shift + x.numel()]
         numbers = (CODES[dtype], x.numel(), where.packed, KEY.seed, 0, *cut)
-        cpu.native.thin(x.data_ptr(), out.data_ptr(), *numbers)
+        core.thin(x.data_ptr(), out.data_ptr(), *numbers)
         assert same(out, reference.thin(x.view(runs, length), cut, KEY.seed, 0, where).view(-1))
         assert (memory[: GUARD + shift] == 5).all()
         assert (memory[GUARD + shift + x.numel() :] == 5).all()
@@ -192,11 +194,11 @@ def test_large_results_ask_for_large_pages(work: object) -> None:
 
 def test_wrong_calls_are_refused() -> None:
     with pytest.raises(TypeError, match="expected 8 arguments, not 1"):
-        cpu.native.fill(0)  # type: ignore[call-arg]
+        core.fill(0)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        cpu.native.fill("0", 0, 0, b"", 0, 0, 0, b"")  # type: ignore[arg-type]
+        core.fill("0", 0, 0, b"", 0, 0, 0, b"")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        cpu.native.fill(0, 0, 0, "", 0, 0, 0, b"")  # type: ignore[arg-type]
+        core.fill(0, 0, 0, "", 0, 0, 0, b"")  # type: ignore[arg-type]
 
 
 def test_known_bits() -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 import wellposed as wp
 from draw_cases import CASES, IDS, ROW_IDS, ROWS, Case, identical
 
-
 KEY = wp.Key(0).fold("laws")
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 63, 1023, 2047, 2048, 2049, 4099, 70001]
 

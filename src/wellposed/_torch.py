@@ -57,7 +57,7 @@ PLAIN_TYPES = (Tensor, torch.nn.Parameter)  # types whose values lie at their ad
 transforms_are_active = torch._C._are_functorch_transforms_active  # those of ``torch.func``: grad, vmap, ...
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracer = torch._C._get_tracing_state  # of ``torch.jit.trace``; ``torch.jit.is_tracing`` takes five times as long
-# What ``torch.autograd.grad(..., is_grads_batched=True)`` hands to backward passes: an old kind of batch without memory.
+# What ``torch.autograd.grad(..., is_grads_batched=True)`` hands to backward passes: an old kind of batch, no memory.
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 

@@ -56,7 +56,8 @@ def clear_blocks(x: Tensor, rule: Rule, p: float, key: int, call: int, row: int)
     ones = (1,) * (3 - len(blocks))
     sides = struct.pack("6q", *ones, *x.shape[2:], *ones, *blocks)
     threshold = round(min(1.0, p * size / covered) * 2**32)
-    return cpu.clear_blocks(x, maps, shared, sides, row * places, key, call, threshold)
+    cleared: Tensor = cpu.clear_blocks(x, maps, shared, sides, row * places, key, call, threshold)
+    return cleared
 
 
 def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tensor:

@@ -174,9 +174,9 @@ def _apply(x: Tensor, *name: Any) -> Tensor:
     return _Transformed.apply(x, *name)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _times_mask(x: Tensor, words: Tensor, p: Tensor, *where: Any) -> Tensor:
+def _times_mask(x: Tensor, words: Tensor, p: Tensor, *rest: Any) -> Tensor:
     """The same by torch's operators and masks that need no derivative: what compilers trace under transforms."""
-    *where, law = where
+    *where, law = rest
     exact = torch.promote_types(x.dtype, torch.float32)
 
     def made_of(value: float, law: Law) -> Tensor:
@@ -184,8 +184,8 @@ def _times_mask(x: Tensor, words: Tensor, p: Tensor, *where: Any) -> Tensor:
         return made
 
     if law == "selu":  # of -0 it makes the shift, or the floor
-        scale, rest = made_of(1.0, "selu slope"), made_of(-0.0, "selu")
-        return torch.where(scale == 0, rest, x.to(exact) * scale + rest).to(x.dtype)
+        scale, other = made_of(1.0, "selu slope"), made_of(-0.0, "selu")
+        return torch.where(scale == 0, other, x.to(exact) * scale + other).to(x.dtype)
     scale = made_of(1.0, law)
     return torch.where(scale == 0, 0.0, x.to(exact) * scale).to(x.dtype)
 

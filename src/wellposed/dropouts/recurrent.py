@@ -91,7 +91,9 @@ class DropConnect(Thinning):
                 name: torch.tensor([signed(offset), 0, 0], device="cpu") for name, offset in self._offsets.items()
             }
             return {
-                name: _by_parts(x, lambda x, dims, o=offsets[name]: thin_by_operator(x, words + o, self._rate, dims, batch=-1))
+                name: _by_parts(
+                    x, lambda x, dims, o=offsets[name]: thin_by_operator(x, words + o, self._rate, dims, batch=-1)
+                )
                 for name, x in weights.items()
             }
         if self._p == 0.0:

@@ -22,8 +22,8 @@ from torch.compiler import is_compiling
 from torch.utils.dlpack import from_dlpack
 
 from wellposed import _torch
-from wellposed.dropouts.scope import _entered, check_no_other_thread, current_scope
 from wellposed.dropouts.operator import words_of
+from wellposed.dropouts.scope import _entered, check_no_other_thread, current_scope
 from wellposed.errors import WellposedError
 
 
@@ -114,7 +114,7 @@ _modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
 
 def draw_key() -> int:
     """Draw a key's 64 bits from torch's default CPU generator."""
-    return _drawn.number.random_().item() % 2**64  # type: ignore[no-any-return]
+    return int(_drawn.number.random_()) % 2**64
 
 
 class _Drawn(threading.local):

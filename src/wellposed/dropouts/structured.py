@@ -83,7 +83,8 @@ def _move(tokens: Tokens, x: Tensor, key: int, call: int, row: int, back: bool) 
     """Take the tokens of ``x`` that are kept, or put those of ``x`` back to where they were taken from."""
     cpu = cpu_for(x) if is_ordinary(x) else None
     if cpu is not None:
-        return cpu.move_tokens(x, *tokens, row, key, call, back)
+        moved: Tensor = cpu.move_tokens(x, *tokens, row, key, call, back)
+        return moved
     like = torch.empty((), dtype=torch.float32, device=x.device)
     return _move_by_operators(tokens, x, like, words_of(key, call, row), back)
 

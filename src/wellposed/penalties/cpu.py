@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wellposed._torch import is_ordinary
 from wellposed.penalties.steps import RootStep
-from wellposed.random.cpu import native
+from wellposed.random.native import core
 
 _PROX_BY_NUMBER, _PROX_BY_ROOT, _ACCUMULATE = range(3)
 _PIECE = 1 << 18  # elements that are summed by themselves, so that sums do not depend on the threads
@@ -53,8 +53,8 @@ class Job(NamedTuple):
     def row(self, before: int) -> bytes:
         """The job as the core reads it, with so many pieces before it."""
         double = self.changed.dtype == torch.float64
-        unused = [0.0] * (5 - len(self.numbers))
-        return _ROW.pack(before, self.changed.numel(), self.changed.data_ptr(), self.read, double, *self.numbers, *unused)
+        numbers = (*self.numbers, *[0.0] * (5 - len(self.numbers)))
+        return _ROW.pack(before, self.changed.numel(), self.changed.data_ptr(), self.read, double, *numbers)
 
 
 def prox_job(w: Tensor, step: float | RootStep, l1: float, l2: float) -> Job:
@@ -106,5 +106,5 @@ def run(jobs: list[Job]) -> list[Seen]:
 def _run(kind: int, jobs: list[Job]) -> list[Seen]:
     before = [0, *accumulate(-(-job.changed.numel() // _PIECE) for job in jobs)]
     results = array("d", bytes(16 * before[-1]))
-    native.elastic(kind, b"".join(map(Job.row, jobs, before)), before[-1], results.buffer_info()[0])
+    core.elastic(kind, b"".join(map(Job.row, jobs, before)), before[-1], results.buffer_info()[0])
     return [Seen(sum(results[2 * a : 2 * b : 2]), any(results[2 * a + 1 : 2 * b : 2])) for a, b in pairwise(before)]

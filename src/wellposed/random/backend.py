@@ -90,7 +90,7 @@ def backend_for(tensor: Tensor) -> Backend:
 
 
 def cpu_for(tensor: Tensor) -> Any:
-    """The cpu backend's module if it serves ``tensor``, for work that the others do by torch's operators; or ``None``."""
+    """The cpu backend's module if it serves ``tensor``, for what others do by torch's operators; or ``None``."""
     if not tensor.is_cpu or "cpu" not in _ON_CPU or _chosen.get() == "reference":
         return None
     cpu: Any = _loaded.get("cpu") or _load("cpu")

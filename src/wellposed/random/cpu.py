@@ -1,21 +1,12 @@
-"""The same draws as ``reference.py``, bit for bit, at the speed of the memory: the native core's loops on torch's threads."""
-
-import functools
-import os
+"""The same draws as ``reference.py``, bit for bit, at the speed of the memory: the native core's loops over tensors."""
 
 import torch
 from torch import Tensor
 
-from wellposed import forks
-from wellposed._torch import parallel_for
 from wellposed.random.box import Layout, layout_of
 from wellposed.random.cut import Cut
 from wellposed.random.draw import BITS, CODES, Draw
-from wellposed.random.native import core as native
-
-native.use(0 if forks.is_forked else parallel_for())
-if hasattr(os, "register_at_fork"):  # a child has none of torch's threads, and would wait for them for ever
-    os.register_at_fork(after_in_child=functools.partial(native.use, 0))
+from wellposed.random.native import core
 
 
 def serves(tensor: Tensor) -> bool:
@@ -27,7 +18,7 @@ def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> No
     """Fill ``tensor`` with the draw's values at the layout's global indices."""
     is_plain = tensor.is_contiguous() and not tensor.is_neg()
     target = tensor if is_plain else torch.empty(tensor.shape, dtype=tensor.dtype)
-    native.fill(target.data_ptr(), draw.code, target.numel(), layout.packed, key, call, draw.kind, draw.packed)
+    core.fill(target.data_ptr(), draw.code, target.numel(), layout.packed, key, call, draw.kind, draw.packed)
     if not is_plain:
         with torch.no_grad():
             tensor.copy_(target)
@@ -37,7 +28,7 @@ def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
     """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
     x = _plain(x)
     result = torch.empty_like(x)
-    native.thin(x.data_ptr(), result.data_ptr(), CODES[x.dtype], x.numel(), layout.packed, key, call, *cut)
+    core.thin(x.data_ptr(), result.data_ptr(), CODES[x.dtype], x.numel(), layout.packed, key, call, *cut)
     return result
 
 
@@ -59,16 +50,14 @@ def clear_blocks(
     x = _plain(x)
     result, size = torch.empty_like(x), x.numel() // max(1, maps * shared)
     painted = torch.zeros(maps * size, dtype=torch.uint8)
-    dropped = native.paint(painted.data_ptr(), maps, sides, start, key, call, threshold)
+    dropped = core.paint(painted.data_ptr(), maps, sides, start, key, call, threshold)
     scale = painted.numel() / max(1, painted.numel() - dropped)
     code, at = CODES[x.dtype], painted.data_ptr()
-    native.clear(x.data_ptr(), result.data_ptr(), code, x.numel(), at, size, shared, scale)
+    core.clear(x.data_ptr(), result.data_ptr(), code, x.numel(), at, size, shared, scale)
     return result
 
 
-def move_tokens(
-    x: Tensor, prefix: int, others: int, kept: int, row: int, key: int, call: int, back: bool
-) -> Tensor:
+def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: int, call: int, back: bool) -> Tensor:
     """Of each row of ``x`` the first ``prefix`` tokens and ``kept`` of the ``others``; or the transpose of that.
 
     Args:
@@ -89,7 +78,7 @@ def move_tokens(
     words = torch.empty(rows, others, dtype=torch.uint32)
     fill_(words, BITS, key, call, layout_of(row * others))
     token = x.nbytes // (rows * tokens)
-    native.move(x.data_ptr(), result.data_ptr(), words.data_ptr(), rows, token, prefix, others, kept, back)
+    core.move(x.data_ptr(), result.data_ptr(), words.data_ptr(), rows, token, prefix, others, kept, back)
     return result
 
 

@@ -3,9 +3,14 @@
 ``from wellposed.random.native import core`` is the core, ``wellposed._native``, or an ``ImportError`` that says that.
 """
 
+import functools
+import os
 import runpy
 import warnings
 from pathlib import Path
+
+from wellposed import forks
+from wellposed._torch import parallel_for
 
 __all__ = ["core", "missing"]
 
@@ -41,3 +46,6 @@ except ImportError as error:
     missing = _advice(error)
 else:
     _warn_if_stale()
+    core.use(0 if forks.is_forked else parallel_for())
+    if hasattr(os, "register_at_fork"):  # a child has none of torch's threads, and would wait for them for ever
+        os.register_at_fork(after_in_child=functools.partial(core.use, 0))

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from wellposed._torch import PLAIN_TYPES
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
-from wellposed._torch import PLAIN_TYPES
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -1,13 +1,15 @@
-"""The builtins that take plain tensors to the kernels: what they give, what they keep, and what they leave alone."""
+"""Ordinary tensors, and those that something watches: what they are given, what is kept, and what refuses."""
 
 import contextlib
+import copy
 import gc
+import io
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,6 @@ from torch import Tensor
 
 import wellposed as wp
 from draw_cases import CASES, FLOATS
-from wellposed.dropouts import thinning
-from wellposed.dropouts.thinning import mask_of
-from wellposed.random import libtorch
-from wellposed.random.kernels import builtin, jit, plain_fill
 
 KEY = wp.Key(5)
 NUMBERS = (1, True, np.float64(1), np.float32(1), torch.tensor(1.0))
@@ -35,7 +33,7 @@ def reference(draw: Callable[[], Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_draws_that_take_turns_do_not_mix(dtype: torch.dtype) -> None:
-    """The builtin looks up the last draw's numbers without a call; each other one must not get them."""
+    """Constants are kept from call to call; none may get another's."""
     cases = [case for case in CASES if dtype in case.dtypes]
     expected = [reference(lambda case=case: case.draw(9, KEY, dtype)) for case in cases]  # type: ignore[misc]
     for _ in range(2):
@@ -80,7 +78,6 @@ def test_calls_of_every_size(call: int) -> None:
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (0, 3), (2, 3), (2, 1, 3), (1,) * 30])
 def test_results_are_made_as_torch_makes_them(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    """The builtin asks torch's C interface for a small result, not ``empty_like``."""
     x = torch.ones(shape, dtype=dtype)
     y, expected = wp.dropout(x, 0.5, key=KEY), torch.empty_like(x)
 
@@ -95,28 +92,71 @@ def test_results_are_made_as_torch_makes_them(dtype: torch.dtype, shape: tuple[i
     y.resize_(9).requires_grad_().mul(2.0).sum().backward()
 
 
-LEFT_ALONE: dict[str, Callable[[], Tensor]] = {
-    "strided": lambda: torch.zeros(8, 2)[:, 0],
-    "transposed": lambda: torch.zeros(3, 4).t(),
-    "meta": lambda: torch.zeros(3, device="meta"),
+LAID: dict[str, Callable[[Tensor], Tensor]] = {
+    "strided": lambda x: torch.stack([x, x], dim=-1)[..., 0],
+    "transposed": lambda x: x.t().contiguous().t(),
+    "negated": lambda x: torch._neg_view(-x),
+    "a part": lambda x: torch.cat([x, x])[: len(x)],
+    "a misaligned part": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
+}
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("name", LAID)
+def test_how_a_tensor_lies_does_not_matter(name: str, dtype: torch.dtype) -> None:
+    x = wp.random.normal((5, 7), KEY, dtype=dtype)
+    laid = LAID[name](x)
+    assert torch.equal(laid, x)
+    for drop in (
+        lambda x: wp.dropout(x, 0.5, key=KEY),
+        lambda x: wp.dropout(x, 0.5, key=KEY, dims=1),
+        lambda x: run_once(wp.AlphaDropout(0.5), x),
+        lambda x: run_once(wp.TokenDropout(0.5), x),
+    ):
+        assert torch.equal(drop(laid), drop(x))
+    assert torch.equal(wp.random.uniform_(laid, KEY), wp.random.uniform((5, 7), KEY, dtype=dtype))
+
+
+def run_once(module: torch.nn.Module, x: Tensor) -> Tensor:
+    with wp.keyed(0):
+        y: Tensor = module(x)
+    return y
+
+
+def test_the_sign_of_a_lazily_negated_tensor_is_honoured() -> None:
+    z = torch.zeros(1, dtype=torch.complex64).conj()
+    wp.random.uniform_(z.imag, KEY)
+    assert torch.equal(z.imag, wp.random.uniform(1, KEY))
+    with wp.random.backend("reference"):
+        wp.random.uniform_(z.imag, KEY, call=1)
+    assert torch.equal(z.imag, wp.random.uniform(1, KEY, call=1))
+
+
+WITHOUT_KERNELS: dict[str, Callable[[], Tensor]] = {
     "integer": lambda: torch.zeros(3, dtype=torch.int64),
     "sparse": lambda: torch.eye(3).to_sparse(),
     "compressed": lambda: torch.eye(3).to_sparse_csr(),
     "mkldnn": lambda: torch.eye(3).to_mkldnn(),
-    "negated": lambda: torch._neg_view(torch.zeros(3)),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
-@pytest.mark.parametrize("name", LEFT_ALONE)
-def test_what_is_not_plain_is_left_alone(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    wp.dropout(torch.ones(1), 0.5, key=KEY)
-    x = LEFT_ALONE[name]()
-    assert thinning.thin_plain(x, mask_of(0.5, KEY.words, 0)) is None
-    if name != "negated":  # a fill writes what is read, whatever the sign in memory
-        filled: Any = plain_fill.fill(x, KEY, 0, wp.random.draw.uniform, 0.0, 1.0)
-        assert filled is False
+@pytest.mark.parametrize("name", WITHOUT_KERNELS)
+def test_what_cannot_be_served_is_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    x = WITHOUT_KERNELS[name]()
+    for work in (lambda: wp.dropout(x, 0.5, key=KEY), lambda: wp.random.uniform_(x, KEY)):
+        with pytest.raises(wp.WellposedError, match="expected"):
+            work()
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_node_of_the_graph_keeps_may_be_deleted() -> None:
+    x = torch.ones(3, requires_grad=True)
+    y = wp.dropout(x, 0.5, key=KEY)
+    assert y.grad_fn is not None
+    del y.grad_fn.mask  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        y.sum().backward()
 
 
 def test_watchers_are_seen() -> None:
@@ -230,47 +270,33 @@ def test_an_interrupted_loop_leaves_no_exception_behind() -> None:
         assert wp.random.uniform_(torch.empty(3), KEY).shape == (3,)
 
 
-def test_an_interrupt_is_not_swallowed() -> None:
-    def interrupted(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        plain_fill.fill(torch.empty(3), KEY, 0, interrupted, 0.25)
-
-
-@pytest.mark.parametrize("missing", ["", "_Z"], ids=["nothing", "no objects of tensors"])
-def test_with_another_torch_all_is_the_same(missing: str) -> None:
-    """Where torch's library has none or not all of the functions, the general way serves."""
+def test_without_the_core_all_is_the_same() -> None:
+    """Where it could not be built, the reference serves."""
     code = """
+import sys
+if MISSING:
+    sys.modules["wellposed._native"] = None
 import torch, wellposed as wp
-from wellposed.random import libtorch
-find = libtorch.c_function
-libtorch.c_function = lambda name, *part: None if name.startswith(MISSING) else find(name, *part)
-x = torch.ones(70_000, requires_grad=True)
-y = wp.dropout(x, 0.5, key=wp.Key(1))
-y.backward(torch.ones_like(y))
-assert torch.equal(x.grad, y.detach())
+x = torch.ones(2, 3, 8, 8, requires_grad=True)
 torch.manual_seed(0)
-z = wp.Dropout(0.5)(torch.ones(9))
-print(wp.random.normal(3, wp.Key(0)).tolist(), int((y == 0).sum()), z.tolist())
+for drop in (wp.Dropout(0.5), wp.AlphaDropout(0.5), wp.DropBlock2d(0.3, 3), wp.TokenDropout(0.5), wp.Dropout2d(0.5)):
+    y = drop(x)
+    (slope,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    print(y.double().sum().item(), slope.double().sum().item())
+model = torch.nn.Linear(3, 4)
+wp.initialize(model, seed=0)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+handle = wp.regularize(optimizer, model, wp.L1(1.0))
+model(torch.ones(2, 3)).sum().backward()
+optimizer.step()
+print(model.weight.tolist(), handle.sparsity(), wp.random.normal(3, wp.Key(0)).tolist())
 """
 
-    def printed(missing: str) -> str:
-        command = [sys.executable, "-c", code.replace("MISSING", repr(missing))]
+    def printed(missing: bool) -> str:
+        command = [sys.executable, "-c", code.replace("MISSING", str(missing))]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert printed(missing) == printed("!")
-
-
-def test_another_layout_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Builtins are refused where torch's C interface does not report the tensor that it is tried on."""
-
-    def lies(_handle: Any, result: Any) -> int:
-        result._obj.value = 1
-        return 0
-
-    monkeypatch.setattr(libtorch, "c_function", lambda *_: lies)
-    assert not builtin._is_available.__wrapped__()
+    assert printed(True) == printed(False)
 
 
 TRACED = {
@@ -303,10 +329,65 @@ assert torch.equal(y == 0, wp.random.bernoulli((2, 4), wp.Key(number), 0.5))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_function_is_compiled_once_for_threads_that_come_together() -> None:
-    def work(block: int) -> None:
-        pass
+LARGE = 2**21  # float32 elements of a result for which large pages are asked
 
-    with ThreadPoolExecutor(8) as threads:
-        assert len(set(threads.map(lambda _: jit.c_function(work), range(8)))) == 1
-    assert work.__qualname__.count(jit._state(Path(__file__).parent)) == 1
+
+def test_large_results_are_torchs_own() -> None:
+    """They can be saved, shared, changed and resized as any other."""
+    y = wp.dropout(torch.ones(LARGE), 0.5, key=KEY)
+    expected = y.clone()
+    file = io.BytesIO()
+    torch.save(y, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file), expected)
+    y.share_memory_()
+    assert torch.equal(copy.deepcopy(y).mul_(2), 2 * expected)
+    assert wp.dropout(torch.ones(LARGE), 0.5, key=KEY).resize_(2 * LARGE).numel() == 2 * LARGE
+
+
+def run_alone(code: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_child_that_is_forked_in_the_middle_of_work_drops_on() -> None:
+    run_alone(
+        "import os, signal, threading, warnings, torch, wellposed as wp\n"
+        "torch.set_num_threads(2)\n"
+        f"x = torch.ones({LARGE})\n"
+        "expected = wp.dropout(x, 0.5, key=wp.Key(3)).numpy().copy()\n"
+        "going = True\n"
+        "def work():\n"
+        "    while going:\n"
+        "        wp.dropout(x, 0.5, key=wp.Key(4))\n"
+        "thread = threading.Thread(target=work)\n"
+        "thread.start()\n"
+        "warnings.simplefilter('ignore')  # that threads run\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(60)  # ends a child that hangs\n"
+        "    os._exit(0 if (wp.dropout(x, 0.5, key=wp.Key(3)).numpy() == expected).all() else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "going = False\n"
+        "thread.join()\n"
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's memory so")
+def test_where_there_is_no_memory_torch_says_so() -> None:
+    run_alone(
+        "import pathlib, resource, torch, wellposed as wp\n"
+        f"x = torch.ones({LARGE}).expand(64, -1).contiguous()\n"
+        "wp.dropout(x[:1], 0.5, key=wp.Key(3))\n"
+        "used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + x.nbytes // 2, used + x.nbytes // 2))\n"
+        "try:\n"
+        "    wp.dropout(x, 0.5, key=wp.Key(3))\n"
+        "except RuntimeError as error:\n"
+        "    assert 'allocate memory' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError('there was memory')\n"
+        "assert wp.dropout(x[:1], 0.5, key=wp.Key(3)).count_nonzero() > 0\n"
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from wellposed._torch import move_tensor_hooks
 from wellposed.errors import WellposedError
 from wellposed.init.copies import is_fully_sharded
 from wellposed.init.plan import Plan, Row
@@ -99,9 +100,9 @@ def _materialise(plan: Plan, model: nn.Module, device: torch.device) -> None:
                     made[id(parameter)] = _twin(parameter, device)
                 setattr(module, name, made[id(parameter)])
         for name, value in buffers_of(module).items():
-            buffer = module._buffers.get(name)
+            buffer = getattr(module, name, None)
             if buffer is not None and buffer.is_meta:
-                module._buffers[name] = value.to(device, buffer.dtype).expand_as(buffer).clone()
+                setattr(module, name, value.to(device, buffer.dtype).expand_as(buffer).clone())
 
 
 def _twin(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
@@ -110,9 +111,7 @@ def _twin(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
     twin = nn.Parameter(memory, parameter.requires_grad)
     for name, value in vars(parameter).items():
         vars(twin).setdefault(name, value)  # a sharded one has its memory in there, too
-    for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
-        if getattr(parameter, hooks, None):
-            setattr(twin, hooks, getattr(parameter, hooks))
+    move_tensor_hooks(parameter, twin)
     return twin
 
 

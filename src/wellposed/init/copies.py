@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed._torch import forward_hooks
 from wellposed.random.shards import is_sharded
 
 
@@ -36,7 +37,7 @@ def copied(model: nn.Module, tensors: Mapping[int, Any]) -> nn.Module:
     memo = dict(tensors)
     plain: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+        for hook in (hook for hooks in forward_hooks(module) for hook in hooks.values()):
             if _shards(hook) and hasattr(hook, "__self__"):
                 memo[id(hook.__self__)] = hook.__self__  # the state of the sharding, which cannot be copied
         if is_fully_sharded(module):
@@ -45,7 +46,7 @@ def copied(model: nn.Module, tensors: Mapping[int, Any]) -> nn.Module:
         vars(twin).update(copy.deepcopy(vars(module), memo))
     twin = copy.deepcopy(model, memo)
     for module in twin.modules():
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for hooks in forward_hooks(module):
             for name in [name for name, hook in hooks.items() if _shards(hook)]:
                 del hooks[name]
     return twin.eval()

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
+from wellposed._torch import tree_leaves, tree_map
 from wellposed.init import operations
 
 Fn = Callable[[Tensor], Tensor]

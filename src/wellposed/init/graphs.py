@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
+from wellposed._torch import tree_leaves
 from wellposed.init import units
 from wellposed.init.flow import Flow, Parameters, is_noted
 from wellposed.init.operations import torch_name

@@ -91,7 +91,7 @@ def _experts(module: Any) -> Parts:
     axes = Axes(out=2, in_=1, batch=0) if transposed else _EXPERTS
     parts: dict[str, Any] = {"down_proj": Part("weight", axes), "up_proj": Part("weight", axes)}
     parts |= {"gate_up_proj_bias": Part("bias"), "down_proj_bias": Part("bias"), "up_proj_bias": Part("bias")}
-    packed = module._parameters.get("gate_up_proj")
+    packed = getattr(module, "gate_up_proj", None)
     if packed is not None and packed.ndim == 3:
         dim = 2 if transposed else 1
         parts["gate_up_proj"] = blocks(("gate", "up"), packed.shape[dim] // 2, axes=axes, dim=dim)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wellposed.errors import WellposedError
 from wellposed.init.orthogonal import Orthogonal
 from wellposed.init.plan import Plan, Row
+from wellposed.init.roles import CONVOLUTIONS
 from wellposed.init.targets import find
 from wellposed.init.trace import arguments
 
@@ -57,7 +58,7 @@ def fit(plan: Plan, model: nn.Module, example: Any) -> Plan:
 
 def _layer(model: nn.Module, row: Row) -> nn.Module | None:
     module, attribute, stored = find(model, row.name)
-    layers = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
+    layers = (nn.Linear, nn.Bilinear, *CONVOLUTIONS)
     linear = stored is None or (stored.linear and stored.only is None)
     return module if isinstance(module, layers) and attribute == "weight" and linear and row.where is None else None
 

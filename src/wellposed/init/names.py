@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-# What wrappers put into a parameter's path: data parallel and averaged models, compiled models, checkpointing, FSDP.
-WRAPPERS = frozenset({"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
+from wellposed._torch import WRAPPERS
 
 
 def unwrapped(name: str) -> str:

@@ -1,7 +1,5 @@
 """Operations by name, sorted by what they do to a signal: data for following one through a model."""
 
-import torch
-
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -71,9 +69,9 @@ def torch_name(fn: object) -> str:
     """The name of a torch function, method or operator.
 
     Example:
+        >>> import torch
         >>> torch_name(torch.relu), torch_name(torch.ops.aten.gelu.default)
         ('relu', 'gelu')
     """
-    if isinstance(fn, torch._ops.OpOverload):
-        return str(fn._schema.name.split("::")[-1])
+    fn = getattr(fn, "overloadpacket", fn)
     return str(getattr(fn, "__name__", type(fn).__name__))

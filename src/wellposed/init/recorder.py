@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 
+from wellposed._torch import tree_leaves, tree_map
 from wellposed.init import units
 from wellposed.init.flow import Flow, Parameters, is_noted
 from wellposed.init.operations import torch_name

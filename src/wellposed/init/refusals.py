@@ -1,6 +1,7 @@
 """Refusals: what no plan can be made for, each told in one sentence."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -62,18 +63,21 @@ def refuse(model: nn.Module, unclaimed: Sequence[Target], planned: Sequence[Targ
 
 
 def _refuse_flat(model: nn.Module) -> None:
-    flat = [
+    flat = sys.modules.get("torch.distributed.fsdp")
+    if flat is None:
+        return
+    names = [
         path or "the model"
         for path, module in model.named_modules()
-        if type(module).__name__ == "FullyShardedDataParallel"
+        if isinstance(module, flat.FullyShardedDataParallel)
         and (
             getattr(module.sharding_strategy, "name", "") != "NO_SHARD"
-            or any(hasattr(p, "_is_flat_param") for p in module.parameters())
+            or any(isinstance(p, flat.FlatParameter) for p in module.parameters())
         )
     ]
-    if flat:
+    if names:
         raise WellposedError(
-            f"{listed(flat)}: FullyShardedDataParallel keeps weights in pieces that have lost their shape; initialize "
+            f"{listed(names)}: FullyShardedDataParallel keeps weights in pieces that have lost their shape; initialize "
             "the model before it is wrapped, or shard it with fully_shard"
         )
 
@@ -82,7 +86,9 @@ def _refuse_quantised(model: nn.Module) -> None:
     quantised = [
         path or "the model"
         for path, module in model.named_modules()
-        if ".quantized." in type(module).__module__ and hasattr(module, "_weight_bias") and "_packed" not in path
+        if ".quantized." in type(module).__module__
+        and hasattr(module, "set_weight_bias")
+        and type(module).__name__ != "LinearPackedParams"
     ]
     if quantised:
         raise WellposedError(

@@ -9,11 +9,13 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import nn
 
+from wellposed._torch import AnyBatchOrInstanceNorm
 from wellposed.errors import WellposedError
 from wellposed.init.base import Initializer
 from wellposed.init.entrywise import Constant, Zeros
 from wellposed.init.fans import LINEAR, Axes
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Kind = Literal["weight", "recurrent", "embedding", "token", "bias", "forget", "scale", "slope", "gate", "fixed"]
 
 
@@ -225,7 +227,7 @@ def _recurrent(module: nn.RNNBase) -> Parts:
 
 
 @role(
-    nn.modules.batchnorm._NormBase,
+    AnyBatchOrInstanceNorm,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,
@@ -254,7 +256,7 @@ def is_normalisation(module: nn.Module) -> bool:
 
 def buffers_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """The values with which a module's buffers start, for the modules where they are known: running statistics."""
-    if isinstance(module, nn.modules.batchnorm._NormBase):
+    if isinstance(module, AnyBatchOrInstanceNorm):
         return {
             "running_mean": torch.tensor(0.0),
             "running_var": torch.tensor(1.0),

@@ -10,7 +10,7 @@ from wellposed.init.base import Initializer
 from wellposed.init.entrywise import Normal, Uniform, Zeros
 from wellposed.init.initializers import Glorot, He, LeCun
 from wellposed.init.orthogonal import Orthogonal
-from wellposed.init.roles import Kind
+from wellposed.init.roles import CONVOLUTIONS, Kind
 from wellposed.init.scheme import Choice, Rule, Scheme, Site, token
 from wellposed.init.zero import zero
 
@@ -42,7 +42,7 @@ def _torch(site: Site) -> Initializer:
         return _within(module.hidden_size)
     if isinstance(module, nn.Bilinear):
         return _within(module.in1_features)
-    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         weight = module.weight
         return _within(weight[0].numel() if weight.ndim > 1 and weight.shape[0] else 1)
     if site.part.kind in ("bias", "forget"):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from wellposed import random
+from wellposed._torch import OrthogonalParametrization, SpectralNormParametrization, forward_hooks
 from wellposed.init.base import Initializer
 from wellposed.init.orthogonal import Orthogonal
 from wellposed.random.key import Key
@@ -49,7 +49,7 @@ def stored_in(module: nn.Module) -> Iterator[tuple[str, Stored]]:
         for name, parametrizations in lists.items():
             assert isinstance(parametrizations, parametrize.ParametrizationList)
             yield name, _parametrized(module, name, parametrizations)
-    for hook in module._forward_pre_hooks.values():
+    for hook in forward_hooks(module)[0].values():
         if isinstance(hook, WeightNorm):
             yield hook.name, _weight_norm(module, hook)
         elif isinstance(hook, SpectralNorm):
@@ -59,17 +59,18 @@ def stored_in(module: nn.Module) -> Iterator[tuple[str, Stored]]:
 def _parametrized(module: nn.Module, name: str, parametrizations: parametrize.ParametrizationList) -> Stored:
     under = tuple(f"parametrizations.{name}.{p}" for p, _ in parametrizations.named_parameters(recurse=False))
     writable = all(hasattr(p, "right_inverse") for p in parametrizations)
-    only = Orthogonal() if any(isinstance(p, _Orthogonal) for p in parametrizations) else None
-    norms = [p for p in parametrizations if isinstance(p, _SpectralNorm)]
+    only = Orthogonal() if any(isinstance(p, OrthogonalParametrization) for p in parametrizations) else None
+    norms = [p for p in parametrizations if isinstance(p, SpectralNormParametrization)]
 
     def write(weight: Tensor) -> None:
         setattr(module, name, weight)
 
     def settle(key: Key) -> None:
         for norm in norms:
-            if hasattr(norm, "_u"):
-                matrix = norm._reshape_weight_to_matrix(parametrizations.original)
-                _estimate(matrix, norm._u, norm._v, norm.eps, key)
+            if estimates := list(norm.buffers()):  # of a vector there are none
+                u, v = estimates
+                matrix = parametrizations.original.movedim(norm.dim, 0).flatten(1)
+                _estimate(matrix, u, v, norm.eps, key)
 
     return Stored(under, lambda: getattr(module, name), write, settle, not norms, only, writable)
 

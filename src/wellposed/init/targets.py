@@ -101,7 +101,7 @@ def find(model: nn.Module, name: str) -> tuple[nn.Module, str, Stored | None]:
         for computed, stored in stored_in(module):
             if computed == attribute:
                 return module, attribute, stored
-        if module._parameters.get(attribute) is not None:
+        if attribute in dict(module.named_parameters(recurse=False, remove_duplicate=False)):
             return module, attribute, None
     raise WellposedError(f"the model has no parameter {name!r}; make a new plan for this model")
 

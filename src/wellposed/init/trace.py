@@ -1,19 +1,17 @@
 """Tracing: what follows each weight of a model, found in the first of several ways that works."""
 
 import contextlib
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from wellposed._torch import WRAPPERS, tree_map
 from wellposed.errors import WellposedError
 from wellposed.init.copies import copied, tensors_of, without_memory
 from wellposed.init.flow import Flow
 from wellposed.init.graphs import follow_exported, follow_parts, follow_symbolically
-from wellposed.init.names import WRAPPERS
 from wellposed.init.recorder import follow_run
 from wellposed.random.shards import is_sharded
 
@@ -41,7 +39,7 @@ def trace(model: nn.Module, example: Any = None) -> Flow:
         WellposedError: If the model cannot be run on the example.
     """
     path = ""
-    while list(model._modules) and set(model._modules) <= WRAPPERS and not model._parameters:
+    while _only_wraps(model):
         (name, child), *_ = model.named_children()
         model, path = child, f"{path}.{name}" if path else name
     shared = {id(t): t for t in tensors_of(model)}
@@ -97,6 +95,11 @@ def arguments(example: Any) -> Arguments:
     return (tuple(example), {}) if isinstance(example, tuple | list) else ((example,), {})
 
 
+def _only_wraps(model: nn.Module) -> bool:
+    names = {name for name, _ in model.named_children()}
+    return bool(names) and names <= WRAPPERS.keys() and not list(model.parameters(recurse=False))
+
+
 def _memories(model: nn.Module) -> Iterator[tuple[str, dict[int, Any]]]:
     """Ways to give a copy of a model tensors to run with: a device for its inputs, and a tensor for each of its own."""
     parameters, buffers = list(model.parameters()), list(model.buffers())
@@ -120,7 +123,7 @@ def _on_a_copy(model: nn.Module, given: Arguments, do: Callable[[nn.Module, Argu
     for device, tensors in _memories(model):
         try:
             twin = copied(model, tensors)
-            sent = given if not device else tree_map_only(Tensor, operator.methodcaller("to", device), given)
+            sent = tree_map(lambda leaf, to=device: leaf.to(to) if to and isinstance(leaf, Tensor) else leaf, given)
             here = torch.device(device) if device else contextlib.nullcontext()
             with torch.no_grad(), torch.random.fork_rng(devices=[]), here:
                 return do(twin, sent)

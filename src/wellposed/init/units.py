@@ -6,18 +6,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from wellposed.init.flow import End, Flow, Signal
-from wellposed.init.roles import is_normalisation
+from wellposed.init.roles import CONVOLUTIONS, is_normalisation
 
 _LAYERS = (
     nn.Linear,
     nn.Bilinear,
-    nn.modules.conv._ConvNd,
+    *CONVOLUTIONS,
     nn.Embedding,
     nn.EmbeddingBag,
 )
 _COMPOSED = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-_STILL = (nn.Dropout, nn.Identity, nn.modules.dropout._DropoutNd, nn.Flatten, nn.Unflatten)
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_STILL = (*_DROPOUTS, nn.Identity, nn.Flatten, nn.Unflatten)
 
 
 def is_unit(module: nn.Module) -> bool:

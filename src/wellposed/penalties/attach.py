@@ -1,7 +1,6 @@
 """A penalty on an optimizer: `regularize` and the handle that it returns."""
 
 import itertools
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from wellposed._torch import steps_being_taken
 from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty
 from wellposed.penalties.checks import Number
@@ -21,7 +21,6 @@ from wellposed.penalties.report import PenaltyReport, ReportRow
 from wellposed.penalties.schedules import Schedule, Schedules, factor_at, schedules_of
 
 Optimizer = torch.optim.Optimizer
-_HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__  # that of every step with hooks
 _attached: WeakKeyDictionary[Optimizer, list["Handle"]] = WeakKeyDictionary()
 
 
@@ -312,11 +311,7 @@ class Handle:
 
 def _is_within_step(optimizer: Optimizer) -> bool:
     """Whether a hook is that of a step within a step: torch hooks a class's step and the one that it calls above it."""
-    frame, steps = sys._getframe(), 0
-    while frame is not None and steps < 2:
-        steps += frame.f_code is _HOOKED and frame.f_locals.get("self") is optimizer
-        frame = frame.f_back  # type: ignore[assignment]
-    return steps == 2
+    return steps_being_taken(optimizer) == 2
 
 
 def _with_masters(entries: list[Entry], masters: Mapping[str, Tensor]) -> list[Entry]:

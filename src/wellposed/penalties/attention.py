@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.parametrize import is_parametrized
 
+from wellposed._torch import refuse_fast_path
 from wellposed.penalties.chains import Known
 from wellposed.penalties.tracing import TRANSFORMER_LAYERS
 
@@ -33,9 +34,8 @@ class CompactAttention(nn.Module):
             _linear(weight[rows], None if b is None else b[rows]) for weight, b in zip(weights, biases, strict=True)
         )
         self.out_proj = _linear(attention.out_proj.weight[:, rows], bias)
-        # torch's transformer layers read these to choose a path of their own, which is not for us.
         self.in_proj_bias = None
-        self._qkv_same_embed_dim = False
+        refuse_fast_path(self)
         self.train(attention.training)
 
     def forward(

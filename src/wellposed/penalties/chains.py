@@ -129,7 +129,7 @@ def is_plain(module: nn.Module) -> bool:
     """Whether a module is a dense or convolution layer whose channels stand apart."""
     dense = type(module) is nn.Linear
     convolution = type(module) in CONVOLUTIONS and getattr(module, "groups", 1) == 1
-    return (dense or convolution) and isinstance(module._parameters.get("weight"), nn.Parameter)
+    return (dense or convolution) and "weight" in dict(module.named_parameters(recurse=False))
 
 
 def pads(module: object) -> bool:

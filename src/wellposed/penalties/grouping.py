@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from wellposed._torch import version_of
 from wellposed.errors import WellposedError
 
 
@@ -150,9 +151,9 @@ _numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def _numbered(labels: Tensor, device: torch.device) -> tuple[Tensor, int]:
     """The labels numbered from 0, in one dimension, and how many there are; remembered, since counting them waits."""
     version, index, count = _numbers.get(labels, (None, labels, 0))
-    if version != labels._version or index.device != device:
+    if version != version_of(labels) or index.device != device:
         found, index = labels.flatten().unique(return_inverse=True)
-        version, index, count = labels._version, index.to(device), len(found)
+        version, index, count = version_of(labels), index.to(device), len(found)
         _numbers[labels] = (version, index, count)
     return index, count
 

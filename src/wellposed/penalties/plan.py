@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from wellposed._torch import AnyBatchOrInstanceNorm, without_compiler
 from wellposed.errors import WellposedError
 from wellposed.penalties.base import Penalty
 
@@ -23,7 +24,7 @@ Penalties = Penalty | Mapping[str, Penalty | None]
 """One penalty for all, or one for each glob; the first glob that matches counts, and None leaves a parameter out."""
 
 _NORMS = (
-    nn.modules.batchnorm._NormBase,
+    AnyBatchOrInstanceNorm,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,
@@ -186,8 +187,8 @@ def _named(model: Model) -> list[_Named]:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    inner = getattr(model, "_orig_mod", None)
-    if isinstance(inner, nn.Module):
+    inner = without_compiler(model)
+    if inner is not model:
         return _unwrapped(inner)
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return _unwrapped(model.module)

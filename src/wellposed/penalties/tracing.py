@@ -8,17 +8,17 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
+from wellposed._torch import TENSORS_OF_A_MODULE, AnyBatchNorm, forward_hooks, without_compiler
 from wellposed.errors import WellposedError
 
 # What a forward pass may read of a layer instead of calling it.
-_LAYERS = (nn.Linear, _ConvNd, _BatchNorm, nn.MultiheadAttention)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYERS = (nn.Linear, *_CONVOLUTIONS, AnyBatchNorm, nn.MultiheadAttention)
 _READ = {
     "weight", "bias", "running_mean", "running_var", "in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight",
     "v_proj_weight", "in_features", "out_features", "in_channels", "out_channels", "num_features", "num_heads",
-    "_parameters", "_buffers",
+    *TENSORS_OF_A_MODULE,
 }  # fmt: skip
 TRANSFORMER_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _TRANSFORMERS = (*TRANSFORMER_LAYERS, nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer)
@@ -110,7 +110,7 @@ def traced(model: nn.Module, inside: bool) -> Traced:
 
 def altered(module: nn.Module) -> bool:
     """Whether hooks, or a ``forward`` of its own, may change what goes into a module or comes out of it."""
-    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    hooks = (hook for kind in forward_hooks(module) for hook in kind.values())
     return "forward" in vars(module) or not all(getattr(hook, "only_watches", False) for hook in hooks)
 
 
@@ -146,7 +146,7 @@ def _is_whole(module: nn.Module) -> bool:
 
 def _only_wraps(module: nn.Module) -> bool:
     """Whether a module does nothing of its own: what ``torch.compile`` and data parallelism put around a model."""
-    return hasattr(module, "_orig_mod") or type(module) is nn.DataParallel
+    return without_compiler(module) is not module or type(module) is nn.DataParallel
 
 
 def _ways(module: nn.Module, prefix: str, reads: set[str]) -> tuple[fx.Graph, ...]:

@@ -19,6 +19,7 @@ from wellposed import _torch
 
 SOURCE = Path(__file__).parents[1] / "src" / "wellposed"
 HOME = "_torch.py"
+OUR_FILES = {path.name for path in (SOURCE.parents[1] / "build_tools").glob("*.py")}
 FRAMES = {"_getframe", "currentframe", "f_back", "f_code", "tb_frame"}
 # Names in torch's code, which nothing of torch's has as an attribute: functions, and modules inside wrappers.
 INSIDE = {"recompute_fn", "_engine_run_backward", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
@@ -96,7 +97,7 @@ def _private_names(tree: ast.AST, torchs: set[str], ours: set[str]) -> set[str]:
                 found.add(f"{node.lineno}: {ast.unparse(node)}")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             is_inside = node.value in INSIDE or (node.value in torchs and node.value not in ours)
-            if is_inside or re.fullmatch(r"[\w/]+\.py", node.value):
+            if is_inside or (re.fullmatch(r"[\w/]+\.py", node.value) and node.value not in OUR_FILES):
                 found.add(f"{node.lineno}: {node.value!r}")
     return found
 

@@ -69,6 +69,7 @@ def torch_name(fn: object) -> str:
     """The name of a torch function, method or operator.
 
     Example:
+        >>> import torch
         >>> torch_name(torch.relu), torch_name(torch.ops.aten.gelu.default)
         ('relu', 'gelu')
     """

@@ -23,6 +23,7 @@ _FEWEST, _MOST = 5, 41  # rounds
 _SURE = 3.29  # standard errors: what chance exceeds in one of a thousand rows
 _TIE = 0.02  # the part of a promise by which a ratio on either side of it is a tie
 _MOST_BUDGETS = 20
+SMALL = 2**12  # elements, below which a call's own time may be seen
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Row:
         peer: The peer's way, if it has one.
         floor: What merely touches the same memory.
         at_least: The peer's time over ours that is promised, 1 for "not slower"; 0 where nothing is.
+        spare: Seconds a call that ours may take more for all that: what a call costs an interpreter.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Row:
     peer: Work | None = None
     floor: Work | None = None
     at_least: float = 0.0
+    spare: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Timing:
 
     Attributes:
         ours, peer, floor: Median seconds, NaN where there is no such contestant.
-        gain: The median over rounds of the peer's time over ours, NaN without a peer.
+        gain: The median over rounds of the peer's time, with what is spared, over ours, NaN without a peer.
         low, high: Between which that median lies but once in a thousand rows, by the order of the rounds' ratios alone.
     """
 
@@ -90,18 +93,18 @@ def measure(row: Row, budget: float = 1.0) -> Timing:
             samples[name].append(_time(contestants[name], count))
         rounds, seconds = len(samples["ours"]), time.perf_counter() - begin
         if rounds >= _FEWEST and (seconds >= look_after or rounds >= look_at):
-            timing = _timing(samples)
+            timing = _timing(samples, row.spare)
             is_decided = row.peer is None or timing.verdict(row.at_least) != "undecided"
             if is_decided or seconds >= _MOST_BUDGETS * budget:
                 return timing
             look_after, look_at = 2 * seconds, 2 * rounds  # who looks at every round sees chance decide
 
 
-def _timing(samples: dict[str, list[float]]) -> Timing:
+def _timing(samples: dict[str, list[float]], spare: float) -> Timing:
     ours, peer, floor = (statistics.median(samples.get(name, [math.nan])) for name in ("ours", "peer", "floor"))
     if "peer" not in samples:
         return Timing(ours, peer, floor, math.nan, math.nan, math.nan)
-    ratios = sorted(theirs / own for theirs, own in zip(samples["peer"], samples["ours"], strict=True))
+    ratios = sorted((theirs + spare) / own for theirs, own in zip(samples["peer"], samples["ours"], strict=True))
     # As many lie below the median as heads in so many tosses of a coin, give or take standard errors.
     outside = max(0, math.floor(len(ratios) / 2 - _SURE * math.sqrt(len(ratios)) / 2))
     return Timing(ours, peer, floor, statistics.median(ratios), ratios[outside], ratios[-1 - outside])
@@ -119,7 +122,11 @@ def table(title: str, rows: Iterable[Row], budget: float = 1.0) -> None:
             verdict = timing.verdict(row.at_least)
             verdicts[verdict] += 1
             gain += f" ({timing.low:.2f} to {timing.high:.2f})"
-            promise = f"{row.at_least:g}x" + ("" if verdict == "kept" else f" ({verdict})")
+            promise = (
+                f"{row.at_least:g}x"
+                + (f" + {1e6 * row.spare:g} us" if row.spare else "")
+                + ("" if verdict == "kept" else f" ({verdict})")
+            )
         floor = f"{timing.ours / timing.floor:.2f}"
         line = f"| {row.name} | {row.size} | {_seconds(timing.ours)} | {gain} | {floor} | {promise} |"
         print(line.replace("nan", ""), flush=True)

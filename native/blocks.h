@@ -25,13 +25,13 @@ static i64 paint(const Paint& p, i64 first_map, i64 last_map) {
     return painted;
 }
 
-template <class M> INLINE void clear_step(const typename M::T* x, typename M::T* out, const u8* painted, typename M::Number scale) {
+template <class M, class T> INLINE void clear_step(const T* x, T* out, const u8* painted, typename M::Number scale) {
     i32s kept = convert<i32s>(load<u8s>(painted)) - 1;
     M::write(out, (typename M::F)((typename M::Mask)(M::read(x) * scale) & convert<typename M::Mask>(kept)));
 }
 
-template <class M> INLINE void clear_run(const typename M::T* x, typename M::T* out, const u8* painted, i64 count, typename M::Number scale) {
-    typedef typename M::T T;
+template <class M, class T>
+INLINE void clear_run(const T* x, T* out, const u8* painted, i64 count, typename M::Number scale) {
     for (i64 i = 0; i + LANES <= count; i += LANES) clear_step<M>(x + i, out + i, painted + i, scale);
     if (count % LANES == 0) return;
     if (count >= LANES) {  // some elements twice

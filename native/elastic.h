@@ -1,5 +1,5 @@
-// Elastic nets in one pass over weights: the prox, with a number or an adaptive optimizer's step sizes, and the gradient
-// with the value. separable.py.
+// Elastic nets in one pass over weights: the prox, with a number or an adaptive optimizer's step sizes, and the
+// gradient with the value. separable.py.
 #pragma once
 #include "formulas.h"
 #include "memory.h"

@@ -42,8 +42,12 @@ template <class T, class M> INLINE void fill_floats(const Fill& f, i64 first, i6
     else if (f.kind == NORMAL) fill_values(f, first, last, Normal<T>{c[0], c[1]}, memory);
     else if (f.kind == STRADDLING)
         fill_values(f, first, last, Straddling<T>{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]}, memory);
-    else
-        fill_values(f, first, last, OneSided<T>{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c + 9, f.constant_count - 9}, memory);
+    else {
+        const T* series = c + 9;
+        i64 terms = f.constant_count - 9;
+        OneSided<T> tail = {c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], series, terms};
+        fill_values(f, first, last, tail, memory);
+    }
 }
 
 template <class M> INLINE void fill_successes(const Fill& f, i64 first, i64 last, M) {

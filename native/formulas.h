@@ -1,7 +1,7 @@
 // Words to values: reference.values, operation by operation. float32 takes a word an element, float64 two.
 //
-// Only operations that IEEE 754 rounds correctly, in the reference's order, with no fused multiply-add: the same bits on
-// every processor. Where the reference branches, both sides are computed and one is selected.
+// Only operations that IEEE 754 rounds correctly, in the reference's order, with no fused multiply-add: the same bits
+// on every processor. Where the reference branches, both sides are computed and one is selected.
 #pragma once
 #include "vector.h"
 
@@ -22,8 +22,10 @@ template <> struct Real<double> {
 };
 
 // The constants of inverse_normal.py.
-constexpr float LOG2[] = {1.4426948f, -0.72135663f, 0.48093846f, -0.36010385f, 0.28672746f, -0.24992351f, 0.23674515f, -0.14598998f};
-constexpr float NUMERATOR[] = {1.2533141f, 0.310315f, 0.043814152f, 0.004187615f, 0.00026466438f, 9.680853e-06f, 2.2090322e-08f};
+constexpr float LOG2[] = {1.4426948f,  -0.72135663f, 0.48093846f, -0.36010385f,
+                          0.28672746f, -0.24992351f, 0.23674515f, -0.14598998f};
+constexpr float NUMERATOR[] = {1.2533141f,     0.310315f,     0.043814152f, 0.004187615f,
+                               0.00026466438f, 9.680853e-06f, 2.2090322e-08f};
 constexpr float DENOMINATOR[] = {1.0f, 0.06612981f, 0.016697804f, 0.0007737197f, 5.8098656e-05f, 6.1574275e-07f};
 constexpr float LN2 = 0.6931472f;
 constexpr double LOG[] = {
@@ -92,8 +94,10 @@ INLINE f32s quantile(f32s x, f32s t) {
 INLINE f64s quantile(f64s x, f64s t) {
     f64s half = 0.5 * x, z = 0.180625 - half * half, r = root(-natural_log(0.5 * t)), near = r - 1.6, far = r - 5.0;
     i64s is_near = r <= 5.0, is_centre = (half < 0.0 ? -half : half) <= 0.425;
-    f64s above = is_centre ? polynomial(CENTRE_ABOVE, z) : is_near ? polynomial(TAIL_ABOVE, near) : polynomial(FAR_ABOVE, far);
-    f64s below = is_centre ? polynomial(CENTRE_BELOW, z) : is_near ? polynomial(TAIL_BELOW, near) : polynomial(FAR_BELOW, far);
+    f64s above = is_near ? polynomial(TAIL_ABOVE, near) : polynomial(FAR_ABOVE, far);
+    f64s below = is_near ? polynomial(TAIL_BELOW, near) : polynomial(FAR_BELOW, far);
+    above = is_centre ? polynomial(CENTRE_ABOVE, z) : above;
+    below = is_centre ? polynomial(CENTRE_BELOW, z) : below;
     f64s ratio = above / below;
     return is_centre ? half * ratio : x < 0.0 ? -ratio : ratio;
 }
@@ -117,7 +121,8 @@ template <class T> struct Uniform {
         typedef typename Real<T>::F F;
         typedef typename Real<T>::I I;
         constexpr T unit = sizeof(T) == 4 ? (T)0x1p-24 : (T)0x1p-53;
-        return clamp<F, T>(low + span * (convert<F>((I)(word >> (Real<T>::BITS - Real<T>::UNIFORM_DIGITS))) * unit), bottom, top);
+        F u = convert<F>((I)(word >> (Real<T>::BITS - Real<T>::UNIFORM_DIGITS))) * unit;
+        return clamp<F, T>(low + span * u, bottom, top);
     }
 };
 

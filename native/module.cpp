@@ -1,5 +1,5 @@
-// wellposed._native: a function of Python's for each kernel, of addresses and numbers. Who calls them, random/cpu.py and
-// its like, answers for the memory behind an address. No object is kept, and nothing is allocated.
+// wellposed._native: a function of Python's for each kernel, of addresses and numbers. Who calls them, random/cpu.py
+// and its like, answers for the memory behind an address. No object is kept, and nothing is allocated.
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -46,7 +46,10 @@ static void advise(void* out, i64 size) {
     (void)out, (void)size;
 #endif
 }
-static i64 size_of(Dtype dtype) { return dtype == FLOAT64 ? 8 : dtype == BYTE ? 1 : dtype == FLOAT32 || dtype == WORD ? 4 : 2; }
+static i64 size_of(Dtype dtype) {
+    const i64 sizes[] = {4, 8, 2, 2, 1, 4};
+    return sizes[dtype];
+}
 
 // Runs f(first, last) over `count` things, on threads and without the interpreter's lock where it takes long.
 template <class F> static bool work(i64 count, i64 elements, const F& f) {
@@ -68,7 +71,9 @@ static PyObject* use(PyObject*, PyObject* const* a, Py_ssize_t count) {
     return PyErr_Occurred() ? nullptr : none();
 }
 
-static PyObject* instruction_set(PyObject*, PyObject* const*, Py_ssize_t) { return PyUnicode_FromString(kernels().name); }
+static PyObject* instruction_set(PyObject*, PyObject* const*, Py_ssize_t) {
+    return PyUnicode_FromString(kernels().name);
+}
 static PyObject* source_digest(PyObject*, PyObject* const*, Py_ssize_t) { return PyUnicode_FromString(SOURCE_DIGEST); }
 
 // fill(out, dtype, count, layout, key, call, kind, constants)
@@ -86,7 +91,8 @@ static PyObject* fill(PyObject*, PyObject* const* a, Py_ssize_t count) {
     if (PyErr_Occurred()) return nullptr;
     advise(f.out, elements * size_of(f.dtype));
     const Kernels& k = kernels();
-    return work(elements, 1, [&](i64 first, i64 last) { k.fill(f, first, last); }) ? none() : nullptr;
+    bool is_long = f.kind == NORMAL || f.kind == STRADDLING || f.kind == ONE_SIDED;
+    return work(elements, is_long ? 4 : 1, [&](i64 first, i64 last) { k.fill(f, first, last); }) ? none() : nullptr;
 }
 
 // thin(x, out, dtype, count, layout, key, call, threshold, scale, shift, floor)
@@ -123,7 +129,8 @@ static PyObject* paint(PyObject*, PyObject* const* a, Py_ssize_t count) {
 static PyObject* clear(PyObject*, PyObject* const* a, Py_ssize_t count) {
     if (wrong_count(count, 8)) return nullptr;
     i64 elements = integer(a[3]);
-    Clear c = {address(a[0]), address(a[1]), (Dtype)integer(a[2]), (const u8*)address(a[4]), integer(a[5]), integer(a[6]), PyFloat_AsDouble(a[7])};
+    Clear c = {address(a[0]), address(a[1]), (Dtype)integer(a[2]), (const u8*)address(a[4]),
+               integer(a[5]), integer(a[6]), PyFloat_AsDouble(a[7])};
     if (PyErr_Occurred()) return nullptr;
     advise(c.out, elements * size_of(c.dtype));
     const Kernels& k = kernels();
@@ -134,7 +141,8 @@ static PyObject* clear(PyObject*, PyObject* const* a, Py_ssize_t count) {
 static PyObject* move(PyObject*, PyObject* const* a, Py_ssize_t count) {
     if (wrong_count(count, 9)) return nullptr;
     i64 rows = integer(a[3]);
-    Move m = {address(a[0]), address(a[1]), (const u32*)address(a[2]), integer(a[4]), integer(a[5]), integer(a[6]), integer(a[7]), integer(a[8]) != 0};
+    Move m = {address(a[0]), address(a[1]), (const u32*)address(a[2]), integer(a[4]),
+              integer(a[5]), integer(a[6]), integer(a[7]), integer(a[8]) != 0};
     if (PyErr_Occurred()) return nullptr;
     i64 tokens = m.prefix + (m.back ? m.others : m.kept);
     advise(m.out, rows * tokens * m.token_bytes);
@@ -163,6 +171,9 @@ static PyMethodDef methods[] = {
     FUNCTION(use), FUNCTION(instruction_set), FUNCTION(source_digest), FUNCTION(fill), FUNCTION(thin), FUNCTION(paint),
     FUNCTION(clear), FUNCTION(move), FUNCTION(elastic), {nullptr, nullptr, 0, nullptr}};
 static PyModuleDef_Slot slots[] = {{0, nullptr}};
-static PyModuleDef definition = {{{1, nullptr}, nullptr, 0, nullptr}, "_native", nullptr, 0, methods, slots, nullptr, nullptr, nullptr};
+static PyModuleDef definition = {
+    {{1, nullptr}, nullptr, 0, nullptr}, "_native", nullptr, 0, methods, slots, nullptr, nullptr, nullptr};
 
-extern "C" __attribute__((visibility("default"))) PyObject* PyInit__native(void) { return PyModuleDef_Init(&definition); }
+extern "C" __attribute__((visibility("default"))) PyObject* PyInit__native(void) {
+    return PyModuleDef_Init(&definition);
+}

@@ -20,7 +20,8 @@ INLINE u64s block_numbers(u64 first) {
 // The words of the blocks with these numbers. The upper halves of b and d are noise, which nothing reads.
 INLINE Words philox(u64s number, Stream stream) {
     const u64s m0 = splat<u64s>(0xD2511F53ull), m1 = splat<u64s>(0xCD9E8D57ull);
-    u64s a = number, b = number >> 32, c = splat<u64s>((u64)(u32)stream.call), d = splat<u64s>(stream.call >> 32);
+    u64s a = number, b = number >> 32;
+    u64s c = splat<u64s>(stream.call & 0xFFFFFFFFull), d = splat<u64s>(stream.call >> 32);
     u32 k0 = stream.key[0], k1 = stream.key[1];
 #pragma GCC unroll 10
     for (int round = 0; round < 10; ++round) {
@@ -37,8 +38,8 @@ INLINE Words philox(u64s number, Stream stream) {
 }
 
 // A body is what a loop does to the elements at `i` with a vector of their words: body(i, words). It takes `PER` words
-// an element and has the addresses `x` (0 where nothing is read) and `out`, of elements of type T; `from` moves them on,
-// and `ahead` may ask for what a later step reads.
+// an element and has the addresses `x` (0 where nothing is read) and `out`, of elements of type T; `from` moves them
+// on, and `ahead` may ask for what a later step reads.
 
 // The body for fewer words than a vector has: in memory of our own.
 template <class Body> INLINE void part(Body body, i64 i, const u32* words, i64 count) {

@@ -3,8 +3,8 @@
 #include "memory.h"
 #include "philox.h"
 
-constexpr i64 LONG_RUN = 1024;  // bytes of a run of elements with one word, from which on it is worth a loop of its own
-constexpr i64 AHEAD = 2048;     // bytes: the processor does not foresee by itself what a loop with so much arithmetic reads
+constexpr i64 LONG_RUN = 1024;  // bytes of elements that share a word, from which on they are worth a loop of their own
+constexpr i64 AHEAD = 2048;     // bytes: in a loop with so much arithmetic the processor does not foresee what it reads
 
 template <class M> struct Scaled {
     typedef typename M::T T;
@@ -77,8 +77,9 @@ template <class Body> INLINE void runs(Layout where, i64 first, i64 last, Stream
 
 template <class Body> INLINE void thin_with(const Thin& t, i64 first, i64 last, Body body) {
     const Layout& where = t.where;
-    bool shared = where.rank > 0 && where.strides[where.rank - 1] == 0;
-    if (shared && where.sizes[where.rank - 1] * (i64)sizeof(typename Body::T) >= LONG_RUN) runs(where, first, last, t.stream, body);
+    const i64 size = sizeof(typename Body::T), inner = where.rank - 1;
+    bool is_shared = where.rank > 0 && where.strides[inner] == 0;
+    if (is_shared && where.sizes[inner] * size >= LONG_RUN) runs(where, first, last, t.stream, body);
     else run<false>(where, first, last, t.stream, body);
 }
 

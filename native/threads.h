@@ -9,7 +9,7 @@ static ParallelFor parallel_for = nullptr;  // torch_parallel_for; without it th
 constexpr i64 UNIT = 64;         // elements, of which threads take whole numbers: no two write to one cache line
 constexpr i64 WORTH = 1 << 15;   // elements that are worth a thread
 
-// f(first, last) over `count` things that are worth `elements` elements each; whether the threads could be had.
+// f(first, last) over `count` things that are worth `elements` usual elements each; whether the threads could be had.
 template <class F> static bool split(i64 count, i64 elements, const F& f) {
     i64 unit = elements >= UNIT ? 1 : UNIT, units = (count + unit - 1) / unit;
     i64 grain = WORTH / (unit * elements) > 0 ? WORTH / (unit * elements) : 1;

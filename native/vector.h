@@ -82,8 +82,14 @@ INLINE u16s to_half(f32s v) { return (u16s)vcvt_f16_f32((float32x4_t)v); }
 INLINE u64s widening(u64s a, u64s b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
 INLINE u32s even(u64s a, u64s b) { return (u32s)u64s{a[0], b[0]}; }
 INLINE u32s odd(u64s a, u64s b) { return (u32s)u64s{a[1], b[1]}; }
-INLINE f32s root(f32s v) { return f32s{__builtin_sqrtf(v[0]), __builtin_sqrtf(v[1]), __builtin_sqrtf(v[2]), __builtin_sqrtf(v[3])}; }
-INLINE f64s root(f64s v) { return f64s{__builtin_sqrt(v[0]), __builtin_sqrt(v[1])}; }
+INLINE f32s root(f32s v) {
+    for (int i = 0; i < LANES; ++i) v[i] = __builtin_sqrtf(v[i]);
+    return v;
+}
+INLINE f64s root(f64s v) {
+    for (int i = 0; i < LANES / 2; ++i) v[i] = __builtin_sqrt(v[i]);
+    return v;
+}
 #endif
 
 #if BYTES == 16 && !defined(__aarch64__)

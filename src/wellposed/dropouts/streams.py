@@ -121,7 +121,8 @@ class _Drawn(threading.local):
     """The tensor that a thread draws keys into: to make one for each would take longer than to draw."""
 
     def __init__(self) -> None:
-        self.number = own_tensor(0, torch.int64)
+        with torch.inference_mode(mode=False):  # in which the first key may be drawn, and later ones outside
+            self.number = own_tensor(0, torch.int64)
 
 
 _drawn = _Drawn()

@@ -44,6 +44,7 @@ try:
     import wellposed._native as core
 except ImportError as error:
     missing = _advice(error)
+    warnings.warn(f"{missing}; until then plain torch serves, many times slower", RuntimeWarning, stacklevel=2)
 else:
     _warn_if_stale()
     core.use(0 if forks.is_forked else parallel_for())

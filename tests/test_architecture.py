@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "wellposed"
-GROUND = {"errors", "_torch", "random"}
+GROUND = {"errors", "lazy", "_torch", "random"}
 # part -> the parts that it may import, besides itself
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "forks": set(),
+    "lazy": set(),
     "_torch": {"errors"},
     "random": {"errors", "forks", "_torch", "_native"},
     "init": GROUND,

@@ -1,38 +1,9 @@
 """What a weight is pulled towards: penalties, and how they are put on an optimizer."""
 
-from wellposed.penalties import constraints as constraints
-from wellposed.penalties import conventions as conventions
-from wellposed.penalties import schedules as schedules
-from wellposed.penalties.activity import ActivityPenalty as ActivityPenalty
-from wellposed.penalties.activity import penalize_activity as penalize_activity
-from wellposed.penalties.attach import Handle as Handle
-from wellposed.penalties.attach import regularize as regularize
-from wellposed.penalties.base import Penalty as Penalty
-from wellposed.penalties.base import Traits as Traits
-from wellposed.penalties.compaction import CompactPlan as CompactPlan
-from wellposed.penalties.compaction import CompactRow as CompactRow
-from wellposed.penalties.compaction import compact as compact
-from wellposed.penalties.compaction import plan_compact as plan_compact
-from wellposed.penalties.group import GroupLasso as GroupLasso
-from wellposed.penalties.group import GroupMCP as GroupMCP
-from wellposed.penalties.group import SparseGroupLasso as SparseGroupLasso
-from wellposed.penalties.grouping import Heads as Heads
-from wellposed.penalties.nonconvex import L0 as L0
-from wellposed.penalties.nonconvex import MCP as MCP
-from wellposed.penalties.nonconvex import SCAD as SCAD
-from wellposed.penalties.nonconvex import LHalf as LHalf
-from wellposed.penalties.paths import PathResult as PathResult
-from wellposed.penalties.paths import path as path
-from wellposed.penalties.plan import PenaltyPlan as PenaltyPlan
-from wellposed.penalties.plan import PlanRow as PlanRow
-from wellposed.penalties.reference import AdaptiveL1 as AdaptiveL1
-from wellposed.penalties.reference import Towards as Towards
-from wellposed.penalties.report import PenaltyReport as PenaltyReport
-from wellposed.penalties.report import ReportRow as ReportRow
-from wellposed.penalties.separable import L1 as L1
-from wellposed.penalties.separable import L2 as L2
-from wellposed.penalties.separable import ElasticNet as ElasticNet
-from wellposed.penalties.separable import Huber as Huber
-from wellposed.penalties.spectral import NuclearNorm as NuclearNorm
-from wellposed.penalties.spectral import SoftOrthogonality as SoftOrthogonality
-from wellposed.penalties.spectral import SpectralNorm as SpectralNorm
+from wellposed.lazy import names_of as _names_of
+
+__all__, __getattr__ = _names_of(__name__, __file__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -72,18 +72,16 @@ def backend_for(tensor: Tensor) -> Backend:
         WellposedError: If an explicitly chosen backend cannot.
     """
     chosen = _chosen.get()
-    if chosen != "auto":
-        backend = _load(chosen)
-        if not backend.serves(tensor):
-            raise WellposedError(
-                f"the {chosen!r} backend cannot serve a {tensor.dtype} tensor on {tensor.device}; "
-                'choose wp.random.backend("auto") or "reference"'
-            )
-        return backend
-    for name in _ON_CPU if tensor.is_cpu else _ELSEWHERE:
+    names = (_ON_CPU if tensor.is_cpu else _ELSEWHERE) if chosen == "auto" else (chosen,)
+    for name in names:
         backend = _loaded.get(name) or _load(name)
         if backend.serves(tensor):
             return backend
+    if chosen != "auto":
+        raise WellposedError(
+            f"the {chosen!r} backend cannot serve a {tensor.dtype} tensor on {tensor.device}; "
+            'choose wp.random.backend("auto") or "reference"'
+        )
     raise WellposedError(
         f"no backend serves a {tensor.dtype} tensor of layout {tensor.layout} on {tensor.device}; expected a dense one"
     )

@@ -24,6 +24,7 @@ class Dropout(Thinning):
         WellposedError: If p is not in [0, 1].
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> layer = Dropout(0.5)
         >>> layer(torch.ones(8)).unique()
@@ -76,6 +77,7 @@ class Dropout1d(_Channels):
         WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
 
     Example:
+        >>> import torch
         >>> Dropout1d(0.5)(torch.ones(4, 8, 5)).std(dim=-1).max()
         tensor(0.)
 
@@ -98,6 +100,7 @@ class Dropout2d(_Channels):
         WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
 
     Example:
+        >>> import torch
         >>> Dropout2d(0.5)(torch.ones(4, 8, 5, 5)).std(dim=(-2, -1)).max()
         tensor(0.)
 
@@ -120,6 +123,7 @@ class Dropout3d(_Channels):
         WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
 
     Example:
+        >>> import torch
         >>> Dropout3d(0.5)(torch.ones(4, 8, 2, 3, 3)).std(dim=(-3, -2, -1)).max()
         tensor(0.)
 
@@ -173,6 +177,7 @@ class FeatureAlphaDropout(AlphaDropout):
         WellposedError: If p is not in [0, 1] or the input has fewer than two dimensions.
 
     Example:
+        >>> import torch
         >>> FeatureAlphaDropout(0.5)(torch.ones(4, 8, 5)).std(dim=-1).max()
         tensor(0.)
 

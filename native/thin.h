@@ -6,6 +6,12 @@
 constexpr i64 LONG_RUN = 1024;  // bytes of elements that share a word, from which on they are worth a loop of their own
 constexpr i64 AHEAD = 2048;     // bytes: in a loop with so much arithmetic the processor does not foresee what it reads
 
+struct Rule {  // which words keep their elements
+    u32 limit, any;  // `any`: all bits, or none where the threshold is above every word
+    INLINE bool drops(u32 word) const { return !(word >= limit && any); }
+    INLINE i32s kept(u32s words) const { return (i32s)((u32s)(words >= limit) & any); }
+};
+
 template <class M> struct Scaled {
     typedef typename M::T T;
     typedef typename M::Number Number;
@@ -13,16 +19,14 @@ template <class M> struct Scaled {
     static constexpr int PER = 1;
     const T* x;
     T* out;
-    u32 limit, any;  // `any`: all bits, or none where the threshold is above every word
+    Rule rule;
     Number scale;
-    INLINE Scaled from(i64 first) const { return {x + first, out + first, limit, any, scale}; }
+    INLINE Scaled from(i64 first) const { return {x + first, out + first, rule, scale}; }
     INLINE void ahead(i64 i) const {
         for (int at = 0; at < STEP * (int)sizeof(T); at += 64) __builtin_prefetch((const char*)(x + i) + AHEAD + at);
     }
-    INLINE bool drops(u32 word) const { return !(word >= limit && any); }
     INLINE void operator()(i64 i, u32s words) const {
-        i32s kept = (i32s)((u32s)(words >= limit) & any);
-        M::write(out + i, (typename M::F)((Mask)(M::read(x + i) * scale) & convert<Mask>(kept)));
+        M::write(out + i, (typename M::F)((Mask)(M::read(x + i) * scale) & convert<Mask>(rule.kept(words))));
     }
     INLINE void drop(i64 i, i64 count) const { memset(out + i, 0, sizeof(T) * count); }
 };
@@ -34,14 +38,12 @@ template <class M> struct Floored {
     static constexpr int PER = 1;
     const T* x;
     T* out;
-    u32 limit, any;
+    Rule rule;
     Number scale, shift, floor;
-    INLINE Floored from(i64 first) const { return {x + first, out + first, limit, any, scale, shift, floor}; }
+    INLINE Floored from(i64 first) const { return {x + first, out + first, rule, scale, shift, floor}; }
     INLINE void ahead(i64) const {}
-    INLINE bool drops(u32 word) const { return !(word >= limit && any); }
     INLINE void operator()(i64 i, u32s words) const {
-        i32s kept = (i32s)((u32s)(words >= limit) & any);
-        M::write(out + i, convert<typename M::Mask>(kept) ? M::read(x + i) * scale + shift : splat<F>(floor));
+        M::write(out + i, convert<typename M::Mask>(rule.kept(words)) ? M::read(x + i) * scale + shift : splat<F>(floor));
     }
     INLINE void drop(i64 i, i64 count) const {
         for (; count >= LANES; i += LANES, count -= LANES) M::write(out + i, splat<F>(floor));
@@ -61,7 +63,7 @@ template <class Body> INLINE void runs(Layout where, i64 first, i64 last, Stream
         layout_words(shared, group, groups, groups_of(where), 1, stream);
         for (i64 g = 0; g < groups; ++g) {
             i64 end = least((group + g + 1) * inner, last), count = end - i;
-            if (body.drops(shared[g])) body.drop(i, count);
+            if (body.rule.drops(shared[g])) body.drop(i, count);
             else if (count < LANES) {
                 u32 words[LANES];
                 store(words, kept);
@@ -90,10 +92,10 @@ static void thin(const Thin& t, i64 first, i64 last) {
         typedef typename M::Number Number;
         const T* x = (const T*)t.x;
         T* out = (T*)t.out;
-        u32 limit = (u32)t.threshold, any = t.threshold >> 32 ? 0u : ~0u;
+        Rule rule = {(u32)t.threshold, t.threshold >> 32 ? 0u : ~0u};
         Number scale = (Number)t.scale;
         if (t.floor != 0 || t.shift != 0)
-            thin_with(t, first, last, Floored<M>{x, out, limit, any, scale, (Number)t.shift, (Number)t.floor});
-        else thin_with(t, first, last, Scaled<M>{x, out, limit, any, scale});
+            thin_with(t, first, last, Floored<M>{x, out, rule, scale, (Number)t.shift, (Number)t.floor});
+        else thin_with(t, first, last, Scaled<M>{x, out, rule, scale});
     });
 }

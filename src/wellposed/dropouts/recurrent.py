@@ -12,9 +12,8 @@ from wellposed._torch import is_ordinary
 from wellposed.dropouts.base import Thinning
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import Mask, part_of_batch, thin, thin_by_operator
+from wellposed.dropouts.operator import Mask, part_of_batch, thin, thin_by_operator, words_of
 from wellposed.errors import WellposedError
-from wellposed.random.integers import signed
 from wellposed.random.key import Key
 
 _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
@@ -87,9 +86,7 @@ class DropConnect(Thinning):
         """All of them, by one name of the module's: checkpointing runs it once again, however many there are."""
         if not all(map(is_ordinary, weights.values())):
             words = self.next_words(next(iter(weights.values())))
-            offsets = {
-                name: torch.tensor([signed(offset), 0, 0], device="cpu") for name, offset in self._offsets.items()
-            }
+            offsets = {name: words_of(offset, 0) for name, offset in self._offsets.items()}
             return {
                 name: _by_parts(
                     x, lambda x, dims, o=offsets[name]: thin_by_operator(x, words + o, self._rate, dims, batch=-1)

@@ -13,7 +13,7 @@ from wellposed.penalties.steps import RootStep
 from wellposed.random.native import core
 
 _PROX_BY_NUMBER, _PROX_BY_ROOT, _ACCUMULATE = range(3)
-_PIECE = 1 << 18  # elements that are summed by themselves, so that sums do not depend on the threads
+_PIECE = 1 << 18  # elements that are summed by themselves, as PIECE in native/kernels.h says: for any threads the same
 
 
 def serves(*tensors: Tensor) -> bool:

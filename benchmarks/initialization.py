@@ -106,7 +106,7 @@ def planning() -> Row:
     for _ in range(400):
         layers += [nn.Linear(64, 64), nn.GELU()]
     model = nn.Sequential(*layers)
-    return Row("plan of 400 layers", 400, partial(wp.init.plan, model))
+    return Row("plan of 400 layers", 400, partial(wp.plan_initialize, model))
 
 
 def peak(layers: int) -> None:

@@ -1,5 +1,5 @@
 // The part of Python's stable interface (limited API 3.11) that the module needs, declared here: many machines have a
-// compiler, or get one from the package registry, but no Python.h. tests/test_native.py compares the two where both
+// compiler, or get one from the package registry, but no Python.h. tests/project/test_native.py compares the two where both
 // are.
 #pragma once
 #include <stddef.h>

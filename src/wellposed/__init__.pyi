@@ -1,6 +1,9 @@
 from wellposed import init as init
 from wellposed import random as random
+from wellposed import schedules as schedules
 from wellposed import textbook as textbook
+from wellposed.compaction import compact as compact
+from wellposed.compaction import plan_compact as plan_compact
 from wellposed.dropouts import AlphaDropout as AlphaDropout
 from wellposed.dropouts import AttentionDropout as AttentionDropout
 from wellposed.dropouts import ConcreteDropout as ConcreteDropout
@@ -30,7 +33,7 @@ from wellposed.dropouts import lint_dropout as lint_dropout
 from wellposed.dropouts import monte_carlo as monte_carlo
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.init import initialize as initialize
-from wellposed.init import plan as plan
+from wellposed.init import plan_initialize as plan_initialize
 from wellposed.penalties import L0 as L0
 from wellposed.penalties import L1 as L1
 from wellposed.penalties import L2 as L2
@@ -50,11 +53,9 @@ from wellposed.penalties import SoftOrthogonality as SoftOrthogonality
 from wellposed.penalties import SparseGroupLasso as SparseGroupLasso
 from wellposed.penalties import SpectralNorm as SpectralNorm
 from wellposed.penalties import Towards as Towards
-from wellposed.penalties import compact as compact
 from wellposed.penalties import constraints as constraints
-from wellposed.penalties import path as path
 from wellposed.penalties import penalize_activity as penalize_activity
-from wellposed.penalties import plan_compact as plan_compact
+from wellposed.penalties import regularization_path as regularization_path
 from wellposed.penalties import regularize as regularize
 from wellposed.random import Box as Box
 from wellposed.random import Key as Key

@@ -1,6 +1,6 @@
 """Private names of torch, its stack frames and its file names: all that we lean on, and nowhere else.
 
-Each has no public twin in torch 2.13, and says what breaks when it goes; ``tests/test_private_names.py`` shows each at
+Each has no public twin in torch 2.13, and says what breaks when it goes; ``test_private_names.py`` shows each at
 work. All modules imported here are ones that ``import torch`` has loaded.
 """
 
@@ -48,7 +48,7 @@ WRAPPERS = {
     "_orig_mod": ("OptimizedModule",),
     "_checkpoint_wrapped_module": ("CheckpointWrapper", "OffloadWrapper"),
     "_fsdp_wrapped_module": ("FullyShardedDataParallel",),
-    "module": ("DataParallel", "DistributedDataParallel"),
+    "module": ("DataParallel", "DistributedDataParallel", "AveragedModel", "DeepSpeedEngine"),
 }
 
 
@@ -115,15 +115,6 @@ def parallel_for() -> int:
             continue
         return ctypes.cast(function, ctypes.c_void_p).value or 0
     return 0
-
-
-def without_compiler(model: nn.Module) -> nn.Module:
-    """The model that ``torch.compile`` was given, or the model itself.
-
-    What it returns keeps it in a private attribute. Without that, compiled models cannot be copied for monte_carlo.
-    """
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model
 
 
 def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
@@ -217,17 +208,18 @@ def unbatched(tensor: Tensor, vmap: Any) -> tuple[Tensor, int | None]:
     return torch._C._functorch._unwrap_batched(tensor, vmap.level())
 
 
-def methods_being_called() -> Iterator[tuple[nn.Module, str]]:
-    """The modules whose methods are on the stack, innermost first, and the methods' names.
+def modules_being_called() -> Iterator[nn.Module]:
+    """The modules whose methods are on the stack, innermost first.
 
-    A method's first argument is its object. Hooks on all modules, which are public, would break compiled graphs and
-    miss what was called before they were set. Without frames, lint_dropout cannot say which module draws.
+    A compiled graph asks a module for the name of a mask without calling it, so that alone is no call. A method's first
+    argument is its object. Hooks on all modules, which are public, would break compiled graphs and miss what was called
+    before they were set. Without frames, lint_dropout cannot say which module draws.
     """
     for frame in _stack():
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if isinstance(first, nn.Module):
-            yield first, code.co_name
+        if isinstance(first, nn.Module) and code.co_name != "next_name":
+            yield first
 
 
 def called_modules() -> Iterator[nn.Module]:

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from wellposed.arguments import integer
 from wellposed.errors import WellposedError
 from wellposed.random import Key, bernoulli, uniform
-from wellposed.random.arguments import integer
 
 Regularizer = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A weight -> the pair (Omega, dOmega/dw)."""

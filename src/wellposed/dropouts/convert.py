@@ -8,15 +8,22 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from wellposed._torch import has_hooks
-from wellposed.dropouts.attention import MultiheadAttention
-from wellposed.dropouts.blocks import DropBlock2d, DropBlock3d
 from wellposed.dropouts.calls import DROPOUTS, functional_dropout
-from wellposed.dropouts.draws import draws
-from wellposed.dropouts.modules import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
-from wellposed.dropouts.paths import DropPath
-from wellposed.dropouts.scope import _plain_path
-from wellposed.dropouts.streams import Stochastic
-from wellposed.dropouts.structured import TokenDropout
+from wellposed.dropouts.layers.attention_dropout import MultiheadAttention
+from wellposed.dropouts.layers.blocks import DropBlock2d, DropBlock3d
+from wellposed.dropouts.layers.elements import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
+from wellposed.dropouts.layers.stochastic_depth import DropPath
+from wellposed.dropouts.layers.structured import TokenDropout
+from wellposed.dropouts.naming.streams import Stochastic
+from wellposed.models.names import plain_path
+from wellposed.models.tracing.draws import draws
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -81,7 +88,7 @@ def convert_dropout(model: Model, *, seed: int = 0, example: Any = None) -> Mode
             model = cast(Model, replaced[module])
     for path, module in model.named_modules():
         if isinstance(module, Stochastic) and module.stream is None:
-            name = _plain_path(model, path)
+            name = plain_path(model, path)
             module.stream = name if seed == 0 else f"{seed}/{name}"
     if report.left:
         reasons = "; ".join(f"{path or 'the model'}: {why}" for path, why in report.left.items())

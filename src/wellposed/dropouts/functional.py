@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from wellposed.arguments import integer
 from wellposed.dropouts.operator import Mask, check_probability, thin, thin_by_operator, words_of
 from wellposed.errors import WellposedError
-from wellposed.random.arguments import integer
 from wellposed.random.box import Box
 from wellposed.random.key import Key
 

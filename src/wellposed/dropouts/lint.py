@@ -10,11 +10,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from wellposed._torch import AnyBatchNorm, tree_leaves
+from wellposed._torch import AnyBatchNorm, modules_being_called, tree_leaves
 from wellposed.dropouts.calls import DROPOUTS, dropout_arguments, functional_dropout
-from wellposed.dropouts.draws import draws
-from wellposed.dropouts.scope import modules_being_called
-from wellposed.dropouts.streams import Stochastic
+from wellposed.dropouts.naming.streams import Stochastic
+from wellposed.models.tracing.draws import draws
 
 _DROPS = (*DROPOUTS, Stochastic)
 _SHIFTED = (

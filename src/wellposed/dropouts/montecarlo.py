@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wellposed._torch import tree_map, tree_structure, without_compiler
+from wellposed._torch import tree_map, tree_structure
 from wellposed.dropouts.convert import convert_dropout
-from wellposed.dropouts.scope import keyed, keyed_sample
-from wellposed.dropouts.streams import Stochastic
-from wellposed.dropouts.twin import PeakMemory, own_generators, seed_all, twin_of
+from wellposed.dropouts.naming.scope import keyed, keyed_sample
+from wellposed.dropouts.naming.streams import Stochastic
 from wellposed.errors import WellposedError
+from wellposed.models.copying import sharing_parameters
+from wellposed.models.names import unwrapped
+from wellposed.models.running import PeakMemory, own_generators, seed_all
 from wellposed.random.key import Key
 
 _AT_ONCE = 1 << 27  # bytes that the activations of the samples that are run at once take
@@ -112,7 +114,7 @@ class _Sampler:
 
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], key: Key) -> None:
         self._key, self._arguments = key, (inputs, options)
-        self._twin = convert_dropout(twin_of(without_compiler(model))).eval()
+        self._twin = convert_dropout(sharing_parameters(unwrapped(model)[1])).eval()
         self._drops = {path: m for path, m in self._twin.named_modules() if isinstance(m, Stochastic)}
         self._waiting = {path for path, module in self._drops.items() if getattr(module, "p", 1.0) != 0}
         if not self._waiting:
@@ -180,7 +182,7 @@ class _Sampler:
             return [leaf for leaf in _leaves(outputs) if isinstance(leaf, Tensor)]
 
         try:
-            stacked = iter(torch.func.vmap(one, randomness="different")(torch.arange(count)))
+            stacked = iter(torch.func.vmap(one, randomness="different")(torch.arange(count, device="cpu")))
         except Exception:
             return None  # a true error shows itself when samples are run alone
         if not _are_in(generators, states):

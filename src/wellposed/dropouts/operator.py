@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from wellposed._torch import apply_of, is_ordinary, is_recorded, materialized, transforms_are_active
+from wellposed.arguments import signed
 from wellposed.errors import WellposedError
 from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
-from wellposed.random.cut import Cut
-from wellposed.random.integers import signed
+from wellposed.random.draw import Cut
 
 # What p stands for. "scaled": 0, or x / (1 - p). "selu": SELU's floor, or x scaled and shifted so that mean 0 and
 # variance 1 stay (Klambauer et al., 2017). "selu slope": the derivative of that, which is linear.

@@ -1,42 +1,9 @@
 """What a weight starts as: initializers, fans, gains, and whole models by plan, apply and audit."""
 
-from wellposed.init import known as known
-from wellposed.init.apply import apply as apply
-from wellposed.init.audit import audit as audit
-from wellposed.init.base import Distributed as Distributed
-from wellposed.init.base import Initializer as Initializer
-from wellposed.init.entrywise import Constant as Constant
-from wellposed.init.entrywise import Normal as Normal
-from wellposed.init.entrywise import Ones as Ones
-from wellposed.init.entrywise import Random as Random
-from wellposed.init.entrywise import TruncatedNormal as TruncatedNormal
-from wellposed.init.entrywise import Uniform as Uniform
-from wellposed.init.entrywise import Zeros as Zeros
-from wellposed.init.fans import Axes as Axes
-from wellposed.init.fans import fans as fans
-from wellposed.init.fourier import STFT as STFT
-from wellposed.init.gain import gain as gain
-from wellposed.init.initialize import initialize as initialize
-from wellposed.init.initializers import Glorot as Glorot
-from wellposed.init.initializers import He as He
-from wellposed.init.initializers import Kaiming as Kaiming
-from wellposed.init.initializers import LeCun as LeCun
-from wellposed.init.initializers import VarianceScaling as VarianceScaling
-from wellposed.init.initializers import Xavier as Xavier
-from wellposed.init.mup import mup as mup
-from wellposed.init.orthogonal import DeltaOrthogonal as DeltaOrthogonal
-from wellposed.init.orthogonal import Dirac as Dirac
-from wellposed.init.orthogonal import Identity as Identity
-from wellposed.init.orthogonal import Orthogonal as Orthogonal
-from wellposed.init.orthogonal import Sparse as Sparse
-from wellposed.init.plan import Plan as Plan
-from wellposed.init.plan import Row as Row
-from wellposed.init.planning import plan as plan
-from wellposed.init.regions import region as region
-from wellposed.init.roles import Part as Part
-from wellposed.init.roles import role as role
-from wellposed.init.scheme import Choice as Choice
-from wellposed.init.scheme import Scheme as Scheme
-from wellposed.init.scheme import Site as Site
-from wellposed.init.schemes import SCHEMES as SCHEMES
-from wellposed.init.zero import Hadamard as Hadamard
+from wellposed.lazy import names_of as _names_of
+
+__all__, __getattr__ = _names_of(__name__, __file__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

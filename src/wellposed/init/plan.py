@@ -1,16 +1,20 @@
-"""Plans: a row for each part of a model, saying what it starts as and why."""
+"""A plan: for each part of a model what it starts as and why; and the plan bound to a model's weights."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
-from wellposed.init.base import Initializer
-from wellposed.init.fans import Axes
+from wellposed.init.initializers.initializer import Initializer
+from wellposed.models.fans import Axes
+from wellposed.models.names import listed
+from wellposed.models.regions import local_part
+from wellposed.models.weights import Weight, weights
 from wellposed.random.key import Key
 
 
@@ -78,7 +82,8 @@ class Plan:
 
     Example:
         >>> import torch, wellposed as wp
-        >>> plan = wp.init.plan(torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)))
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> plan = wp.plan_initialize(model)
         >>> [(row.name, row.role, round(row.gain, 3), row.follows) for row in plan if row.role == "weight"]
         [('0.weight', 'weight', 1.414, 'ReLU'), ('2.weight', 'weight', 1.0, 'the output')]
     """
@@ -162,23 +167,10 @@ class Plan:
         Example:
             >>> import torch, wellposed as wp
             >>> model = torch.nn.Linear(3, 2)
-            >>> [group["lr"] for group in wp.init.plan(model).groups(model, 0.1)]
+            >>> [group["lr"] for group in wp.plan_initialize(model).groups(model, 0.1)]
             [0.1]
         """
-        from wellposed.init.targets import find, reach
-
-        factor: dict[int, float] = {}
-        for row in self.rows:
-            module, attribute, stored = find(model, row.name)
-            for name in stored.under if stored else (attribute,):
-                factor[id(reach(module, name))] = row.lr
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            if id(parameter) not in factor:
-                raise WellposedError(f"the plan has no row for {name}; make a new plan for this model")
-            if parameter.requires_grad:
-                groups.setdefault(factor[id(parameter)], []).append(parameter)
-        return [{"params": group, "lr": lr * times, **options} for times, group in groups.items()]
+        return bind(self, model).groups(lr, **options)
 
     def with_rows(self, changes: Mapping[str, Mapping[str, Any]]) -> "Plan":
         """The same plan with some fields of some rows changed, under the rows' labels."""
@@ -186,6 +178,79 @@ class Plan:
             dataclasses.replace(row, **changes[row.label]) if row.label in changes else row for row in self.rows
         )
         return dataclasses.replace(self, rows=rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A plan's rows with handles on a model's weights: each weight is found once, and all that follows works on it.
+
+    Attributes:
+        plan: The plan.
+        model: The model.
+        weights: Each weight that the plan has rows for, and the rows, in the plan's order.
+    """
+
+    plan: Plan
+    model: nn.Module
+    weights: tuple[tuple[Weight, tuple[Row, ...]], ...]
+
+    def part(self, label: str) -> Tensor:
+        """The tensor that a row is about, a view of the weight; of a sharded one, of what this process holds of it.
+
+        Example:
+            >>> import torch, wellposed as wp
+            >>> module = torch.nn.MultiheadAttention(4, 2)
+            >>> keys = bind(wp.plan_initialize(module), module).part("in_proj_weight[k]")
+            >>> keys.shape, keys.storage_offset()
+            (torch.Size([4, 4]), 16)
+        """
+        for weight, rows in self.weights:
+            for row in rows:
+                if label in (row.label, row.name):
+                    return local_part(weight.tensor, row.where)[0]
+        raise KeyError(label)
+
+    def groups(self, lr: float, **options: Any) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer, as :meth:`Plan.groups` has them."""
+        factor = {id(parameter): rows[-1].lr for weight, rows in self.weights for parameter in weight.parameters}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                groups.setdefault(factor[id(parameter)], []).append(parameter)
+        return [{"params": group, "lr": lr * times, **options} for times, group in groups.items()]
+
+
+def bind(plan: Plan, model: nn.Module) -> Bound:
+    """Find the weights that a plan is about in a model.
+
+    Args:
+        plan: The plan, made for this model or one of the same names and shapes.
+        model: The model.
+
+    Returns:
+        The plan's rows, with handles on the model's weights.
+
+    Raises:
+        WellposedError: If a weight of the plan is not in the model or has another shape, or the model has a parameter
+            that the plan has no row for.
+    """
+    by_name = {name: weight for weight in weights(model) for name in weight.names}
+    found = []
+    for name, group in itertools.groupby(plan.rows, key=lambda row: row.name):
+        if name not in by_name:
+            raise WellposedError(f"the model has no parameter {name!r}; make a new plan for this model")
+        weight, rows = by_name[name], tuple(group)
+        shape = tuple(weight.tensor.shape)
+        for row in rows:
+            dim, _, end = row.where or (0, 0, 0)
+            if shape[dim] < end if row.where else shape != row.shape:
+                raise WellposedError(f"{row.label} has shape {shape} in the model; make a new plan for this model")
+        found.append((weight, rows))
+    known = {id(parameter) for weight, _ in found for parameter in weight.parameters}
+    missing = [name for name, parameter in model.named_parameters() if id(parameter) not in known]
+    if missing:
+        raise WellposedError(f"the plan has no row for {listed(missing)}; make a new plan for this model")
+    return Bound(plan, model, tuple(found))
 
 
 def _shown(initializer: Initializer | None) -> str:

@@ -9,18 +9,20 @@ import torch
 from torch import nn
 
 from wellposed.errors import WellposedError
-from wellposed.init.base import Initializer
-from wellposed.init.chains import Following, followings
-from wellposed.init.entrywise import Zeros
-from wellposed.init.fans import Axes, fans
-from wellposed.init.flow import Branch, Flow
+from wellposed.init.initializers.entrywise import Zeros
+from wellposed.init.initializers.initializer import Initializer
+from wellposed.init.initializers.orthogonal import Orthogonal
 from wellposed.init.plan import Plan, Row
 from wellposed.init.refusals import refuse
-from wellposed.init.roles import Part, buffers_of
-from wellposed.init.scheme import Choice, Scheme, Site
-from wellposed.init.schemes import scheme_of
-from wellposed.init.targets import Target, listed, targets
-from wellposed.init.trace import trace
+from wellposed.init.schemes.following import Following, followings
+from wellposed.init.schemes.named import scheme_of
+from wellposed.init.schemes.scheme import Choice, Scheme, Site
+from wellposed.models.fans import Axes, fans
+from wellposed.models.names import listed
+from wellposed.models.roles import Part, buffers_of
+from wellposed.models.tracing.signals import Branch, Flow
+from wellposed.models.tracing.trace import trace
+from wellposed.models.weights import Weight, weights
 from wellposed.random.key import Key
 from wellposed.random.shards import is_sharded
 
@@ -48,7 +50,7 @@ _LAST = [
 ]
 
 
-def plan(
+def plan_initialize(
     model: nn.Module,
     scheme: str | Scheme = "auto",
     *,
@@ -81,11 +83,11 @@ def plan(
     Example:
         >>> import wellposed as wp
         >>> model = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2))
-        >>> print(wp.init.plan(model, rules={"2.*": wp.init.Zeros()})["2.weight"].initializer)
+        >>> print(wp.plan_initialize(model, rules={"2.*": wp.init.Zeros()})["2.weight"].initializer)
         Zeros()
     """
     chosen = scheme_of(scheme)
-    found = targets(model)
+    found = weights(model)
     ruled = _ruled(found, rules or {})
     left = {key for key, (initializer, _) in ruled.items() if initializer is None}
     planned = [t for t in found if not all((t.name, part.block) in left for part in _parts(t))]
@@ -108,16 +110,16 @@ def plan(
     outputs = {name for name, uses in flow.uses.items() if any(use.end == "output" for use in uses)}
     shared = {_width(t) for t in found if any(part.kind == "weight" for part in t.also)}
     rows: list[Row] = []
-    for target in found:
-        for part in _parts(target):
-            site = _site(target, part, follows, branches, outputs, shared)
-            rows.append(_row(target, site, chosen, ruled, flow))
+    for weight in found:
+        for part in _parts(weight):
+            site = _site(weight, part, follows, branches, outputs, shared)
+            rows.append(_row(weight, site, chosen, ruled, flow))
     key = seed if isinstance(seed, Key) else Key(seed)
     notes = ((chosen.note(branches),) if chosen.note else ()) + flow.notes
     return Plan(chosen.name, chosen.source, key, tuple(rows), notes, _unknown_buffers(model))
 
 
-def _ruled(found: Sequence[Target], rules: Rules) -> Ruled:
+def _ruled(found: Sequence[Weight], rules: Rules) -> Ruled:
     """The rule for each weight that has one."""
     ruled: Ruled = {}
     for glob, value in rules.items():
@@ -136,13 +138,13 @@ def _ruled(found: Sequence[Target], rules: Rules) -> Ruled:
     return ruled
 
 
-def _parts(target: Target) -> tuple[Part, ...]:
-    return target.parts or (Part("weight"),)
+def _parts(weight: Weight) -> tuple[Part, ...]:
+    return weight.parts or (Part("weight"),)
 
 
-def _is_meant(target: Target, part: Part, glob: str) -> bool:
+def _is_meant(weight: Weight, part: Part, glob: str) -> bool:
     """Whether a glob is for a part: it matches a path of the weight, or one followed by the block's name."""
-    paths = [target.name, target.stream, *target.others]
+    paths = [*weight.names, weight.stream]
     if part.block is not None:
         paths += [f"{path}.{part.block}" for path in paths]
     return any(_matches(path, glob) for path in paths)
@@ -153,15 +155,15 @@ def _matches(name: str, glob: str) -> bool:
 
 
 def _site(
-    target: Target,
+    weight: Weight,
     part: Part,
     follows: Mapping[str, Following],
     branches: Sequence[Branch],
     outputs: set[str],
     shared: set[int],
 ) -> Site:
-    names = (target.name, *target.others)
-    whole = tuple(target.tensor.shape)
+    names = weight.names
+    whole = tuple(weight.tensor.shape)
     branch = next((b for b in branches if any(n in (*b.weights, *b.norms, *b.gates) for n in names)), None)
     last = branch is not None and any(n in (*branch.last, *branch.norms, *branch.gates) for n in names)
     shape = list(whole)
@@ -174,81 +176,80 @@ def _site(
     if part.block == "up":
         following = Following("a product")
     return Site(
-        name=target.name,
+        name=weight.name,
+        stream=weight.stream,
         part=part,
         shape=tuple(shape),
-        fans=fans(shape, part.axes) if part.kind in _WITH_FANS and target.parts else (0, 0),
+        fans=fans(shape, part.axes) if part.kind in _WITH_FANS and weight.parts else (0, 0),
         following=following,
         branch=branch,
         last=last,
         branches=tuple(branches),
         output=any(n in outputs for n in names),
-        shared=next((p.axes for p in target.also if p.kind == "weight"), None),
-        beside_shared=_width(target) in shared,
-        module=target.module,
+        shared=next((p.axes for p in weight.also if p.kind == "weight"), None),
+        beside_shared=_width(weight) in shared,
+        module=weight.module,
         whole=whole,
     )
 
 
-def _width(target: Target) -> int:
-    return target.tensor.shape[-1] if target.tensor.ndim else 0
+def _width(weight: Weight) -> int:
+    return weight.tensor.shape[-1] if weight.tensor.ndim else 0
 
 
-def _row(target: Target, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -> Row:
+def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -> Row:
     part = site.part
     initializer: Initializer | None
-    rule = ruled.get((target.name, part.block))
-    if rule is not None and (part.kind != "fixed" or rule[0] is None):
+    rule = ruled.get((weight.name, part.block))
+    if rule is not None and (part.kind != "fixed" or part.block is None or rule[0] is None):
         initializer, given = rule
         choice = Choice(initializer or Zeros(), note="by rule", axes=given)
-    elif target.stored is not None and target.stored.only is not None:
-        initializer = target.stored.only
+    elif weight.computed is not None and weight.computed.orthogonal:
+        initializer = Orthogonal()
         choice = Choice(initializer, note="its parametrization allows nothing else")
     else:
         choice = scheme.choose(site)
         initializer = choice.initializer
     axes = choice.axes or part.axes
     if initializer is not None:
-        _rehearse(initializer, target, site, axes)
+        _rehearse(initializer, weight, site, axes)
     return Row(
-        name=target.name,
+        name=weight.name,
         shape=site.shape,
         role=part.kind,
-        fans=fans(site.shape, axes) if part.kind in _WITH_FANS and target.parts else None,
+        fans=fans(site.shape, axes) if part.kind in _WITH_FANS and weight.parts else None,
         gain=choice.gain,
         initializer=initializer,
         std_wanted=None if initializer is None else initializer.std_for(site.shape, axes),
         follows=site.following.text,
-        traced=next(
-            (flow.ways[n] for n in (target.name, *target.others) if n in flow.ways and site.following.text), ""
-        ),
+        traced=next((flow.ways[n] for n in weight.names if n in flow.ways and site.following.text), ""),
         note=choice.note,
         axes=axes,
         block=part.block,
         where=part.where,
-        stream=_stream(target, part),
-        others=target.others,
+        stream=_stream(weight, part),
+        others=weight.others,
         lr=choice.lr,
     )
 
 
-def _rehearse(initializer: Initializer, target: Target, site: Site, axes: Axes) -> None:
+def _rehearse(initializer: Initializer, weight: Weight, site: Site, axes: Axes) -> None:
     """Refuse what could not be filled, before anything is."""
     try:
-        initializer.fill_(torch.empty(site.shape, dtype=target.tensor.dtype, device="meta"), Key(0), axes=axes)
+        initializer.fill_(torch.empty(site.shape, dtype=weight.tensor.dtype, device="meta"), Key(0), axes=axes)
     except WellposedError as error:
         raise WellposedError(f"{site.name}: {error}") from error
 
 
-def _stream(target: Target, part: Part) -> tuple[str, ...]:
+def _stream(weight: Weight, part: Part) -> tuple[str, ...]:
     """What the key of a part is folded from: the path it would have by itself, or the weight's and the block's name."""
     if part.alias is not None:
-        path, dot, _ = target.stream.rpartition(".")
+        path, dot, _ = weight.stream.rpartition(".")
         return (path + dot + part.alias,)
-    return (target.stream,) if part.block is None else (target.stream, part.block)
+    return (weight.stream,) if part.block is None else (weight.stream, part.block)
 
 
-def _named_branches(found: Sequence[Target]) -> tuple[Branch, ...]:
+def _named_branches(found: Sequence[Weight]) -> tuple[Branch, ...]:
     last = [t.name for t in found if any(_matches(t.name, glob) for glob in _LAST)]
     return tuple(Branch((name,), (name,), (), ()) for name in last)
 

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from wellposed.errors import WellposedError
-from wellposed.init.targets import Target, listed, reach
+from wellposed.models.names import listed
+from wellposed.models.weights import Weight
 from wellposed.random.shards import is_sharded, local_block
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def refuse(model: nn.Module, unclaimed: Sequence[Target], planned: Sequence[Target]) -> None:
+def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weight]) -> None:
     """Refuse what no plan can be made for.
 
     Args:
@@ -36,7 +37,7 @@ def refuse(model: nn.Module, unclaimed: Sequence[Target], planned: Sequence[Targ
             f"say what each starts as, for example rules={{{unclaimed[0].name!r}: wp.init.Normal(0, 0.02)}}, or "
             f"register what {type(unclaimed[0].module).__name__}'s parameters are for with @wp.init.role"
         )
-    fixed = [t.name for t in planned if t.stored is not None and not t.stored.writable]
+    fixed = [t.name for t in planned if t.computed is not None and not t.computed.writable]
     if fixed:
         raise WellposedError(
             f"{listed(fixed)}: a parametrization without right_inverse cannot be given a weight; write one, or "
@@ -97,12 +98,8 @@ def _refuse_quantised(model: nn.Module) -> None:
         )
 
 
-def _refuse_shards(planned: Sequence[Target]) -> None:
-    computed = [
-        t.name
-        for t in planned
-        if t.stored is not None and any(is_sharded(reach(t.module, name)) for name in t.stored.under)
-    ]
+def _refuse_shards(planned: Sequence[Weight]) -> None:
+    computed = [t.name for t in planned if t.computed is not None and any(map(is_sharded, t.parameters))]
     if computed:
         raise WellposedError(
             f"{listed(computed)}: computed from sharded parameters, through which no weight can be written; initialize "
@@ -115,7 +112,7 @@ def _refuse_shards(planned: Sequence[Target]) -> None:
             raise WellposedError(f"{target.name}: {error}") from error
 
 
-def overlaps(planned: Sequence[Target]) -> list[str]:
+def overlaps(planned: Sequence[Weight]) -> list[str]:
     """Pairs of weights that lie in the same memory."""
     spans = []
     for target in planned:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
-from wellposed.penalties.base import Penalty
+from wellposed.penalties.penalty import Penalty
 
 Layers = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 """A glob on the module's name, a module type, or a callable of name and module."""

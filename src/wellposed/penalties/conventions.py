@@ -4,14 +4,14 @@ Ours has neither a half nor a mean: ``L1(lam)`` is lam * sum |w| and ``L2(lam)``
 loss you train with. What follows supposes that loss to be a mean over samples, as torch's and Keras' are by default.
 """
 
+from wellposed.arguments import nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties.base import Penalty
-from wellposed.penalties.checks import strength
+from wellposed.penalties.penalty import Penalty
 from wellposed.penalties.separable import L1, L2, ElasticNet
 
 
 def _given(value: float, name: str) -> float:
-    number = strength(value, name)
+    number = nonnegative(value, name)
     if not isinstance(number, float):
         raise WellposedError(f"{name} was given a tensor of shape {tuple(number.shape)}; expected a number, float(it)")
     return number

@@ -6,11 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.penalties import checks
-from wellposed.penalties.base import Penalty, Traits, unchecked
-from wellposed.penalties.checks import Number
+from wellposed.arguments import Number, nonnegative
 from wellposed.penalties.grouping import Grouping, Groups, grouping
 from wellposed.penalties.nonconvex import MCP, _above, mcp
+from wellposed.penalties.penalty import Penalty, Traits, unchecked
 from wellposed.penalties.separable import L1
 
 
@@ -188,7 +187,7 @@ class GroupMCP(_Grouped):
     traits = Traits(convex=False, separable=False, diagonal=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lam", checks.strength(self.lam, "GroupMCP(lam)"))
+        object.__setattr__(self, "lam", nonnegative(self.lam, "GroupMCP(lam)"))
         object.__setattr__(self, "gamma", _above(self.gamma, 0.0, "GroupMCP(gamma)"))
 
     @property

@@ -10,10 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties import checks
-from wellposed.penalties.base import Penalty, Traits, unchecked
-from wellposed.penalties.checks import Number
+from wellposed.penalties.penalty import Penalty, Traits, unchecked
 from wellposed.penalties.separable import L1, soft_threshold
 
 
@@ -120,7 +119,7 @@ class MCP(Penalty):
     traits = Traits(convex=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lam", checks.strength(self.lam, "MCP(lam)"))
+        object.__setattr__(self, "lam", nonnegative(self.lam, "MCP(lam)"))
         object.__setattr__(self, "gamma", _above(self.gamma, 0.0, "MCP(gamma)"))
 
     @property
@@ -168,7 +167,7 @@ class SCAD(Penalty):
     traits = Traits(convex=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lam", checks.strength(self.lam, "SCAD(lam)"))
+        object.__setattr__(self, "lam", nonnegative(self.lam, "SCAD(lam)"))
         object.__setattr__(self, "a", _above(self.a, 2.0, "SCAD(a)"))
 
     @property
@@ -208,7 +207,7 @@ def _beside(w: Tensor, step: Number) -> Tensor:
 
 
 def _above(value: object, least: float, name: str) -> float:
-    number = checks.strength(value, name)
+    number = nonnegative(value, name)
     if isinstance(number, Tensor) or number <= least:
         raise WellposedError(f"{name} was given {value!r}; expected a number > {least:g}")
     return number

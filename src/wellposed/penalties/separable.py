@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from wellposed.arguments import Number
 from wellposed.errors import WellposedError
-from wellposed.penalties.base import Penalty, Traits, unchecked
-from wellposed.penalties.checks import Number
+from wellposed.penalties.penalty import Penalty, Traits, unchecked
 
 
 def soft_threshold(w: Tensor, threshold: Number) -> Tensor:

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from wellposed.arguments import Number
 from wellposed.errors import WellposedError
-from wellposed.penalties.base import Penalty, Traits
-from wellposed.penalties.checks import Number
-from wellposed.penalties.projections import onto_l1_ball
+from wellposed.penalties.constraints.projections import onto_l1_ball
+from wellposed.penalties.penalty import Penalty, Traits
 from wellposed.penalties.separable import soft_threshold
 
 

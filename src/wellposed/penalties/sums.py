@@ -6,11 +6,10 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties import checks
-from wellposed.penalties.base import Penalty, Traits, brief
-from wellposed.penalties.checks import Number
 from wellposed.penalties.group import GroupLasso, SparseGroupLasso
+from wellposed.penalties.penalty import Penalty, Traits, brief
 from wellposed.penalties.separable import L1, L2, ElasticNet
 
 
@@ -22,7 +21,7 @@ class Scaled(Penalty):
     factor: Number
 
     def __post_init__(self) -> None:
-        factor = checks.strength(self.factor, f"the factor of {self.penalty!r}")
+        factor = nonnegative(self.factor, f"the factor of {self.penalty!r}")
         if isinstance(factor, Tensor) and factor.ndim:
             raise WellposedError(
                 f"{self.penalty!r} was multiplied by a tensor of shape {tuple(factor.shape)}; expected a number, since "

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.random.box import Layout
-from wellposed.random.cut import Cut
-from wellposed.random.draw import Draw
+from wellposed.random.draw import Cut, Draw
 from wellposed.random.native import missing
 
 

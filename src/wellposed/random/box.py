@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from wellposed.arguments import integer
 from wellposed.errors import WellposedError
-from wellposed.random.arguments import integer
 
 _MOST_ELEMENTS = 2**62  # word numbers of float64 elements, 2i and 2i + 1, still fit in a signed 64-bit integer
 

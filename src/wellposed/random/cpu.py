@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from wellposed.random.box import Layout, layout_of
-from wellposed.random.cut import Cut
-from wellposed.random.draw import BITS, CODES, Draw
+from wellposed.random.draw import BITS, CODES, Cut, Draw
 from wellposed.random.native import core
 
 
@@ -17,7 +16,7 @@ def serves(tensor: Tensor) -> bool:
 def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
     """Fill ``tensor`` with the draw's values at the layout's global indices."""
     is_plain = tensor.is_contiguous() and not tensor.is_neg()
-    target = tensor if is_plain else torch.empty(tensor.shape, dtype=tensor.dtype)
+    target = tensor if is_plain else torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
     core.fill(target.data_ptr(), draw.code, target.numel(), layout.packed, key, call, draw.kind, draw.packed)
     if not is_plain:
         with torch.no_grad():
@@ -49,7 +48,7 @@ def clear_blocks(
     """
     x = _plain(x)
     result, size = torch.empty_like(x), x.numel() // max(1, maps * shared)
-    painted = torch.zeros(maps * size, dtype=torch.uint8)
+    painted = torch.zeros(maps * size, dtype=torch.uint8, device="cpu")
     dropped = core.paint(painted.data_ptr(), maps, sides, start, key, call, threshold)
     scale = painted.numel() / max(1, painted.numel() - dropped)
     code, at = CODES[x.dtype], painted.data_ptr()
@@ -75,7 +74,7 @@ def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: i
     result = x.new_empty((rows, prefix + (others if back else kept), *rest))
     if not x.numel() or not result.numel():
         return result.zero_()
-    words = torch.empty(rows, others, dtype=torch.uint32)
+    words = torch.empty(rows, others, dtype=torch.uint32, device="cpu")
     fill_(words, BITS, key, call, layout_of(row * others))
     token = x.nbytes // (rows * tokens)
     core.move(x.data_ptr(), result.data_ptr(), words.data_ptr(), rows, token, prefix, others, kept, back)

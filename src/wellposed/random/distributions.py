@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from wellposed._torch import PLAIN_TYPES
+from wellposed.arguments import integer, real
 from wellposed.errors import WellposedError
 from wellposed.random import draw as draws
-from wellposed.random.arguments import integer, real
 from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw

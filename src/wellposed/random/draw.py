@@ -1,10 +1,11 @@
-"""Draws: a distribution with its constants, ready for any backend."""
+"""What backends are asked for: a distribution with its constants to draw from, and what dropout makes of an element."""
 
 import functools
 import math
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 
@@ -144,7 +145,7 @@ def _check_dtype(name: str, dtype: torch.dtype) -> None:
 def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
     wide = dtype == torch.float64
     if not wide:
-        rounded = tuple(torch.tensor(constants, dtype=torch.float64).to(torch.float32).tolist())
+        rounded = tuple(torch.tensor(constants, dtype=torch.float64, device="cpu").to(torch.float32).tolist())
         if any(math.isinf(new) and math.isfinite(old) for new, old in zip(rounded, constants, strict=True)):
             raise WellposedError(
                 f"values of {dtype} are drawn in float32, which cannot hold the parameter {max(constants, key=abs)}; "
@@ -159,11 +160,11 @@ def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -
 
     A value clamped to these stays within the interval when it is rounded to ``dtype``.
     """
-    bottom, top = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
+    bottom, top = (torch.tensor(end, dtype=torch.float64, device="cpu") for end in (low, high))
     least, greatest = bottom.to(dtype), top.to(dtype)
     if low == high and least.isfinite():
         return least.item(), least.item()
-    infinity = torch.tensor(math.inf, dtype=dtype)
+    infinity = torch.tensor(math.inf, dtype=dtype, device="cpu")
     if least.double() < bottom:
         least = torch.nextafter(least, infinity)
     if greatest.double() > top or (open_above and greatest.double() == top):
@@ -173,3 +174,19 @@ def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -
             f"no {dtype} number lies between {low} and {high}; expected a wider interval or a dtype with more digits"
         )
     return least.item(), greatest.item()
+
+
+class Cut(NamedTuple):
+    """Elements whose word is below a threshold become ``floor``, and the others ``x * scale + shift``.
+
+    Attributes:
+        threshold: In [0, 2^32].
+        scale: What the others are multiplied by.
+        shift: What is added to them then; -0 changes nothing, not even the sign of a zero.
+        floor: What the dropped ones become.
+    """
+
+    threshold: int
+    scale: float
+    shift: float = -0.0
+    floor: float = 0.0

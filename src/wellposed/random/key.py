@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import SupportsIndex
 
+from wellposed.arguments import integer
 from wellposed.errors import WellposedError
-from wellposed.random.arguments import integer
 
 _WORD = 0xFFFF_FFFF
 

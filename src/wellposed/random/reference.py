@@ -7,8 +7,7 @@ from torch import Tensor
 
 from wellposed.random import inverse_normal
 from wellposed.random.box import Layout
-from wellposed.random.cut import Cut
-from wellposed.random.draw import Draw, Kind
+from wellposed.random.draw import Cut, Draw, Kind
 
 NAME = "reference"
 _WORD = 0xFFFF_FFFF

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.errors import WellposedError
-from wellposed.study import experiments, store
-from wellposed.study.data import PARTS, Dataset, load
+from wellposed.study import experiments
 from wellposed.study.experiments import Settings
-from wellposed.study.findings import findings
 from wellposed.study.needs import need
 from wellposed.study.report import report
-from wellposed.study.runner import Listener, Pool, Silence
-from wellposed.study.store import Store
-from wellposed.study.summary import Summary, summarise
-from wellposed.study.train import Figures, Run
+from wellposed.study.results.findings import findings
+from wellposed.study.results.summary import Summary, summarise
+from wellposed.study.training import store
+from wellposed.study.training.data import PARTS, Dataset, load
+from wellposed.study.training.runner import Listener, Pool, Silence
+from wellposed.study.training.store import Store
+from wellposed.study.training.train import Figures, Run
 
 _MOST_JOBS = 8  # by default: each is a process that imports torch
 

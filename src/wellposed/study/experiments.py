@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wellposed.study.methods import PENALTIES, STARTS
-from wellposed.study.network import ACTIVATIONS
-from wellposed.study.train import Figures, Run
+from wellposed.study.training.network import ACTIVATIONS
+from wellposed.study.training.train import Figures, Run
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wellposed import init, penalties
-from wellposed.study.drawing import Look, look_of
-from wellposed.study.network import Start
+from wellposed.study.pictures.drawing import Look, look_of
+from wellposed.study.training.network import Start
 
 
 @dataclass(frozen=True)

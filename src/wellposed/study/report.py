@@ -3,11 +3,11 @@
 from importlib.resources import files
 from typing import Any
 
-from wellposed.study.drawing import css, render
-from wellposed.study.figures import figures
 from wellposed.study.needs import need
-from wellposed.study.summary import Summary
-from wellposed.study.tabulate import tables
+from wellposed.study.pictures.drawing import css, render
+from wellposed.study.pictures.figures import figures
+from wellposed.study.results.summary import Summary
+from wellposed.study.results.tabulate import tables
 from wellposed.study.words import Words, count
 
 EXPERIMENTS = {

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from wellposed.study.conduct import Study
-from wellposed.study.tabulate import Table, tables
+from wellposed.study.results.tabulate import Table, tables
 from wellposed.study.words import Words
 
 

@@ -1,0 +1,9 @@
+"""What is zero in a model, removed: a smaller model that does the same."""
+
+from wellposed.lazy import names_of as _names_of
+
+__all__, __getattr__ = _names_of(__name__, __file__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

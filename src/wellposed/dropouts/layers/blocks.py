@@ -1,0 +1,163 @@
+"""Dropout of square and cubic regions of feature maps."""
+
+import functools
+import math
+import struct
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+
+from wellposed._torch import is_ordinary
+from wellposed.dropouts.functional import check_input
+from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.dropouts.linear import linear
+from wellposed.dropouts.operator import thin_by_operator, words_of
+from wellposed.errors import WellposedError
+from wellposed.random.backend import cpu_for
+
+
+class Corners(NamedTuple):
+    """Where blocks may lie in maps of a shape: their sides, and the shape of the corners.
+
+    A corner is drawn with probability p * size / covered, at most 1: ``size`` is that of a map, and ``covered`` that of
+    all blocks that it has places for.
+    """
+
+    blocks: tuple[int, ...]
+    shape: tuple[int, ...]  # (N, C or 1, ...)
+    size: int
+    covered: int
+
+
+class Rule(NamedTuple):
+    """What blocks are like."""
+
+    block_size: int
+    couple_channels: bool
+
+    def corners(self, shape: tuple[int, ...]) -> Corners:
+        """Where they may lie in maps of a shape (N, C, ...)."""
+        sides = shape[2:]
+        blocks = tuple(min(self.block_size, side) for side in sides)
+        places = tuple(side - block + 1 for side, block in zip(sides, blocks, strict=True))
+        corners = (shape[0], 1 if self.couple_channels else shape[1], *places)
+        return Corners(blocks, corners, math.prod(sides), max(1, math.prod(blocks) * math.prod(places)))
+
+
+def clear_blocks(x: Tensor, rule: Rule, p: float, key: int, call: int, row: int) -> Tensor:
+    """Clear the blocks that a stream names, and scale the rest so that the mean over the batch stays."""
+    cpu = cpu_for(x) if is_ordinary(x) else None
+    if cpu is None:
+        return clear_by_operators(x, rule, words_of(key, call, row), torch.tensor(p, dtype=torch.float64, device="cpu"))
+    blocks, corners, size, covered = rule.corners(x.shape)
+    maps, places, shared = math.prod(corners[:2]), math.prod(corners[1:]), max(1, x.shape[1] // max(1, corners[1]))
+    ones = (1,) * (3 - len(blocks))
+    sides = struct.pack("6q", *ones, *x.shape[2:], *ones, *blocks)
+    threshold = round(min(1.0, p * size / covered) * 2**32)
+    cleared: Tensor = cpu.clear_blocks(x, maps, shared, sides, row * places, key, call, threshold)
+    return cleared
+
+
+def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tensor:
+    """The same by torch's operators, the truth beside the kernel; ``words`` stand for the key, the call and the row."""
+    if 0 in x.shape:  # which torch's pools refuse
+        return x.clone()
+    blocks, corners, size, covered = rule.corners(x.shape)
+    ones = x.new_ones(corners, dtype=torch.float32)
+    dropped = (thin_by_operator(ones, words, (p * size / covered).clamp(max=1)) == 0).float()
+    dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
+    pool = nn.functional.max_pool2d if len(blocks) == 2 else nn.functional.max_pool3d
+    for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
+        dropped = pool(dropped, [block if d == dim else 1 for d in range(len(blocks))], stride=1)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    kept = (dropped == 0).sum().clamp(min=1).double()
+    scale = (torch.full_like(kept, dropped.numel()) / kept).to(exact)  # a number over a tensor is rounded twice
+    return torch.where(dropped != 0, x.new_zeros((), dtype=exact), x.to(exact) * scale).to(x.dtype)
+
+
+class _DropBlock(Thinning):
+    """Dropout of boxes of feature maps."""
+
+    rank: int  # dimensions of a map
+
+    def __init__(self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False) -> None:
+        super().__init__(p)
+        if block_size < 1:
+            raise WellposedError(f"{type(self).__name__} was given block_size={block_size}; expected at least 1")
+        self.block_size, self.couple_channels = block_size, couple_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop blocks of ``x``; outside training, return ``x`` itself."""
+        if x.dim() != 2 + self.rank:
+            raise WellposedError(
+                f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
+                f"expected (N, C, ...) of {2 + self.rank} dimensions"
+            )
+        if not self.training:
+            return x
+        check_input(type(self).__name__, x)
+        if not is_dynamo_compiling() and self.p == 0.0:
+            return x
+        rule = Rule(self.block_size, self.couple_channels)
+        if is_ordinary(x):
+            key, call, row = self.next_name()
+            clear = functools.partial(clear_blocks, rule=rule, p=self._p, key=key, call=call, row=row)
+        else:
+            clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
+        return linear(x, clear, clear)
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self.p}, block_size={self.block_size}, couple_channels={self.couple_channels}"
+
+
+class DropBlock2d(_DropBlock):
+    """Drop square regions of feature maps while training and scale the rest so that the mean over the batch stays.
+
+    Corners of regions are drawn with probability p H W / (block_size^2 (H - block_size + 1) (W - block_size + 1)).
+
+    Args:
+        p: The share of elements that are dropped, roughly: regions may overlap.
+        block_size: The side of a region.
+        couple_channels: Whether the same regions are dropped from all channels of a sample.
+
+    Shape:
+        (N, C, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
+
+    Raises:
+        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
+
+    Example:
+        >>> DropBlock2d(0.2, 3)(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+
+    Source: Ghiasi et al. (2018).
+    """
+
+    rank = 2
+
+
+class DropBlock3d(_DropBlock):
+    """Drop cubes of feature maps while training and scale the rest so that the mean over the batch stays.
+
+    Args:
+        p: The share of elements that are dropped, roughly: cubes may overlap.
+        block_size: The side of a cube.
+        couple_channels: Whether the same cubes are dropped from all channels of a sample.
+
+    Shape:
+        (N, C, D, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
+
+    Raises:
+        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
+
+    Example:
+        >>> DropBlock3d(0.2, 3)(torch.ones(2, 3, 4, 8, 8)).shape
+        torch.Size([2, 3, 4, 8, 8])
+
+    Source: Ghiasi et al. (2018), in one more dimension.
+    """
+
+    rank = 3

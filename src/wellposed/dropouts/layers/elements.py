@@ -1,0 +1,196 @@
+"""Dropout of elements and of channels, and its self-normalising kin: thin shells over the one primitive."""
+
+from torch import Tensor
+
+from wellposed.dropouts.functional import check_real
+from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.errors import WellposedError
+
+
+class Dropout(Thinning):
+    """Set elements to zero with probability p while training and scale the others by 1 / (1 - p); else the identity.
+
+    Each call draws a new mask, named by one int64 number from torch's default CPU generator, so ``torch.manual_seed``
+    governs it and activation checkpointing repeats it; inside ``wellposed.keyed`` nothing global is read. Nothing is
+    stored for the backward pass but the mask's name.
+
+    Args:
+        p: The probability that an element is dropped, in [0, 1].
+
+    Shape:
+        Any, and the output is like the input: floating-point or complex.
+
+    Raises:
+        WellposedError: If p is not in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> layer = Dropout(0.5)
+        >>> layer(torch.ones(8)).unique()
+        tensor([0., 2.])
+        >>> layer.eval()(torch.ones(8)).unique()
+        tensor([1.])
+
+    Source: Srivastava et al. (2014).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements of ``x``; outside training, return ``x`` itself."""
+        return self.thin(x) if self.training else x
+
+
+class _Channels(Thinning):
+    """Dropout of whole channels."""
+
+    ranks: tuple[int, ...]  # numbers of dimensions of an input with a batch dimension
+    lone_ranks: tuple[int, ...]  # and without
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop channels of ``x``; outside training, return ``x`` itself."""
+        dims = self.mask_dims(x)
+        return self.thin(x, dims, 0 if len(dims) == 2 else -1) if self.training else x
+
+    def mask_dims(self, x: Tensor) -> tuple[int, ...]:
+        """The dimensions that a mask varies over: sample and channel."""
+        if x.dim() in self.ranks:
+            return (0, 1)
+        if x.dim() in self.lone_ranks:
+            return (0,)
+        expected = sorted({*self.ranks, *self.lone_ranks})
+        raise WellposedError(
+            f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
+            f"expected {' or '.join(map(str, expected))} dimensions"
+        )
+
+
+class Dropout1d(_Channels):
+    """Drop whole channels of sequences with probability p while training.
+
+    Args:
+        p: The probability that a channel is dropped.
+
+    Shape:
+        (N, C, L) or (C, L), and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+
+    Example:
+        >>> import torch
+        >>> Dropout1d(0.5)(torch.ones(4, 8, 5)).std(dim=-1).max()
+        tensor(0.)
+
+    Source: Tompson et al. (2015).
+    """
+
+    ranks, lone_ranks = (3,), (2,)
+
+
+class Dropout2d(_Channels):
+    """Drop whole channels of images with probability p while training.
+
+    Args:
+        p: The probability that a channel is dropped.
+
+    Shape:
+        (N, C, H, W) or, as in torch, (N, C, L); the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+
+    Example:
+        >>> import torch
+        >>> Dropout2d(0.5)(torch.ones(4, 8, 5, 5)).std(dim=(-2, -1)).max()
+        tensor(0.)
+
+    Source: Tompson et al. (2015).
+    """
+
+    ranks, lone_ranks = (3, 4), ()
+
+
+class Dropout3d(_Channels):
+    """Drop whole channels of volumes with probability p while training.
+
+    Args:
+        p: The probability that a channel is dropped.
+
+    Shape:
+        (N, C, D, H, W) or (C, D, H, W), and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+
+    Example:
+        >>> import torch
+        >>> Dropout3d(0.5)(torch.ones(4, 8, 2, 3, 3)).std(dim=(-3, -2, -1)).max()
+        tensor(0.)
+
+    Source: Tompson et al. (2015).
+    """
+
+    ranks, lone_ranks = (5,), (4,)
+
+
+class AlphaDropout(Thinning):
+    """Set elements to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+
+    With floor f, the output is a * (kept ? x : f) + b, where a = ((1 - p) (1 + p f^2))^(-1/2) and b = -a p f.
+
+    Args:
+        p: The probability that an element is dropped; at 1 all is 0.
+
+    Shape:
+        Any, and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1].
+
+    Example:
+        >>> import wellposed as wp
+        >>> y = AlphaDropout(0.2)(wp.random.normal(100_000, wp.Key(0)))
+        >>> bool(y.mean().abs() < 0.02), bool((y.std() - 1).abs() < 0.02)
+        (True, True)
+
+    Source: Klambauer et al. (2017).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements of ``x``; outside training, return ``x`` itself."""
+        if not self.training:
+            return x
+        check_real(type(self).__name__, x)
+        return self.thin(x, law="selu")
+
+
+class FeatureAlphaDropout(AlphaDropout):
+    """Set whole channels to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+
+    Args:
+        p: The probability that a channel is dropped; at 1 all is 0.
+
+    Shape:
+        (N, C, ...), and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has fewer than two dimensions.
+
+    Example:
+        >>> import torch
+        >>> FeatureAlphaDropout(0.5)(torch.ones(4, 8, 5)).std(dim=-1).max()
+        tensor(0.)
+
+    Source: Klambauer et al. (2017).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop channels of ``x``; outside training, return ``x`` itself."""
+        if x.dim() < 2:
+            raise WellposedError(
+                f"FeatureAlphaDropout was given an input of shape {tuple(x.shape)}; expected (N, C, ...)"
+            )
+        if not self.training:
+            return x
+        check_real(type(self).__name__, x)
+        return self.thin(x, (0, 1), law="selu")

@@ -1,0 +1,210 @@
+"""Dropout of weights, and of what a recurrent cell carries from step to step."""
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from wellposed._torch import is_ordinary
+from wellposed.dropouts.functional import check_input
+from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.dropouts.linear import linear
+from wellposed.dropouts.operator import Mask, part_of_batch, thin, thin_by_operator, words_of
+from wellposed.errors import WellposedError
+from wellposed.random.key import Key
+
+_CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
+
+
+class DropConnect(Thinning):
+    """Drop elements of a module's weights while training: each call runs the module with thinned weights.
+
+    The weights themselves are never touched: they are given to the module for the length of the call. Recurrent layers
+    run all their steps with one mask; a recurrent cell, which is called once a step, does so through ``thinned``.
+
+    Args:
+        module: Any module.
+        p: The probability that an element of a weight is dropped.
+        names: The parameters that are thinned; when ``None``, every one of two dimensions or more whose own name has
+            "weight" in it. A weight's mask is named by the key's 64 bits plus those of ``Key(0).fold(name)``, so it
+            does not depend on which others are thinned.
+
+    Shape:
+        That of the module.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] a name is not a parameter's, or there is nothing to thin.
+
+    Example:
+        >>> import torch
+        >>> layer = DropConnect(nn.LSTM(4, 5), 0.5, names=["weight_hh_l0"])
+        >>> output, state = layer(torch.ones(7, 2, 4))
+        >>> output.shape
+        torch.Size([7, 2, 5])
+
+    Source: Wan et al. (2013); for recurrent weights Merity et al. (2018).
+    """
+
+    def __init__(self, module: nn.Module, p: float = 0.5, names: Sequence[str] | None = None) -> None:
+        super().__init__(p)
+        known = [name for name, _ in module.named_parameters()]
+        if names is None:
+            names = _weights(module)
+        if unknown := set(names) - set(known):
+            raise WellposedError(f"DropConnect was given names {sorted(unknown)}; expected some of {known}")
+        if not names:
+            raise WellposedError(f"DropConnect was given no weight to thin; expected names, some of {known}")
+        self._offsets = {name: Key(0).fold(name).seed for name in names}
+        self.module, self.names = module, tuple(names)
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Run the module, with thinned weights while training."""
+        return self.thinned()(*arguments, **options)
+
+    def thinned(self) -> Callable[..., Any]:
+        """The module with weights thinned once, to be called several times; outside training, the module itself.
+
+        Example:
+            >>> import torch
+            >>> cell, hidden = DropConnect(nn.GRUCell(4, 5), 0.5, names=["weight_hh"]), torch.zeros(2, 5)
+            >>> step = cell.thinned()
+            >>> for x in torch.ones(7, 2, 4):
+            ...     hidden = step(x, hidden)
+        """
+        if not self.training:
+            return self.module
+        weights = {name: attrgetter(name)(self.module) for name in self.names}
+        for weight in weights.values():
+            check_input("DropConnect", weight)
+        thinned = self._thinned({name: weight.resolve_conj() for name, weight in weights.items()})
+        return lambda *arguments, **options: functional_call(self.module, thinned, arguments, options)
+
+    def _thinned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All of them, by one name of the module's: checkpointing runs it once again, however many there are."""
+        if not all(map(is_ordinary, weights.values())):
+            words = self.next_words(next(iter(weights.values())))
+            offsets = {name: words_of(offset, 0) for name, offset in self._offsets.items()}
+            return {
+                name: _by_parts(
+                    x, lambda x, dims, o=offsets[name]: thin_by_operator(x, words + o, self._rate, dims, batch=-1)
+                )
+                for name, x in weights.items()
+            }
+        if self._p == 0.0:
+            return weights
+        key, call, _ = self.next_name()
+        keys = {name: (key + offset) % 2**64 for name, offset in self._offsets.items()}
+        return {
+            name: _by_parts(x, lambda x, dims, key=keys[name]: thin(x, Mask(self._p, key, call, dims)))
+            for name, x in weights.items()
+        }
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self.p}, names={self.names}"
+
+
+def _by_parts(x: Tensor, thinned: Callable[..., Tensor]) -> Tensor:
+    """Thin a weight, of which a complex element goes as a whole."""
+    if not x.is_complex():
+        return thinned(x, None)
+    return torch.view_as_complex(thinned(torch.view_as_real(x), tuple(range(x.dim()))))
+
+
+def _weights(module: nn.Module) -> list[str]:
+    """What is thinned if nothing else is said."""
+    names = []
+    for name, parameter in module.named_parameters():
+        path = name.split(".")
+        if "parametrizations" in path:
+            tensor = path[path.index("parametrizations") + 1]
+            if "weight" in tensor:
+                raise WellposedError(
+                    f"DropConnect found that {tensor!r} is made from {name!r} by a parametrisation; what it is made "
+                    f"from can be thinned, with names=[{name!r}], but not what is made"
+                )
+        elif "weight" in path[-1] and parameter.dim() > 1:
+            names.append(name)
+    return names
+
+
+class Zoneout(Thinning):
+    """Keep elements of a recurrent cell's state as they were, with probability p while training.
+
+    The new state is h' where kept and h elsewhere, where h' is what the cell makes of h; outside training
+    h + (1 - p) (h' - h), its expectation.
+
+    Args:
+        cell: An ``RNNCell``, ``GRUCell`` or ``LSTMCell``.
+        p: The probability that an element of the hidden state stays.
+        cell_p: The same for an LSTM's cell state; p when ``None``.
+
+    Shape:
+        That of the cell; a state that is not given is zero.
+
+    Raises:
+        WellposedError: If a probability is not in [0, 1] or the cell is none of the three.
+
+    Example:
+        >>> import torch
+        >>> cell = Zoneout(nn.LSTMCell(4, 5), 0.1)
+        >>> h, c = cell(torch.ones(2, 4))
+        >>> h.shape, c.shape
+        (torch.Size([2, 5]), torch.Size([2, 5]))
+
+    Source: Krueger et al. (2017).
+    """
+
+    def __init__(
+        self, cell: nn.RNNCell | nn.GRUCell | nn.LSTMCell, p: float = 0.1, cell_p: float | None = None
+    ) -> None:
+        super().__init__(p)
+        if not isinstance(cell, _CELLS):
+            raise WellposedError(f"Zoneout was given {cell!r}; expected an nn.RNNCell, nn.GRUCell or nn.LSTMCell")
+        self.cell = cell
+        self.memory = Thinning(p if cell_p is None else cell_p) if isinstance(cell, nn.LSTMCell) else None
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        """The next state: a tensor, or a pair of tensors for an LSTM cell."""
+        if self.memory is None:
+            before = x.new_zeros(*x.shape[:-1], self.cell.hidden_size) if state is None else state
+            return self._move(self, before, self.cell(x, before))
+        if state is None:
+            state = 2 * (x.new_zeros(*x.shape[:-1], self.cell.hidden_size),)
+        hidden, memory = self.cell(x, state)
+        return self._move(self, state[0], hidden), self._move(self.memory, state[1], memory)
+
+    def _move(self, thinning: Thinning, before: Tensor, after: Tensor) -> Tensor:
+        if not self.training:
+            return before + (after - before) * (1 - thinning.p)
+        check_input("Zoneout", after)
+        batch = after.dim() - 2
+        if is_ordinary(after):
+            p = thinning.p
+            if p == 0.0:
+                return after
+            key, call, row = thinning.next_name()
+
+            def thinned(ones: Tensor) -> Tensor:
+                return thin(ones, Mask(p, key, call, None, part_of_batch(ones, row, batch)))
+        else:
+            words, rate = thinning.next_words(after.detach()), thinning._rate
+
+            def thinned(ones: Tensor) -> Tensor:
+                return thin_by_operator(ones, words, rate, batch=batch)
+
+        def kept(x: Tensor) -> Tensor:
+            return thinned(torch.ones(x.shape, dtype=torch.float32, device=x.device)) != 0
+
+        def choose(states: Tensor) -> Tensor:
+            new, old = states.unbind()
+            return torch.where(kept(new), new, old)
+
+        def give(grad: Tensor) -> Tensor:
+            moved = kept(grad)
+            return torch.stack([torch.where(moved, grad, 0.0), torch.where(moved, 0.0, grad)])
+
+        return linear(torch.stack([after, before]), choose, give)

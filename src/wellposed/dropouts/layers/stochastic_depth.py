@@ -1,0 +1,90 @@
+"""Dropout of whole branches and layers of a network: stochastic depth."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+
+from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.errors import WellposedError
+
+
+class DropPath(Thinning):
+    """Drop a residual branch with probability p while training and scale it by 1 / (1 - p) where it is kept.
+
+    Args:
+        p: The probability that the branch is dropped.
+        mode: "row" decides for each sample (dimension 0) by itself, "batch" for all samples at once.
+        scale_by_keep: Whether to scale; without it, the branch's mean shrinks by 1 - p.
+
+    Shape:
+        (N, ...), and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the mode is neither.
+
+    Example:
+        >>> DropPath(0.5)(torch.ones(8, 3, 4)).flatten(1).std(dim=1).max()
+        tensor(0.)
+
+    Source: Huang et al. (2016), stochastic depth; Larsson et al. (2017).
+    """
+
+    def __init__(self, p: float = 0.0, mode: Literal["row", "batch"] = "row", *, scale_by_keep: bool = True) -> None:
+        super().__init__(p)
+        if mode not in ("row", "batch"):
+            raise WellposedError(f"DropPath was given mode={mode!r}; expected 'row' or 'batch'")
+        self.mode, self.scale_by_keep = mode, scale_by_keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop ``x`` for some samples; outside training, return ``x`` itself."""
+        if not self.training:
+            return x
+        y = self.thin(x, (0,) if self.mode == "row" else ())
+        return y if self.scale_by_keep else y * (1 - (self._rate.to(y.dtype) if is_dynamo_compiling() else self.p))
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self.p}, mode={self.mode!r}" + ("" if self.scale_by_keep else ", scale_by_keep=False")
+
+
+class LayerDrop(Thinning):
+    """Run layers one after the other, leaving each out with probability p while training.
+
+    Args:
+        layers: Modules whose output can be the next one's input.
+        p: The probability that a layer is left out.
+
+    Shape:
+        That of the layers. Further arguments are given to every layer.
+
+    Raises:
+        WellposedError: If p is not in [0, 1].
+
+    Example:
+        >>> stack = LayerDrop([nn.Identity(), nn.Identity()], p=0.5)
+        >>> stack(torch.ones(3))
+        tensor([1., 1., 1.])
+
+    Source: Fan et al. (2020).
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], p: float = 0.1) -> None:
+        super().__init__(p)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        """Run the layers that are not left out; outside training, all of them."""
+        kept = self._kept()
+        for layer, keep in zip(self.layers, kept, strict=True):
+            if keep:
+                x = layer(x, *arguments, **options)
+        return x
+
+    def _kept(self) -> list[bool]:
+        if not self.training:
+            return [True] * len(self.layers)
+        mask: list[bool] = (self.thin(torch.ones(len(self.layers), device="cpu"), batch=-1) != 0).tolist()
+        return mask

@@ -1,0 +1,186 @@
+"""Dropout of tokens, words and sequences."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+
+from wellposed._torch import is_ordinary
+from wellposed.dropouts.layers.noise import noise
+from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.dropouts.linear import linear
+from wellposed.dropouts.operator import thin_by_operator, words_of
+from wellposed.errors import WellposedError
+from wellposed.random.backend import cpu_for
+
+
+class Tokens(NamedTuple):
+    """How many tokens of a sequence are always kept, at its start; its others, and how many of them stay."""
+
+    prefix: int
+    others: int
+    kept: int
+
+
+class TokenDropout(Thinning):
+    """Leave out a fixed number of tokens of each sequence while training; the sequences get shorter.
+
+    Of L tokens, max(1, floor((1 - p) L)) are kept, drawn without replacement for each sample; they keep their order.
+
+    Args:
+        p: The share of tokens that is left out.
+        prefix: How many tokens at the start, such as a class token, are always kept and not counted.
+
+    Shape:
+        (N, prefix + L, ...) to (N, prefix + kept, ...).
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has fewer than two dimensions.
+
+    Example:
+        >>> TokenDropout(0.5, prefix=1)(torch.ones(2, 9, 4)).shape
+        torch.Size([2, 5, 4])
+
+    Source: Liu et al. (2023), patch dropout.
+    """
+
+    def __init__(self, p: float = 0.5, *, prefix: int = 0) -> None:
+        super().__init__(p)
+        if prefix < 0:
+            raise WellposedError(f"TokenDropout was given prefix={prefix}; expected at least 0")
+        self.prefix = prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Leave tokens of ``x`` out; outside training, return ``x`` itself."""
+        if x.dim() < 2:
+            raise WellposedError(f"TokenDropout was given an input of shape {tuple(x.shape)}; expected (N, L, ...)")
+        if not self.training or (not is_dynamo_compiling() and self.p == 0.0):
+            return x
+        if x.shape[1] < self.prefix:
+            raise WellposedError(
+                f"TokenDropout was given an input of shape {tuple(x.shape)}; "
+                f"expected at least prefix={self.prefix} tokens"
+            )
+        others = x.shape[1] - self.prefix
+        tokens = Tokens(self.prefix, others, min(others, max(1, math.floor(others * (1 - self.p)))))
+        if is_ordinary(x):
+            key, call, row = self.next_name()
+            move = functools.partial(_move, tokens, key=key, call=call, row=row)
+        else:
+            like = x.detach().new_empty((), dtype=torch.float32)
+            move = functools.partial(_move_by_operators, tokens, like=like, words=self.next_words(x.detach()))
+        return linear(x, functools.partial(move, back=False), functools.partial(move, back=True))
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self.p}, prefix={self.prefix}"
+
+
+def _move(tokens: Tokens, x: Tensor, key: int, call: int, row: int, back: bool) -> Tensor:
+    """Take the tokens of ``x`` that are kept, or put those of ``x`` back to where they were taken from."""
+    cpu = cpu_for(x) if is_ordinary(x) else None
+    if cpu is not None:
+        moved: Tensor = cpu.move_tokens(x, *tokens, row, key, call, back)
+        return moved
+    like = torch.empty((), dtype=torch.float32, device=x.device)
+    return _move_by_operators(tokens, x, like, words_of(key, call, row), back)
+
+
+def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, words: Tensor, back: bool) -> Tensor:
+    """The same by torch's operators, the truth beside the kernel, on the device of ``like``.
+
+    ``words`` stand for the key, the call and the row.
+    """
+    prefix, others, kept = tokens
+    rows, whole, rest = x.shape[0], prefix + others, x.shape[2:]
+    order = noise(like, words, (rows, others), "uniform").argsort(dim=1, stable=True)
+    chosen = order[:, :kept].sort(dim=1).values + prefix
+    always = torch.arange(prefix, device=like.device).expand(rows, -1)
+    first = torch.arange(rows, device=like.device).unsqueeze(1) * whole
+    chosen = (torch.cat([always, chosen], dim=1) + first).flatten()
+    if back:  # each token has its gradient from one place, so none need be summed
+        put = x.new_zeros(rows * whole, *rest).index_copy(0, chosen, x.reshape(rows * (prefix + kept), *rest))
+        return put.reshape(rows, whole, *rest)
+    return x.reshape(rows * whole, *rest).index_select(0, chosen).reshape(rows, prefix + kept, *rest)
+
+
+class EmbeddingDropout(Thinning):
+    """Drop whole words of an embedding while training: all occurrences of a word in a batch go together.
+
+    Args:
+        embedding: What maps words to vectors; it stays as it is.
+        p: The probability that a word of the vocabulary is dropped.
+
+    Shape:
+        Integers of any shape (...) to (..., D).
+
+    Raises:
+        WellposedError: If p is not in [0, 1].
+
+    Example:
+        >>> layer = EmbeddingDropout(nn.Embedding(10, 4), 0.5)
+        >>> y = layer(torch.tensor([3, 1, 3]))
+        >>> torch.equal(y[0], y[2])
+        True
+
+    Source: Gal and Ghahramani (2016); Merity et al. (2018).
+    """
+
+    def __init__(self, embedding: nn.Embedding, p: float = 0.1) -> None:
+        super().__init__(p)
+        self.embedding = embedding
+
+    def forward(self, words: Tensor) -> Tensor:
+        """The words' vectors, some of them zero; outside training, all."""
+        vectors: Tensor = self.embedding(words)
+        if not self.training:
+            return vectors
+        names, rate = self.next_words(vectors.detach()), self._rate
+        exact = torch.promote_types(vectors.dtype, torch.float32)
+
+        count = self.embedding.num_embeddings
+
+        def drop(x: Tensor) -> Tensor:
+            factors = thin_by_operator(x.new_ones(count, dtype=exact), names, rate, batch=-1)
+            return (x.to(exact) * factors[words].unsqueeze(-1)).to(x.dtype)
+
+        return linear(vectors, drop, drop)
+
+
+class LockedDropout(Thinning):
+    """Drop the same elements at every step of a sequence while training.
+
+    Args:
+        p: The probability that an element is dropped.
+        batch_first: Whether the input is (N, T, C) rather than (T, N, C).
+
+    Shape:
+        (T, N, C), or (N, T, C) if ``batch_first``, and the output is like the input.
+
+    Raises:
+        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+
+    Example:
+        >>> LockedDropout(0.5)(torch.ones(7, 2, 4)).std(dim=0).max()
+        tensor(0.)
+
+    Source: Gal and Ghahramani (2016); Merity et al. (2018).
+    """
+
+    def __init__(self, p: float = 0.5, *, batch_first: bool = False) -> None:
+        super().__init__(p)
+        self.batch_first = batch_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements of ``x``; outside training, return ``x`` itself."""
+        if x.dim() != 3:
+            raise WellposedError(f"LockedDropout was given an input of shape {tuple(x.shape)}; expected 3 dimensions")
+        batch = 0 if self.batch_first else 1
+        return self.thin(x, (batch, 2), batch) if self.training else x
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return f"p={self.p}, batch_first={self.batch_first}"

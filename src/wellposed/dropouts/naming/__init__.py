@@ -1,0 +1,1 @@
+"""Where a mask's stream comes from: a keyed block, or torch's generator."""

@@ -1,0 +1,201 @@
+"""Where a module's mask comes from: a ``keyed`` block, or else one int64 a call from torch's default CPU generator.
+
+``torch.manual_seed`` governs that generator, and activation checkpointing, which restores it, repeats the mask. The
+number drawn is the key, and the call number is 0.
+
+A graph names its masks by an operator when it runs, so neither a new step nor a new seed compiles anything again. It
+takes the input that the mask is for, or two draws would be merged into one, and carries the tag that tells compilers
+never to draw again when they recompute. The module is a number in a tensor, since graphs are not specialised on those.
+"""
+
+import functools
+import itertools
+import os
+import threading
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+from torch.utils.dlpack import from_dlpack
+
+from wellposed import _torch
+from wellposed.dropouts.naming.scope import _entered, check_no_other_thread, current_scope
+from wellposed.dropouts.operator import words_of
+from wellposed.errors import WellposedError
+
+
+class Stochastic(nn.Module):
+    """A module that names a mask each time it is called.
+
+    Attributes:
+        stream: What ``keyed`` names the masks by; ``None`` stands for the module's path in the model that is called.
+    """
+
+    stream: str | None = None
+    _keyed_nodes: tuple[int, int, int] | None  # a thread, and the first of its nodes and the one after the last
+    _number: int
+    _graphs_number: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enlist()
+
+    def next_name(self) -> tuple[int, int, int]:
+        """The key's 64 bits, the call number, and the row at which the input stands in the whole batch."""
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            raise WellposedError(
+                f"{self} is being captured in a CUDA graph, which would repeat the mask of this call whenever it is "
+                'replayed; capture by torch.compile(mode="reduce-overhead"), which leaves dropout out of the graph, or '
+                "use wellposed.dropout with a key if one mask is what you want"
+            )
+        scope = current_scope()
+        if scope is None:
+            if _entered:
+                check_no_other_thread(self)
+            if _torch.backward_pass() != -1:
+                self._refuse_to_guess()
+            return draw_key(), 0, 0
+        return *scope.next_stream(self, self.stream), scope.row
+
+    def next_words(self, x: Tensor) -> Tensor:
+        """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
+        # A graph is given the tensor that it reads each time it runs; else it is of the modes that are on.
+        number = self._graphs_number if is_compiling() else torch.tensor(self._number, device="cpu")
+        words: Tensor = torch.ops.wellposed.stream(x, number)
+        return words
+
+    def _refuse_to_guess(self) -> None:
+        """Draw again in a backward pass only what was drawn from torch's generator, and that if it is as it was."""
+        node = _torch.node_number()
+        _, first, last = self._keyed_nodes or (0, 0, 0)
+        if last > 0 and (node is None or first <= node < last):
+            raise WellposedError(
+                f"{self} ran forward in a wp.keyed block and runs again in a backward pass outside of it (activation "
+                "checkpointing); call backward inside the block, or pass context_fn=wp.checkpoint_context to "
+                "torch.utils.checkpoint.checkpoint; what ran outside of all blocks between two of them needs its "
+                "backward pass before the second"
+            )
+        if _torch.generator_is_restored() is False:
+            raise WellposedError(
+                f"{self} runs again in a backward pass under activation checkpointing with preserve_rng_state=False, "
+                "which would give another mask; pass preserve_rng_state=True to torch.utils.checkpoint.checkpoint, or "
+                "train inside wp.keyed"
+            )
+
+    def _enlist(self) -> None:
+        self._number = next(_numbers)
+        _modules[self._number] = self
+        self._graphs_number = own_tensor(self._number, torch.int64)
+        self._keyed_nodes = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_number", "_graphs_number", "_keyed_nodes")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._enlist()
+
+
+def own_tensor(value: float, dtype: torch.dtype) -> Tensor:
+    """A tensor of one number that has memory, whatever mode is on: models are made under modes that fake tensors."""
+    return from_dlpack(np.array(value, _NUMPY[dtype]))
+
+
+_NUMPY = {torch.int64: np.int64, torch.float64: np.float64}
+
+# Numbers of one process mean nothing in another, which may load its graphs: each starts elsewhere.
+_numbers = itertools.count(int.from_bytes(os.urandom(8)) >> 2)
+_modules: WeakValueDictionary[int, Stochastic] = WeakValueDictionary()
+
+
+def draw_key() -> int:
+    """Draw a key's 64 bits from torch's default CPU generator."""
+    return int(_drawn.number.random_()) % 2**64
+
+
+class _Drawn(threading.local):
+    """The tensor that a thread draws keys into: to make one for each would take longer than to draw."""
+
+    def __init__(self) -> None:
+        with torch.inference_mode(mode=False):  # in which the first key may be drawn, and later ones outside
+            self.number = own_tensor(0, torch.int64)
+
+
+_drawn = _Drawn()
+
+
+_library: Any = torch.library.Library("wellposed", "FRAGMENT")
+_library.define(
+    "stream(Tensor x, Tensor module, int place=0) -> Tensor",
+    tags=(torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag),
+)
+
+
+@torch.library.impl(_library, "stream", "CompositeExplicitAutograd")
+def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
+    owner = _modules.get(int(module.item()))
+    if owner is None:
+        raise WellposedError(
+            "a graph names a dropout module that is not in this process, or is no more, so it has no mask; export or "
+            "trace the model in evaluation mode, model.eval(), or call wellposed.dropout with a key in it"
+        )
+    if _torch.backward_pass() != -1 and current_scope() is None and _torch.generator_is_restored() is None:
+        raise WellposedError(
+            f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
+            "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
+        )
+    return words_of(*owner.next_name())
+
+
+@torch.library.register_fake("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]
+def _fake(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
+    _save_always()
+    return torch.empty(3, dtype=torch.int64, device="cpu")
+
+
+@functools.cache
+def _save_always() -> None:
+    """Have compilers keep the names for the backward pass; to save memory some would draw them again, tag or no tag.
+
+    Done when something is first traced, since the tracer takes long to import.
+    """
+    from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    def trace(mode: Any, operator: Any, types: Any, arguments: Any, options: Any) -> Any:
+        place = len(mode.tracer.graph.nodes)
+        words = mode.__torch_dispatch__(operator, types, (*arguments[:2], place), options or {})
+        for node in reversed(mode.tracer.graph.nodes):
+            if node.target is operator:
+                node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
+                break
+        return words
+
+    torch.library.register_torch_dispatch("wellposed::stream", ProxyTorchDispatchMode, trace, lib=_library)
+
+
+@torch.library.impl(_library, "stream", "FuncTorchVmapMode")
+def _vmap(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
+    """Draw as the innermost vmap asks, whether or not it has batched what the mask is for: a weight is not."""
+    vmap = _torch.innermost_vmap()
+    randomness = vmap.randomness()
+    if randomness == "error":
+        raise RuntimeError(
+            "vmap: dropout draws a random number, which vmap's randomness='error' forbids; "
+            "pass randomness='different' or 'same' to vmap, or use wellposed.dropout with a key"
+        )
+    with _torch.below_vmap():
+        scope = None if is_compiling() else current_scope()
+        if scope is not None and scope.shift is not None:
+            shift, dim = _torch.unbatched(scope.shift, vmap)
+            if dim is not None:  # this vmap's samples are those of Monte Carlo, whose calls are numbered by the shift
+                words = torch.ops.wellposed.stream(module, module) + shift.movedim(dim, 0)
+                return _torch.batched(words, vmap)
+        if randomness == "same":
+            return torch.ops.wellposed.stream(module, module)  # type: ignore[no-any-return]
+        words = [torch.ops.wellposed.stream(module, module) for _ in range(vmap.batch_size())]
+        return _torch.batched(torch.stack(words), vmap)

@@ -1,0 +1,167 @@
+"""Auditing: whether a model's weights are what a plan says they are."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import WellposedError
+from wellposed.init.plan import Bound, Plan, Row, bind
+from wellposed.init.refusals import overlaps
+from wellposed.models.regions import local_part
+from wellposed.random import shards
+
+_CHUNK = 1 << 15  # entries looked at a time: few enough for one thread
+_MOST = 1 << 19  # entries of a weight that its standard deviation is taken from
+_SIGMAS = 6.0
+_TELLING = 8  # entries of a shard: fewer may be alike by chance
+
+
+def audit(plan: Plan, model: nn.Module) -> Plan:
+    """Look at every weight of a model that a plan was applied to.
+
+    A weight fails when the plan has no row for it, when it shares memory with another, is still on the meta device, has
+    no entries, holds NaN or infinity, is bit for bit another one's equal, or has a standard deviation off the one
+    planned by more than six standard errors of a sample of its size.
+
+    Args:
+        plan: The plan.
+        model: The model.
+
+    Returns:
+        The plan with the standard deviations that were got.
+
+    Raises:
+        WellposedError: If any weight fails: all of them are named.
+
+    Example:
+        >>> import wellposed as wp
+        >>> model = nn.Linear(4, 3)
+        >>> audit(wp.init.initialize(model), model)["bias"].std_got
+        0.0
+    """
+    return check(bind(plan, model))
+
+
+def check(bound: Bound) -> Plan:
+    """The same for a plan that is bound to its model."""
+    filled = [weight for weight, rows in bound.weights if any(row.initializer is not None for row in rows)]
+    problems = [f"{pair} share memory and were filled twice" for pair in overlaps(filled)]
+    got: dict[str, dict[str, float]] = {}
+    siblings: dict[tuple[object, ...], list[tuple[Row, Tensor]]] = defaultdict(list)
+    with torch.no_grad():
+        for row, weight, blocks in _rows(bound):
+            if weight.is_meta:
+                problems.append(f"{row.label} is still on the meta device")
+                continue
+            if weight.numel() == 0 and row.initializer is not None:
+                problems.append(f"{row.label} is zero-sized")
+                continue
+            pieces = _pieces(row, weight, blocks)
+            mean, variance, count = _over_all(weight, *_moments(pieces))
+            if not math.isfinite(variance):
+                problems.append(f"{row.label} holds NaN or infinity")
+                continue
+            got[row.label] = {"std_got": math.sqrt(variance)}
+            if row.initializer is None or row.std_wanted is None:
+                continue
+            if not _within(row.std_wanted, math.sqrt(variance), count, abs(mean) * torch.finfo(weight.dtype).eps):
+                problems.append(
+                    f"{row.label} has a standard deviation of {math.sqrt(variance):.6g} where {row.std_wanted:.6g} is "
+                    f"planned, over {count} entries"
+                )
+            part = local_part(weight, row.where)[0]
+            # Chance may make very small shards alike.
+            if variance > 0 and row.initializer.keyed and (part.numel() >= _TELLING or not shards.is_sharded(weight)):
+                ends = tuple(part.flatten()[:8].tolist()) if part.numel() < _CHUNK else _ends(part)
+                siblings[(tuple(part.shape), part.dtype, ends)].append((row, part))
+    for alike in siblings.values():
+        for i, (row, part) in enumerate(alike):
+            twin = next((other for other, seen in alike[:i] if torch.equal(part, seen)), None)
+            if twin is not None:
+                problems.append(f"{row.label} is bit for bit equal to {twin.label}")
+    if problems:
+        raise WellposedError("the weights are not what was planned: " + "; ".join(problems))
+    return bound.plan.with_rows(got)
+
+
+def _rows(bound: Bound) -> Iterator[tuple[Row, Tensor, list[tuple[int, int, int]]]]:
+    """Each row, the weight as it was written, and the blocks of that weight that have rows of their own."""
+    for weight, rows in bound.weights:
+        values, blocks = weight.read(), sorted(row.where for row in rows if row.where is not None)
+        for row in rows:
+            yield row, values, blocks
+
+
+def _ends(part: Tensor) -> tuple[float, ...]:
+    while part.ndim > 1:
+        part = part[0]
+    return tuple(part[:8].tolist())
+
+
+def _pieces(row: Row, weight: Tensor, inner: list[tuple[int, int, int]]) -> list[Tensor]:
+    """What of the weight a row is about, less what later rows of the same weight have filled anew."""
+    if row.where is not None or not inner:
+        return [local_part(weight, row.where)[0]]
+    dim = inner[0][0]
+    edges = [0, *(edge for _, first, end in inner for edge in (first, end)), weight.shape[dim]]
+    gaps = [(first, end) for first, end in zip(edges[::2], edges[1::2], strict=True) if first < end]
+    return [local_part(weight, (dim, first, end))[0] for first, end in gaps or [(0, weight.shape[dim])]]
+
+
+def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:
+    """The mean and the variance of entries, and how many were looked at; not finite where any entry is not."""
+    pieces = [piece for piece in pieces if piece.numel()]
+    if not pieces:
+        return 0.0, 0.0, 0
+    pivot = float(pieces[0][(0,) * pieces[0].ndim])
+    count, total, squares = 0, 0.0, 0.0
+    for piece in pieces:
+        if not all(math.isfinite(float(end)) for end in torch.aminmax(piece)):
+            return math.nan, math.nan, 1
+        for block in _blocks(piece):
+            wide = block.to(torch.promote_types(block.dtype, torch.float32)).flatten() - pivot
+            count += wide.numel()
+            total += float(wide.sum())
+            squares += float(wide.square_().sum())
+    mean = total / count
+    return pivot + mean, max(squares / count - mean * mean, 0.0), count
+
+
+def _over_all(weight: Tensor, mean: float, variance: float, count: int) -> tuple[float, float, int]:
+    """The same of all shards of a weight."""
+    if not shards.is_sharded(weight):
+        return mean, variance, count
+    entries, first = shards.total(
+        torch.tensor([count, count * mean], dtype=torch.float64, device="cpu"), weight
+    ).tolist()
+    centre = first / max(entries, 1)
+    (second,) = shards.total(
+        torch.tensor([count * (variance + (mean - centre) ** 2)], dtype=torch.float64, device="cpu"), weight
+    ).tolist()
+    return centre, second / max(entries, 1), int(entries)
+
+
+def _blocks(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor in parts along its first dimension; of a very large one, some of them, evenly spread."""
+    if tensor.ndim == 0:
+        yield tensor
+        return
+    rows = tensor.view(-1) if tensor.is_contiguous() else tensor
+    inner = rows[0].numel()
+    size = max(1, _CHUNK // inner)
+    starts = range(0, rows.shape[0], size)
+    step = max(1, len(starts) * min(size * inner, _CHUNK) // _MOST)
+    for start in starts[::step]:
+        yield rows[start : start + size]
+
+
+def _within(wanted: float, got: float, count: int, rounding: float) -> bool:
+    """Whether a sample's standard deviation is within sampling and rounding of the one wanted."""
+    if wanted == 0 or count < 2:
+        return got <= rounding or count < 2
+    # The second term carries the tail of small samples, which is heavier than a normal one's.
+    slack = _SIGMAS * math.sqrt(2 / count) + 40 / count + 0.01
+    return 1 - slack <= (got / wanted) ** 2 <= 1 + slack

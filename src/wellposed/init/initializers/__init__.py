@@ -1,0 +1,1 @@
+"""What a weight may start as, by itself."""

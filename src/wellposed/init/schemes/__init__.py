@@ -1,0 +1,1 @@
+"""What the weights of a whole model start as together."""

@@ -1,0 +1,189 @@
+"""A scheme: what every kind of part starts as, given what is known about its place in the model."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from wellposed.errors import WellposedError
+from wellposed.init.initializers.entrywise import Constant, Normal, Ones, Zeros
+from wellposed.init.initializers.initializer import Initializer
+from wellposed.init.initializers.orthogonal import Orthogonal
+from wellposed.init.initializers.state_space import DecayRates, StepSizes
+from wellposed.init.initializers.variance_scaling import LeCun, VarianceScaling
+from wellposed.init.schemes.following import Following
+from wellposed.models.fans import Axes
+from wellposed.models.roles import Kind, Part
+from wellposed.models.tracing.signals import Branch
+
+if TYPE_CHECKING:
+    from wellposed.init.plan import Bound, Plan
+
+Need = Literal["branches", "example"]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One part of a weight and all that a scheme may want to know about it.
+
+    Attributes:
+        name: The weight's path.
+        stream: The same without what wrappers put into it.
+        part: What the part is for.
+        shape: The part's shape.
+        fans: Its (fan_in, fan_out); (0, 0) where it has none.
+        following: What follows it, and the gain that belongs to it.
+        branch: The residual branch that it is in, if any.
+        last: Whether it is the last weight of that branch.
+        branches: All residual branches of the model.
+        output: Whether nothing but the model's output follows it.
+        shared: The axes of a linear layer that shares an embedding's weight, if one does.
+        beside_shared: Whether an embedding is as wide as another one that a linear layer shares.
+        module: The module that holds it.
+        whole: The shape of the whole weight.
+    """
+
+    name: str
+    stream: str
+    part: Part
+    shape: tuple[int, ...]
+    fans: tuple[float, float]
+    following: Following
+    branch: Branch | None
+    last: bool
+    branches: tuple[Branch, ...]
+    output: bool
+    shared: Axes | None
+    beside_shared: bool
+    module: nn.Module
+    whole: tuple[int, ...]
+
+    @property
+    def attribute(self) -> str:
+        """The weight's name in its module."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a scheme makes of a part.
+
+    Args:
+        initializer: What the part starts as.
+        gain: The gain that was used.
+        note: Why, where it is not plain from the rest.
+        lr: By what the optimizer's learning rate for the part is to be multiplied.
+        axes: The axes to use instead of the part's own.
+    """
+
+    initializer: Initializer
+    gain: float = 1.0
+    note: str = ""
+    lr: float = 1.0
+    axes: Axes | None = None
+
+
+Rule = Callable[[Site], Initializer | Choice]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What every kind of part starts as.
+
+    Args:
+        name: The scheme's name.
+        source: The paper, or where else it is from.
+        rules: For each kind of part a rule from its site to an initializer, or to a choice that says more. Kinds that
+            are left out start as under ``auto``.
+        needs: ``"branches"`` where residual branches must be found, ``"example"`` where the weights are fitted to one.
+        note: From the residual branches to what the model has to do for the scheme to hold.
+        fit: From the plan, bound to the model that it was applied to, and the example to the plan as it came out, for
+            schemes that are fitted to data.
+
+    Example:
+        >>> import wellposed as wp
+        >>> tiny = wp.init.Scheme("tiny", "us", {"weight": lambda site: wp.init.Normal(0.0, 1e-3)})
+        >>> wp.plan_initialize(nn.Linear(3, 2), tiny).rows[0].initializer
+        Normal(mean=0.0, std=0.001)
+    """
+
+    name: str
+    source: str
+    rules: Mapping[Kind, Rule] = field(default_factory=dict, hash=False)
+    needs: tuple[Need, ...] = ()
+    note: Callable[[tuple[Branch, ...]], str] | None = None
+    fit: "Callable[[Bound, Any], Plan] | None" = None
+
+    def choose(self, site: Site) -> Choice:
+        """What a part starts as."""
+        rule = self.rules.get(site.part.kind) or _DEFAULTS[site.part.kind]
+        choice = rule(site)
+        return choice if isinstance(choice, Choice) else Choice(choice)
+
+
+def start(site: Site) -> Initializer:
+    """What the table of roles says, or one."""
+    return given(site.part) or Ones()
+
+
+def given(part: Part) -> Initializer | None:
+    """What the table of roles says that a part starts as; a number is a constant."""
+    if part.start is None or isinstance(part.start, Initializer):
+        return part.start
+    if not isinstance(part.start, int | float):
+        raise WellposedError(f"a role was given start={part.start!r}; expected a number or an initializer")
+    return {0.0: Zeros(), 1.0: Ones()}.get(part.start, Constant(part.start))
+
+
+def step_sizes(site: Site) -> Initializer:
+    """What softplus turns into step sizes between the role's bounds."""
+    return StepSizes() if site.part.bounds is None else StepSizes(*site.part.bounds)
+
+
+def token(site: Site) -> Initializer:
+    """What the table of roles says, or small and normal."""
+    return given(site.part) or Normal(0.0, 0.02)
+
+
+def _embedding(site: Site) -> Choice:
+    if site.shared is not None:
+        return Choice(
+            LeCun(distribution="normal"), note="shared with a linear layer, and started for it", axes=site.shared
+        )
+    if site.beside_shared:
+        return Choice(Normal(0.0, site.shape[-1] ** -0.5), note="as large as the embedding that is shared")
+    return Choice(Normal(0.0, 1.0))
+
+
+def _recurrent(site: Site) -> Initializer:
+    return Orthogonal()
+
+
+def auto(site: Site) -> Choice:
+    """The gain of what follows over sqrt(fan_in); the last weight of each of n residual branches divided by sqrt(n)."""
+    gain, note = site.following.gain, site.following.note
+    if site.last and site.branch is not None and not site.branch.norms:
+        gain /= math.sqrt(len(site.branches))
+        note = f"ends one of {len(site.branches)} residual branches: divided by the square root of their number"
+    return Choice(VarianceScaling(float(f"{gain**2:.12g}")), gain, note)
+
+
+_DEFAULTS: Mapping[Kind, Rule] = MappingProxyType(
+    {
+        "weight": auto,
+        "recurrent": _recurrent,
+        "embedding": _embedding,
+        "token": token,
+        "bias": lambda site: Zeros(),
+        "forget": lambda site: Ones(),
+        "scale": start,
+        "slope": start,
+        "gate": start,
+        "decay": lambda site: DecayRates(),
+        "step": step_sizes,
+        "fixed": start,
+    }
+)

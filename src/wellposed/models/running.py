@@ -1,0 +1,64 @@
+"""Running a model without a trace: torch's generators put back afterwards, memory measured."""
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed._torch import TorchDispatchMode, tree_leaves
+
+
+@contextlib.contextmanager
+def own_generators(values: Any) -> Iterator[list[torch.Generator]]:
+    """The default generators of torch, of the CPU and of the tensors' devices, which are put back afterwards."""
+    devices = {leaf.device.index for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_cuda}
+    generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in sorted(devices))]
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield generators
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def seed_all(generators: Iterable[torch.Generator], words: tuple[int, int]) -> list[Tensor]:
+    """Seed generators with the 64 bits of two words; their states are returned."""
+    return [generator.manual_seed(words[0] | words[1] << 32).get_state() for generator in generators]
+
+
+class PeakMemory(TorchDispatchMode):
+    """Measures how much memory the tensors hold at most that operators make inside the block.
+
+    Attributes:
+        most: The peak, in bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._sizes: dict[weakref.ref[torch.UntypedStorage], int] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        before = _storages((args, kwargs))
+        outputs = function(*args, **(kwargs or {}))
+        for number, storage in _storages(outputs).items():
+            if number not in before:
+                self._sizes[weakref.ref(storage, self._release)] = storage.nbytes()
+                self._now += storage.nbytes()
+                self.most = max(self.most, self._now)
+        return outputs
+
+    def _release(self, storage: "weakref.ref[torch.UntypedStorage]") -> None:
+        self._now -= self._sizes.pop(storage)
+
+
+def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    """The memory of tensors, each by the identity that it keeps while it is held."""
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    memory = [t.untyped_storage() for t in tensors if t.layout == torch.strided and not t.is_nested]
+    return {id(storage): storage for storage in memory}

@@ -1,0 +1,92 @@
+"""Random draws that a model makes otherwise than by a known module: found by watching it run."""
+
+import contextlib
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from wellposed._torch import TorchDispatchMode, line_outside_torch, modules_being_called
+from wellposed.models.copying import sharing_parameters
+from wellposed.models.example import arguments, tensors_in
+from wellposed.models.running import own_generators, seed_all
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was seen of one run of a model.
+
+    Attributes:
+        drawn: Path -> the lines of source, each "file:line: text", from which a random operator of torch's was reached.
+        ran: The paths of the modules that were called.
+        paths: The modules of the copy that ran -> their paths.
+    """
+
+    drawn: dict[str, list[str]]
+    ran: frozenset[str]
+    paths: dict[nn.Module | None, str]
+
+
+def draws(
+    model: nn.Module,
+    example: Any,
+    *,
+    training: bool,
+    beside: Callable[[nn.Module], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Run:
+    """The random draws of one run of a model, by the path of the module that makes them.
+
+    Args:
+        model: The model. A copy runs, which shares its parameters; neither it nor torch's generators are touched.
+        example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
+        training: Whether the copy is in training mode.
+        beside: Of the copy, a context that it runs in.
+
+    Returns:
+        What was seen. The generators always start from the same seed.
+    """
+    twin = sharing_parameters(model).train(training)
+    called: set[nn.Module] = set()
+    for module in twin.modules():
+        module.register_forward_pre_hook(lambda module, _: called.add(module))
+    watch = _Watch()
+    args, kwargs = arguments(example)
+    tensors = (args, kwargs, list(twin.parameters()), list(twin.buffers()))
+    with own_generators(tensors) as generators, torch.no_grad(), watch, beside(twin):
+        seed_all(generators, (0, 0))
+        twin(*args, **kwargs)
+    paths: dict[nn.Module | None, str] = {module: path for path, module in twin.named_modules()}
+    found: dict[str, list[str]] = {}
+    for drawer, line in watch.seen:
+        found.setdefault(paths.get(drawer, ""), []).append(line)
+    ran = frozenset(path for path, module in twin.named_modules(remove_duplicate=False) if module in called)
+    return Run({path: list(dict.fromkeys(lines)) for path, lines in found.items()}, ran, paths)
+
+
+class _Watch(TorchDispatchMode):
+    """Notes each random operator: the innermost module that is being called, and the line outside torch it came by."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[tuple[nn.Module | None, str]] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if torch.Tag.nondeterministic_seeded not in function.tags or function.namespace == "wellposed":
+            return function(*args, **(kwargs or {}))
+        before = torch.get_rng_state()
+        outputs = function(*args, **(kwargs or {}))
+        # Attention has the tag whatever its probability; elsewhere than on the CPU that is all there is to go by.
+        is_cpus = all(t.is_cpu for t in tensors_in((args, outputs)))
+        if not (is_cpus and torch.equal(before, torch.get_rng_state())):
+            self.seen.append((next(modules_being_called(), None), _line()))
+        return outputs
+
+
+def _line() -> str:
+    module, name, number = line_outside_torch(stacklevel=3)  # above the mode that sees the operator
+    return f"{module}:{number}: {linecache.getline(name, number).strip()}"

@@ -1,0 +1,27 @@
+"""Step sizes of their own for each element, as the optimizers that scale by a root of squares have them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wellposed.arguments import Number
+from wellposed.penalties.operands import wide
+
+
+class RootStep(NamedTuple):
+    """Step sizes numerator / (scale * sqrt(second) + eps), kept apart so that one pass can compute and use them."""
+
+    numerator: Number
+    second: Tensor
+    scale: Number
+    eps: float
+
+    def times(self, factor: Number) -> "RootStep":
+        """The step sizes times a number."""
+        return self._replace(numerator=self.numerator * factor)
+
+    def tensor(self) -> Tensor:
+        """The step sizes, one an element; for complex weights one each for the real and the imaginary part."""
+        second = wide(torch.view_as_real(self.second) if self.second.is_complex() else self.second)
+        return self.numerator / (second.sqrt() * self.scale + self.eps)

@@ -1,0 +1,1 @@
+"""A model fitted over a range of strengths."""

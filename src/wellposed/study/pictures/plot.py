@@ -1,0 +1,159 @@
+"""The parts that figures are drawn of: lines with their errors, axes, and what they say in words."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wellposed.study.estimate import Estimate
+from wellposed.study.pictures.drawing import Label, Look
+from wellposed.study.results.summary import Summary
+from wellposed.study.words import Words
+
+ERRORS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together.
+
+    Attributes:
+        label: Stands beside the last point.
+        look: How they are drawn.
+        points: Where the value is known.
+        errors: The standard error of each; nothing where there is none.
+    """
+
+    label: str
+    look: Look
+    points: Points
+    errors: tuple[float, ...] = ()
+
+
+def estimates(label: str, look: Look, xs: Sequence[float], ys: Sequence[Estimate], *, errors: bool = False) -> Series:
+    """The means of estimates, where they have one; as errors in percent if they are scores and ``errors`` is set."""
+    kept = [(x, y["mean"], y["error"] or 0.0) for x, y in zip(xs, ys, strict=True) if y["mean"] is not None]
+    if errors:
+        kept = [(x, 100 * (1 - mean), 100 * error) for x, mean, error in kept]
+    return Series(label, look, [(x, mean) for x, mean, _ in kept], tuple(error for *_, error in kept))
+
+
+def bands(axes: Any, series: Iterable[Series], *, least: float = -math.inf, **more: Any) -> list[Label]:
+    """Draw series as lines in bands of one standard error that end above ``least``; returns their labels."""
+    labels = []
+    for one in series:
+        if one.points:
+            xs, ys = xy(one.points)
+            low = [max(y - error, least) for y, error in zip(ys, one.errors, strict=True)]
+            high = [y + error for y, error in zip(ys, one.errors, strict=True)]
+            axes.fill_between(xs, low, high, color=one.look.color, alpha=0.16, linewidth=0)
+            axes.plot(xs, ys, **one.look.line(**more))
+            labels.append(Label(xs[-1], ys[-1], one.label, one.look.text))
+    return labels
+
+
+def bars(axes: Any, series: Iterable[Series], **more: Any) -> list[Label]:
+    """Draw series as marked lines with bars of one standard error; returns their labels."""
+    labels = []
+    for one in series:
+        if one.points:
+            axes.errorbar(*xy(one.points), yerr=one.errors or None, elinewidth=1.0, **one.look.line(marker="o"), **more)
+            labels.append(Label(*one.points[-1], one.label, one.look.text))
+    return labels
+
+
+def error_axis(axes: Any, part: str, words: Words) -> None:
+    """Errors in percent: even steps up to 1 %, and by powers above, so that 2 % and 80 % are both read."""
+    axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+    ticks(axes.yaxis, ERRORS)
+    within(axes.yaxis, ERRORS)
+    axes.set_ylabel(f"{part} {words.error_name}, %".strip())
+
+
+def loss_axis(axes: Any) -> None:
+    """Values above 0 by powers of ten; an axis without values keeps a range of its own."""
+    if not all(map(math.isfinite, axes.dataLim.intervaly)):
+        axes.set_ylim(0.1, 10)
+    axes.set_yscale("log")
+    powers(axes)
+
+
+def strength_axis(axes: Any, rows: Sequence[Summary], *, origin: bool = False) -> None:
+    """Lambda along the bottom, a tick for each that was tried; with ``origin`` one for 0, left of a gap."""
+    axes.set_xscale("log")
+    strengths = strength_grid(rows)
+    places, names = list(strengths), [f"{s:.0e}".replace("e-0", "e-").replace("e+00", "") for s in strengths]
+    if origin:
+        places, names = [no_strength(rows), *places], ["0", *names]
+    axes.set_xticks(places, names, minor=False)
+    axes.set_xlim(places[0] / 1.3, places[-1] * 1.3)
+    axes.xaxis.minorticks_off()
+    axes.set_xlabel("lambda")
+
+
+def strength_grid(rows: Sequence[Summary]) -> list[float]:
+    """The lambdas that were tried, rising."""
+    return sorted({row["strength"] for row in rows if row["strength"]})
+
+
+def no_strength(rows: Sequence[Summary]) -> float:
+    """Where lambda = 0 stands on a logarithmic axis, which has no place for it: left of all others."""
+    return strength_grid(rows)[0] / 4
+
+
+def ticks(axis: Any, places: Sequence[float]) -> None:
+    """Set ticks as plain numbers, and no others."""
+    axis.set_ticks(places, [f"{place:g}" for place in places])
+    axis.minorticks_off()
+
+
+def within(axis: Any, places: Sequence[float]) -> None:
+    """End the axis on ticks, the nearest outside what is drawn, two steps apart or more."""
+    low, high = axis.get_data_interval()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = places[0], places[0]
+    first = max((i for i, place in enumerate(places) if place <= low), default=0)
+    last = min((i for i, place in enumerate(places) if place >= high), default=len(places) - 1)
+    if last - first < 2:
+        first, last = max(0, first - 1), min(len(places) - 1, max(last, first + 1) + (first == 0))
+    axis.set_view_interval(places[first], places[last], ignore=True)
+
+
+def powers(axes: Any) -> None:
+    """Write numbers on a logarithmic axis, far ones as powers of ten."""
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+    def text(value: float, _: int) -> str:
+        power = f"{value:e}".split("e")[1]
+        return f"{value:g}" if 1e-3 < value < 1e4 else "10" + str(int(power)).translate(raised)
+
+    axes.yaxis.set_major_formatter(text)
+    axes.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def known(pairs: Iterable[tuple[float, float | None]]) -> Points:
+    """The pairs that have a value."""
+    return [(x, y) for x, y in pairs if y is not None]
+
+
+def xy(points: Points) -> tuple[list[float], list[float]]:
+    """The two coordinates apart."""
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def ends(values: Sequence[float | None]) -> str:
+    """In words: the first and the last value."""
+    known = [value for value in values if value is not None]
+    return f"{known[0]:.3g} to {known[-1]:.3g}" if known else "not finite"
+
+
+def tell(series: Iterable[Series]) -> str:
+    """In words: where each series starts and ends."""
+    return "; ".join(f"{one.label} {ends([y for _, y in one.points])}" for one in series)
+
+
+def span(values: Sequence[float | None]) -> str:
+    """In words: the smallest and the largest size."""
+    sizes = [abs(value) for value in values if value is not None]
+    return f"{min(sizes):.3g} to {max(sizes):.3g}" if sizes else "not finite"

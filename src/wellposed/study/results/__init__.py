@@ -1,0 +1,1 @@
+"""What runs come to: means over seeds, choices and findings."""

@@ -1,0 +1,148 @@
+"""The tables of a study, for the terminal and for the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wellposed.study.estimate import Estimate, difference
+from wellposed.study.methods import PENALTIES, STARTS
+from wellposed.study.results.summary import Summary
+from wellposed.study.training.network import ACTIVATIONS
+from wellposed.study.words import MINUS, Words, number, share
+
+NOT_TESTED = "\u2013"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        experiment: The experiment that it is of.
+        title: What it shows.
+        head: The names of its columns.
+        rows: Its cells.
+        chosen: The places of the rows that validation chose.
+        words: How many columns, from the left, hold words rather than numbers.
+    """
+
+    experiment: str
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    chosen: frozenset[int]
+    words: int
+
+
+def tables(experiments: Summary, words: Words) -> list[Table]:
+    """Every table of a study.
+
+    Args:
+        experiments: The ``experiments`` of ``results.json``.
+        words: How scores are said.
+
+    Returns:
+        The tables, in the order of the experiments.
+    """
+    validation, test = f"validation {words.name}", f"test {words.name}"
+    starts, penalised = experiments["initializers"], experiments["penalties"]
+    thinned, joint = experiments["dropout"], experiments["together"]
+    most = thinned[-1]["ensemble"]["networks"][-1]
+    return [
+        _table(
+            "initializers",
+            "Initializers",
+            ("network", "start", "signal, last / first", "gradient, first / last", validation, test),
+            [
+                (
+                    ACTIVATIONS[row["activation"]].label,
+                    row["label"],
+                    _along(row["signal"]),
+                    _back(row["gradient"]),
+                    *_scores(row, words),
+                )
+                for row in starts
+            ],
+            starts,
+            2,
+        ),
+        _table(
+            "penalties",
+            "Regularizers",
+            ("penalty", "lambda", "weights zero", validation, test),
+            [
+                (row["label"], number(row["strength"]) if row["strength"] else "", _zero(row), *_scores(row, words))
+                for row in penalised
+            ],
+            penalised,
+            1,
+        ),
+        _table(
+            "dropout",
+            "Dropout",
+            ("p", f"gap, train {MINUS} test", f"{most} averaged {MINUS} 1 scaled, validation", validation, test),
+            [
+                (number(row["p"]), words.points(row["gap"]), _ensemble(row, words), *_scores(row, words))
+                for row in thinned
+            ],
+            thinned,
+            0,
+        ),
+        _table(
+            "together",
+            "All three against none",
+            ("network", "start", "penalty", "p", validation, test),
+            [
+                (row["label"], STARTS[row["start"]].label, _penalty(row), number(row["p"]), *_scores(row, words))
+                for row in joint
+            ],
+            joint,
+            3,
+        ),
+    ]
+
+
+def _table(
+    experiment: str,
+    title: str,
+    head: tuple[str, ...],
+    cells: list[tuple[str, ...]],
+    rows: Sequence[Summary],
+    words: int,
+) -> Table:
+    chosen = frozenset(i for i, row in enumerate(rows) if row.get("chosen"))
+    return Table(experiment, title, head, cells, chosen, words)
+
+
+def _scores(row: Summary, words: Words) -> tuple[str, str]:
+    return words.score(row["validation"]), words.score(row["test"]) if row["test"] else NOT_TESTED
+
+
+def _along(scale: Summary) -> str:
+    hidden = scale["measured"][:-1]
+    return _ratio(hidden[-1], hidden[0])
+
+
+def _back(scale: Summary) -> str:
+    hidden = scale["measured"][:-1]
+    return _ratio(hidden[0], hidden[-1])
+
+
+def _ratio(a: float | None, b: float | None) -> str:
+    return f"{a / b:.3g}" if a and b else NOT_TESTED
+
+
+def _zero(row: Summary) -> str:
+    zero: Estimate = row["zero"]
+    return NOT_TESTED if zero["mean"] is None else share(zero["mean"] / row["weights"])
+
+
+def _ensemble(row: Summary, words: Words) -> str:
+    ensemble = row["ensemble"]
+    if ensemble is None:
+        return NOT_TESTED
+    return words.points(difference(ensemble["validation"][-1], ensemble["scaled"]["validation"]))
+
+
+def _penalty(row: Summary) -> str:
+    label = PENALTIES[row["penalty"]].label
+    return f"{label}, {number(row['strength'])}" if row["strength"] else label

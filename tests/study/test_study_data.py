@@ -1,0 +1,246 @@
+"""Tables to datasets, and datasets to splits: against numbers worked out by hand, and laws of any split."""
+
+import datetime
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import wellposed as wp
+from study_tools import write_table
+from wellposed.study.training.data import PARTS, Dataset, from_columns, load, permutation, split
+from wellposed.study.training.tables import Column, read
+
+
+def columns(**values: list[float]) -> list[Column]:
+    return [Column(name, np.array(entries, dtype=np.float64)) for name, entries in values.items()]
+
+
+def toy(rows: int) -> Dataset:
+    return from_columns("toy", columns(x=list(range(rows)), y=[i % 2 for i in range(rows)]), "y")
+
+
+@given(rows=st.integers(30, 400), seed=st.integers(0, 2**64 - 1))
+def test_parts_are_disjoint_and_cover_all_rows(rows: int, seed: int) -> None:
+    parts = split(toy(rows), wp.Key(seed)).rows
+    assert list(parts) == ["train", "validation", "test"]
+    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(rows))
+    for part, share in PARTS.items():
+        assert abs(len(parts[part]) - share * rows) <= 1
+
+
+def test_split_is_a_function_of_the_key() -> None:
+    data = toy(100)
+    first, again, other = (split(data, wp.Key(seed)).rows["train"] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_permutation_sorts_the_words_of_the_key() -> None:
+    words = wp.random.bits((200,), wp.Key(3), call=5).numpy().astype(np.int64)
+    assert permutation(200, wp.Key(3), call=5).tolist() == np.argsort(words, kind="stable").tolist()
+
+
+def test_scikit_learn_agrees_on_standardised_columns() -> None:
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    data = load("digits")
+    parts = split(data, wp.Key(0))
+    raw = np.stack([column.values for column in data.features], axis=1)
+    scaler = preprocessing.StandardScaler().fit(raw[parts.rows["train"]])
+    # A pixel that is the same in every training row tells nothing that could be learned; here it is 0 everywhere.
+    telling = np.ptp(raw[parts.rows["train"]], axis=0) > 0
+    assert telling.sum() > 50
+    for part, rows in parts.rows.items():
+        wanted = np.where(telling, scaler.transform(raw[rows]), 0)
+        np.testing.assert_allclose(parts.x[part].numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_outside_training_change_nothing_that_is_fitted() -> None:
+    data = toy(50)
+    rows = split(data, wp.Key(0)).rows
+    moved = [Column(c.name, c.values.copy()) for c in data.features]
+    moved[0].values[rows["test"]] = 1e9
+    other = Dataset("toy", data.task, data.target, data.classes, tuple(moved), data.y)
+    assert torch.equal(split(data, wp.Key(0)).x["train"], split(other, wp.Key(0)).x["train"])
+    assert torch.equal(split(data, wp.Key(0)).x["validation"], split(other, wp.Key(0)).x["validation"])
+
+
+def test_golden_table(tmp_path: Path) -> None:
+    """Types, gaps, texts, dates, a column without values, a constant one and one of names."""
+    path = tmp_path / "golden.csv"
+    body = "".join(
+        f"{i},{'' if i == 3 else i / 2},{('red', 'blue', '')[i % 3]},2020-01-{1 + i % 28:02d},"
+        f",7,name{i},{'yes' if i % 2 else 'no'}\n"
+        for i in range(60)
+    )
+    path.write_text("n,half,colour,day,nothing,seven,who,goal\n" + body)
+    data = load(path, "goal")
+    assert data.task == "classification"
+    assert data.classes == ("no", "yes")
+    assert [c.name for c in data.features] == ["n", "half", "colour", "day"]
+    assert data.features[2].levels == ("blue", "red")
+    assert np.diff(data.features[3].values[:3]).tolist() == [86400, 86400]
+    notes = " ".join(data.notes)
+    for part in ("1 gap in column 'half'", "20 gaps in column 'colour'", "'nothing': every row is missing"):
+        assert part in notes
+    assert "'seven': it is the same" in notes
+    assert "'who': nearly every row" in notes
+
+
+def test_gaps_are_filled_with_the_training_mean_and_the_commonest_text() -> None:
+    numbers = np.arange(40.0)
+    numbers[:8] = np.nan
+    texts = np.array([-1] * 8 + [0] * 8 + [1] * 24)
+    goal = np.arange(40) % 2.0
+    table = [Column("x", numbers), Column("t", texts, ("rare", "common")), Column("y", goal)]
+    data = from_columns("gaps", table, "y")
+    parts = split(data, wp.Key(4))
+    for part, rows in parts.rows.items():
+        gaps = rows < 8
+        assert (parts.x[part][gaps][:, 0] == 0).all()
+        assert (parts.x[part][gaps][:, 1:] == torch.tensor([0.0, 1.0])).all()
+    assert parts.x["train"][:, 1:].sum(1).eq(1).all()
+
+
+def test_texts_that_training_never_saw_have_no_input() -> None:
+    for seed in range(20):
+        texts = np.array([1] + [0] * 39)
+        data = from_columns("rare", [Column("t", texts, ("usual", "once")), Column("y", np.arange(40) % 2.0)], "y")
+        parts = split(data, wp.Key(seed))
+        for part in ("validation", "test"):
+            if 0 in parts.rows[part]:
+                row = parts.x[part][parts.rows[part] == 0]
+                assert (row == 0).all()
+                return
+    pytest.fail("no split put the rare row outside training")
+
+
+@pytest.mark.parametrize("huge", [1e300, 1e-300, -1e200])
+def test_huge_and_tiny_values_stay_finite(huge: float) -> None:
+    data = from_columns("huge", columns(x=[huge * i for i in range(40)], y=[i % 2 for i in range(40)]), "y")
+    assert torch.isfinite(split(data, wp.Key(0)).x["train"]).all()
+
+
+TASKS = {
+    "texts": (["a", "b", "c"] * 20, "classification", ("a", "b", "c")),
+    "truth values": ([True, False] * 30, "classification", ("false", "true")),
+    "long whole numbers": ([10000001, 10000002] * 30, "classification", ("10000001", "10000002")),
+    "few whole numbers": ([1, 2, 5] * 20, "classification", ("1", "2", "5")),
+    "whole floats": ([1.0, 2.0] * 30, "classification", ("1", "2")),
+    "many whole numbers": (list(range(60)), "regression", ()),
+    "fractions": ([i / 7 for i in range(60)], "regression", ()),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_target_tells_the_task(name: str, tmp_path: Path) -> None:
+    values, task, classes = TASKS[name]
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": list(range(60)), "y": values}), path)
+    data = load(path, "y")
+    assert (data.task, data.classes) == (task, classes)
+
+
+def test_csv_and_parquet_of_one_table_are_one_dataset(tmp_path: Path) -> None:
+    csv = write_table(tmp_path / "t.csv")
+    parquet = tmp_path / "t.parquet"
+    texts = pacsv.read_csv(csv)
+    pq.write_table(texts.set_column(2, "town", texts["town"].dictionary_encode()), parquet)
+    assert load(csv, "kind").digest == load(parquet, "kind").digest
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiters(delimiter: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"a{delimiter}b\n1{delimiter}2\n")
+    assert [(column.name, column.values.tolist()) for column in read(path)] == [("a", [1.0]), ("b", [2.0])]
+
+
+@pytest.mark.parametrize("text", ["a, b ,y\n1, 2, yes\n2, 3,no \n3, 4,  \n", "a,b,y\n1,2,yes\n2,3,no\n3,4,\n"])
+def test_spaces_around_names_and_texts_mean_nothing(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    a, b, y = read(path)
+    assert [column.name for column in (a, b, y)] == ["a", "b", "y"]
+    assert b.values.tolist() == [2, 3, 4]
+    assert y.levels == ("no", "yes")
+    assert y.values.tolist() == [1, 0, -1]
+
+
+NOON, DAY = datetime.time(12, 30), datetime.timedelta(days=1)
+STRANGE = {
+    "times of day": ([NOON, None] * 30, "time64[us]"),
+    "durations": ([DAY, 2 * DAY] * 30, "duration[us]"),
+    "bytes": ([b"a", b"b"] * 30, "binary"),
+    "lists": ([[1], [2, 3]] * 30, "list<"),
+    "records": ([{"a": 1}, {"a": 2}] * 30, "struct<"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_is_no_number_date_or_text_is_left_out_and_refused_as_a_target(name: str, tmp_path: Path) -> None:
+    values, kind = STRANGE[name]
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": list(range(60)), "odd": values, "y": [0, 1] * 30}), path)
+    data = load(path, "y")
+    assert [column.name for column in data.features] == ["x"]
+    (note,) = data.notes
+    assert note.startswith(f"Left out column 'odd': it holds {kind}")
+    with pytest.raises(wp.WellposedError, match=f"target 'odd' .* holds {re.escape(kind)}.*expected numbers, dates or"):
+        load(path, "odd")
+
+
+def test_a_time_of_day_in_a_csv_file_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,at,y\n" + "".join(f"{i},08:{i:02d}:00,{i % 2}\n" for i in range(60)))
+    data = load(path, "y")
+    assert [column.name for column in data.features] == ["x"]
+    assert data.notes == ("Left out column 'at': it holds time32[s] values, not numbers, dates or text.",)
+
+
+@pytest.mark.parametrize("written", ["1,023", "-1.023,5", "0,5"])
+def test_numbers_with_commas_are_told_as_a_feature_and_refused_as_a_target(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x;price;y\n" + "".join(f"{i};{(written, '7')[i % 2]};{i % 3}\n" for i in range(60)))
+    data = load(path, "y")
+    assert data.features[1].levels is not None
+    (note,) = data.notes
+    assert note.startswith(f"Took column 'price' for texts: its numbers have commas, as {written!r};")
+    with pytest.raises(wp.WellposedError, match=f"target 'price' has numbers with commas, as {written!r};"):
+        load(path, "price")
+
+
+@pytest.mark.parametrize("written", ["a,b", "1, 2", "red"])
+def test_other_texts_with_commas_are_texts(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x;kind;y\n" + "".join(f"{i};{(written, '7,5')[i % 2]};{i % 3}\n" for i in range(60)))
+    assert load(path, "y").notes == ()
+    assert load(path, "kind").classes == tuple(sorted(("7,5", written)))
+
+
+def test_names_are_told_so_that_their_ends_can_be_seen() -> None:
+    x, y = columns(x=[float(i) for i in range(40)], y=[i % 2 for i in range(40)])
+    table = [Column("a, b", x.values), y]
+    for target in (None, "z"):
+        with pytest.raises(wp.WellposedError, match="'a, b', 'y'"):
+            from_columns("t", table, target)
+
+
+def test_rows_without_a_target_are_left_out_and_told(tmp_path: Path) -> None:
+    data = from_columns("t", columns(x=list(range(50)), y=[np.nan] * 5 + [i % 2 for i in range(45)]), "y")
+    assert data.rows == 45
+    assert "5 rows without a target" in data.notes[0]
+
+
+def test_a_regression_target_is_standardised_on_training_rows() -> None:
+    data = from_columns("t", columns(x=list(range(50)), y=[i**1.5 for i in range(50)]), "y")
+    y = split(data, wp.Key(0)).y["train"].double()
+    assert abs(float(y.mean())) < 1e-6
+    assert abs(float(y.std(correction=0)) - 1) < 1e-6

@@ -8,13 +8,14 @@ import pytest
 import structure
 from structure import SOURCE, imported, modules, part_of
 
-GROUND = {"errors", "arguments", "lazy", "schedules", "_torch", "random"}
+GROUND = {"errors", "arguments", "lazy", "schedules", "tabular", "_torch", "random"}
 # part -> the parts that it may import, besides itself
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "forks": set(),
     "lazy": set(),
     "arguments": {"errors"},
+    "tabular": set(),
     "schedules": {"errors", "arguments"},
     "_torch": {"errors"},
     "random": {"errors", "arguments", "forks", "_torch", "_native"},

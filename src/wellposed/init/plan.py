@@ -16,7 +16,7 @@ from wellposed.models.names import listed
 from wellposed.models.regions import local_part
 from wellposed.models.weights import Weight, weights
 from wellposed.random.key import Key
-from wellposed.tables import Table, Tabular
+from wellposed.tabular import Table, Tabular
 
 
 @dataclass(frozen=True)

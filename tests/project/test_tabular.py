@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 import wellposed as wp
-from wellposed.tables import Table, folded
+from wellposed.tabular import Table, folded
 
 
 def test_repeated_blocks_are_folded_and_measured_numbers_become_ranges() -> None:

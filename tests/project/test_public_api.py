@@ -17,6 +17,9 @@ def public_names() -> list[str]:
     for part in PARTS:
         if part in names:
             module = getattr(wp, part)
+            if hasattr(module, "__all__"):
+                names += [f"{part}.{name}" for name in module.__all__]
+                continue
             own = ast.parse(inspect.getsource(module)).body
             exported = [alias.asname for node in own if isinstance(node, ast.ImportFrom) for alias in node.names]
             defined = [node.name for node in own if isinstance(node, ast.FunctionDef | ast.ClassDef)]

@@ -1,4 +1,4 @@
-"""Units: modules that are followed as one operation, without a look at what they do inside."""
+"""Leaf modules of tracing: those that are followed as one operation, whatever they do inside."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 _STILL = (*_DROPOUTS, nn.Identity, nn.Flatten, nn.Unflatten)
 
 
-def is_unit(module: nn.Module) -> bool:
+def is_leaf(module: nn.Module) -> bool:
     """Whether a module is followed as one operation."""
     if isinstance(module, (*_LAYERS, *_OPAQUE, *_COMPOSED)):
         return True
@@ -31,7 +31,7 @@ def is_unit(module: nn.Module) -> bool:
 
 
 def is_composed(module: nn.Module) -> bool:
-    """Whether a unit is made of others, and it is known how."""
+    """Whether a leaf module is made of others, and it is known how."""
     return isinstance(module, _COMPOSED)
 
 
@@ -41,11 +41,11 @@ def has_parameters(module: nn.Module) -> bool:
 
 
 def follow(flow: Flow, module: nn.Module, path: str, given: Sequence[Any]) -> Any:
-    """Follow a signal through a unit.
+    """Follow a signal through a leaf module.
 
     Args:
         flow: What is being found out.
-        module: The unit.
+        module: The module.
         path: Its path in the model.
         given: Its arguments, with a ``Signal`` for each tensor that is followed.
 

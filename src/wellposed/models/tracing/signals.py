@@ -1,4 +1,4 @@
-"""Flow: what happens to each weight's output, worked out by carrying notes through a model's operations."""
+"""What each weight's output goes through: an abstract interpretation of a forward pass, operation by operation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,7 +139,7 @@ class Flow:
             The ``Signal`` or ``Parameters`` that it gives, or ``None``.
         """
         name = operations.plain_name(name)
-        leaves = tree_leaves((list(args), dict(kwargs)), is_leaf=is_noted)
+        leaves = tree_leaves((list(args), dict(kwargs)), is_leaf=is_followed)
         signals = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Signal)}.values())
         parameters = [leaf for leaf in leaves if isinstance(leaf, Parameters)]
         tensors = any(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves)
@@ -216,7 +216,7 @@ class Flow:
                     return leaf
                 return z if leaf.fn is None else leaf.fn(z)
 
-            given, named = tree_map(value, (list(args), dict(kwargs)), is_leaf=is_noted)
+            given, named = tree_map(value, (list(args), dict(kwargs)), is_leaf=is_followed)
             result: Tensor = fn(*given, **named)
             return result
 
@@ -284,6 +284,6 @@ def _place(name: str, signal: Signal) -> object:
     return None if name in operations.SPLITS else object()
 
 
-def is_noted(leaf: Any) -> bool:
+def is_followed(leaf: Any) -> bool:
     """Whether an argument is followed."""
     return isinstance(leaf, Signal | Parameters)

@@ -39,8 +39,8 @@ class Table:
         """The table as text.
 
         Args:
-            width: How many letters a line may have; cells are wrapped to fit. ``None`` takes the terminal's width, and
-                any width where there is no terminal.
+            width: How many letters a line may have, 0 for any number; cells are wrapped to fit. ``None`` takes the
+                terminal's width, or any where there is no terminal.
 
         Example:
             >>> print(Table("three", ("name", "size", "why"), [("a", "1", ""), ("b", "20", "")]).text())

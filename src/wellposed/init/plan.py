@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan(Tabular[Row]):
-    """What every weight of a model starts as: rows to go through, to print or to keep.
+    """What every weight of a model starts as and why, a row for each part of a weight.
 
     A plan is a value and holds no model. Printed it is a table.
 

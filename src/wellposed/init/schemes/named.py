@@ -6,7 +6,6 @@ from torch import nn
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.entrywise import Normal, Uniform, Zeros
-from wellposed.init.initializers.hadamard import zero
 from wellposed.init.initializers.initializer import Initializer
 from wellposed.init.initializers.orthogonal import Orthogonal
 from wellposed.init.initializers.variance_scaling import Glorot, He, LeCun
@@ -105,7 +104,7 @@ SCHEMES: dict[str, Scheme] = {
             {"gate": lambda site: Zeros(), "weight": depth.rezero, "scale": depth.rezero_scale},
             ("branches",),
         ),
-        Scheme("zero", "Zhao et al. (2022)", {"weight": zero, "recurrent": zero}),
+        Scheme("zero", "Zhao et al. (2022)", {"weight": depth.zero, "recurrent": depth.zero}),
         Scheme(
             "lsuv", "Mishkin & Matas (2016)", {"weight": lambda site: Orthogonal()}, ("example",), fit=unit_variance.fit
         ),

@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 from wellposed._torch import tree_leaves
 from wellposed.models.names import joined
 from wellposed.models.tracing import leaves
+from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.graphs import interpret
-from wellposed.models.tracing.signals import Flow, Parameters
+from wellposed.models.tracing.signals import Parameters
 
 
 def follow_exported(module: nn.Module, path: str, flow: Flow, given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> None:
@@ -59,7 +60,7 @@ def follow_exported(module: nn.Module, path: str, flow: Flow, given: tuple[tuple
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No word from torch.export, which prints what it cannot export, and another way is tried then."""
+    """Silences torch.export, which prints what it cannot export; another way is tried then."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:

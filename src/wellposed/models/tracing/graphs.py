@@ -9,8 +9,9 @@ from torch import Tensor, fx, nn
 
 from wellposed._torch import tree_leaves
 from wellposed.models.tracing import leaves
+from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.operations import torch_name
-from wellposed.models.tracing.signals import Flow, Parameters, is_followed
+from wellposed.models.tracing.signals import Parameters, is_followed
 
 
 class _Tracer(fx.Tracer):

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from wellposed.models.roles import CONVOLUTIONS, is_normalisation
-from wellposed.models.tracing.signals import End, Flow, Signal
+from wellposed.models.tracing.flow import Flow
+from wellposed.models.tracing.signals import End, Signal
 
 _LAYERS = (
     nn.Linear,
@@ -22,7 +23,7 @@ _STILL = (*_DROPOUTS, nn.Identity, nn.Flatten, nn.Unflatten)
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module is followed as one operation."""
+    """Whether a module is a leaf of tracing: followed as one operation."""
     if isinstance(module, (*_LAYERS, *_OPAQUE, *_COMPOSED)):
         return True
     if next(module.children(), None) is not None:
@@ -31,7 +32,7 @@ def is_leaf(module: nn.Module) -> bool:
 
 
 def is_composed(module: nn.Module) -> bool:
-    """Whether a leaf module is made of others, and it is known how."""
+    """Whether a leaf module is a transformer layer of torch's, made of others in a known way."""
     return isinstance(module, _COMPOSED)
 
 
@@ -85,7 +86,7 @@ def follow(flow: Flow, module: nn.Module, path: str, given: Sequence[Any]) -> An
 
 
 def follow_composed(flow: Flow, module: nn.Module, dot: str, signals: Sequence[Signal]) -> Signal:
-    """A transformer layer of torch's own, which symbolic tracing cannot enter: it is known what it does."""
+    """Follow a transformer layer of torch's, which symbolic tracing cannot enter, by what it is known to do."""
     value = signals[0]
     attentions = ["self_attn"] + (["multihead_attn"] if isinstance(module, nn.TransformerDecoderLayer) else [])
     for name in attentions:

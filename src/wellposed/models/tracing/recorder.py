@@ -8,8 +8,9 @@ from torch.overrides import TorchFunctionMode
 
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.tracing import leaves
+from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.operations import torch_name
-from wellposed.models.tracing.signals import Flow, Parameters, is_followed
+from wellposed.models.tracing.signals import Parameters, is_followed
 
 
 def follow_run(model: nn.Module, path: str, flow: Flow, given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> None:

@@ -13,9 +13,9 @@ from wellposed.models.copying import copied, tensors_of, without_memory
 from wellposed.models.example import Arguments, arguments, with_tensors
 from wellposed.models.names import unwrapped
 from wellposed.models.tracing.exported import follow_exported
+from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.graphs import follow_parts, follow_symbolically
 from wellposed.models.tracing.recorder import follow_run
-from wellposed.models.tracing.signals import Flow
 from wellposed.random.shards import is_sharded
 
 _T = TypeVar("_T")
@@ -24,7 +24,7 @@ _LONGEST = 200  # letters of a reason
 
 
 def trace(model: nn.Module, example: Any = None) -> Flow:
-    """Find out what follows each weight of a model.
+    """Find out what the output of each weight of a model goes through.
 
     It is traced symbolically, by torch.fx. Where that fails and there is an example, it is exported by torch.export,
     which alone can follow a model without memory that asks for the values of a mask; and where that fails too, it is
@@ -102,7 +102,7 @@ def _memories(model: nn.Module) -> Iterator[tuple[str, dict[int, Any]]]:
 
 
 def _on_a_copy(model: nn.Module, given: Arguments, do: Callable[[nn.Module, Arguments], _T]) -> _T:
-    """What is done with a copy of a model, in the first memory in which it can be done.
+    """Work with a copy of a model, in the first of several memories in which that succeeds.
 
     Raises:
         ExceptionGroup: What went wrong, in each memory.
@@ -121,7 +121,7 @@ def _on_a_copy(model: nn.Module, given: Arguments, do: Callable[[nn.Module, Argu
 
 
 def _fitting(model: nn.Module, given: Arguments, run: Callable[[nn.Module, Arguments], _T]) -> _T:
-    """What a run of a copy of a model gives.
+    """Run a copy of a model on an example that has to fit.
 
     Raises:
         WellposedError: If the example does not fit the model.

@@ -16,6 +16,7 @@ from torch import nn
 
 import wellposed as wp
 from penalty_tools import N, X, Y, filled, linear, network, state, step
+from wellposed import schedules
 from wellposed.penalties import (
     L1,
     L2,
@@ -26,9 +27,8 @@ from wellposed.penalties import (
     Towards,
     conventions,
     regularize,
-    schedules,
 )
-from wellposed.penalties.optim.root_step import RootStep
+from wellposed.penalties.computing.root_step import RootStep
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 

@@ -19,7 +19,7 @@ from wellposed.penalties.optim.selection import PlanRow as PlanRow
 from wellposed.penalties.path.regularization_path import PathResult as PathResult
 from wellposed.penalties.path.regularization_path import regularization_path as regularization_path
 from wellposed.penalties.penalty import Penalty as Penalty
-from wellposed.penalties.penalty import Traits as Traits
+from wellposed.penalties.proximal import Traits as Traits
 from wellposed.penalties.referring import AdaptiveL1 as AdaptiveL1
 from wellposed.penalties.referring import Towards as Towards
 from wellposed.penalties.separable import L1 as L1

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties import operands
+from wellposed.penalties.computing import operands
 from wellposed.penalties.constraints.projections import onto_l1_ball, onto_simplex
 from wellposed.penalties.grouping import Groups, grouping
-from wellposed.penalties.penalty import Penalty, Traits, unchecked
+from wellposed.penalties.penalty import Penalty, unchecked
+from wellposed.penalties.proximal import Traits
 from wellposed.penalties.spectral import as_matrix, svd
 
 

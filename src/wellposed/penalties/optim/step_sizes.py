@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties.optim.root_step import RootStep
+from wellposed.penalties.computing.root_step import RootStep
 
 Step = Number | RootStep
 StepSize = Callable[[dict[str, Any], dict[str, Any], Tensor], Step]

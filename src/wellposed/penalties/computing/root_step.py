@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wellposed.arguments import Number
-from wellposed.penalties.operands import wide
+from wellposed.penalties.computing.operands import wide
 
 
 class RootStep(NamedTuple):

@@ -289,7 +289,7 @@ def embedding_step(sparse: bool, mode: Any, scale: float = 1.0) -> tuple[torch.T
     embedding = nn.Embedding(5, 3, sparse=sparse)
     filled(embedding)
     optimizer = SGD(embedding.parameters(), lr=0.1)
-    handle = regularize(optimizer, embedding, L2(0.5), mode=mode)
+    handle = regularize(optimizer, embedding, L2(0.5), where="embeddings", mode=mode)
     torch.autograd.backward(scale * embedding(torch.tensor([1, 3, 3])).square().sum())
     optimizer.step()
     return embedding.weight.detach(), handle

@@ -11,7 +11,8 @@ from wellposed.penalties.nonconvex import MCP as MCP
 from wellposed.penalties.nonconvex import SCAD as SCAD
 from wellposed.penalties.nonconvex import LHalf as LHalf
 from wellposed.penalties.optim.handle import Handle as Handle
-from wellposed.penalties.optim.handle import regularize as regularize
+from wellposed.penalties.optim.regularizing import plan_regularize as plan_regularize
+from wellposed.penalties.optim.regularizing import regularize as regularize
 from wellposed.penalties.optim.reporting import PenaltyReport as PenaltyReport
 from wellposed.penalties.optim.reporting import ReportRow as ReportRow
 from wellposed.penalties.optim.selection import PenaltyPlan as PenaltyPlan

@@ -1,44 +1,36 @@
 """Which parameters a penalty acts on, and why: selection by role, name, module or callable."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
-from wellposed._torch import AnyBatchOrInstanceNorm
 from wellposed.errors import WellposedError
+from wellposed.models.globs import last_match, matches
 from wellposed.models.names import unwrapped
+from wellposed.models.roles import Part, is_called_normalisation, kind_by_name
+from wellposed.models.weights import weights
 from wellposed.penalties.penalty import Penalty
 
 Where = str | type[nn.Module] | Callable[[str, Tensor], bool]
-"""A role in the plural ("weights", "biases", "norms", "all"), a glob on the name, a callable, or a module type: all
-parameters of its own but biases."""
+"""Roles in the plural ("weights", "biases", "norms", "embeddings", "tokens", "all"), a glob on the name, a callable, or
+a module type: all parameters of its own but biases."""
 
 Model = nn.Module | Iterable[tuple[str, Tensor]]
 """A model, or pairs of a name and a parameter."""
 
 Penalties = Penalty | Mapping[str, Penalty | None]
-"""One penalty for all, or one for each glob; the first glob that matches counts, and None leaves a parameter out."""
-
-_NORMS = (
-    AnyBatchOrInstanceNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-    nn.CrossMapLRN2d,
-)
+"""One penalty for all, or one for each glob; the last glob that matches counts, and None leaves a parameter out."""
 
 _ROLES: dict[str, frozenset[str]] = {
-    "weights": frozenset({"weight"}),
-    "biases": frozenset({"bias"}),
+    "weights": frozenset({"weight", "recurrent"}),
+    "biases": frozenset({"bias", "forget"}),
     "norms": frozenset({"normalisation"}),
-    "all": frozenset({"weight", "bias", "normalisation", "vector"}),
+    "embeddings": frozenset({"embedding"}),
+    "tokens": frozenset({"token"}),
 }
+_PARAMETRISED = "parametrised"
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,10 @@ class PlanRow:
     Args:
         name: The parameter's first name in the model.
         shape: Its shape.
-        role: "weight", "bias", "normalisation", "vector" (fewer than two dimensions) or "parametrised".
+        role: What it is for: "weight", "recurrent", "embedding", "token", "bias", "forget", "normalisation", "slope",
+            "gate", "decay", "step" or "fixed", as in ``wellposed.init.Part``; "vector" for one of fewer than two
+            dimensions that no role claims; "parametrised" for one that another weight is computed from. Several if
+            its blocks differ, or if it is tied.
         penalty: What acts on it, or ``None``.
         reason: Why it is in or out.
     """
@@ -99,10 +94,31 @@ class Entry(NamedTuple):
     parameter: Tensor
 
 
-class _Named(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A parameter of the model.
+
+    Args:
+        names: Its names; several if it is tied.
+        parameter: The parameter.
+        owner: The module that holds it under its first name, if there are modules.
+        uses: What it is used for: the kinds of its blocks under its first name, then those under the others.
+        note: How its role is known, if not by the table of roles.
+    """
+
     names: list[str]
     parameter: Tensor
     owner: nn.Module | None
+    uses: tuple[frozenset[str], ...]
+    note: str = ""
+
+    @property
+    def role(self) -> str:
+        return ", ".join(dict.fromkeys(kind for use in self.uses for kind in sorted(use)))
+
+    def serves_as(self, kinds: frozenset[str]) -> bool:
+        """Whether one of its uses is of these kinds throughout."""
+        return any(use <= kinds for use in self.uses)
 
 
 def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where]) -> list[Entry]:
@@ -122,13 +138,13 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     """
     conditions = _conditions(where)
     rules = dict(penalty) if isinstance(penalty, Mapping) else {"*": penalty}
-    named = _named(model)
+    named = _candidates(model)
     for rule, given in rules.items():
         if not (given is None or isinstance(given, Penalty)):
             raise WellposedError(
                 f"regularize was given the penalty {given!r} for {rule!r}; expected one like wp.L1(1e-4)"
             )
-        if not any(fnmatchcase(n, rule) for item in named for n in item.names):
+        if not any(matches(n, rule) for item in named for n in item.names):
             raise WellposedError(f"the penalty for {rule!r} matches no parameter; {_known(named)}")
     for condition in conditions:
         if not any(_holds(condition, item) for item in named):
@@ -142,60 +158,87 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     return entries
 
 
-def _row(item: _Named, rules: Mapping[str, Penalty | None], conditions: list[Where]) -> PlanRow:
-    name, role = item.names[0], _role(item)
-    tied = f"; tied: {', '.join(item.names[1:])}" if len(item.names) > 1 else ""
+def _row(item: _Candidate, rules: Mapping[str, Penalty | None], conditions: list[Where]) -> PlanRow:
+    name = item.names[0]
+    notes = [item.note, f"tied: {', '.join(item.names[1:])}" if len(item.names) > 1 else ""]
 
     def row(penalty: Penalty | None, reason: str) -> PlanRow:
-        return PlanRow(name, tuple(item.parameter.shape), role, penalty, reason + tied)
+        return PlanRow(name, tuple(item.parameter.shape), item.role, penalty, "; ".join(filter(None, [reason, *notes])))
 
     matched = [condition for condition in conditions if _holds(condition, item)]
     if not matched:
         return row(None, f"not selected by where={', '.join(map(_show, conditions))}")
-    rule = next((rule for rule in rules if any(fnmatchcase(n, rule) for n in item.names)), None)
+    rule = last_match(item.names, rules)
     if rule is None:
         return row(None, "no rule matches it")
     if rules[rule] is not None and not (item.parameter.is_floating_point() or item.parameter.is_complex()):
         raise WellposedError(
             f"{name!r} has dtype {item.parameter.dtype}; a penalty needs floating-point parameters: leave it out, for "
-            f"example with {{{name!r}: None, '*': penalty}}"
+            f"example with {{'*': penalty, {name!r}: None}}"
         )
     if not item.parameter.requires_grad:
         return row(None, "frozen (requires_grad is False)")
     return row(rules[rule], f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
 
 
-def _named(model: Model) -> list[_Named]:
-    if isinstance(model, nn.Module):
-        _, model = unwrapped(model)
-        modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-        pairs: Iterable[tuple[str, Tensor]] = model.named_parameters(remove_duplicate=False)
-    else:
-        modules, pairs = {}, model
-    found: dict[int, _Named] = {}
+def _candidates(model: Model) -> list[_Candidate]:
+    found = _of_module(model) if isinstance(model, nn.Module) else _of_pairs(model)
+    if not found:
+        raise WellposedError("regularize was given a model without parameters")
+    return found
+
+
+def _of_pairs(pairs: Iterable[tuple[str, Tensor]]) -> list[_Candidate]:
+    """Parameters without their modules, told by names and dimensions."""
+    names: dict[Tensor, list[str]] = {}
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)):
             raise WellposedError(
                 f"regularize was given a model that holds {pair!r}; expected a torch.nn.Module, or pairs of a name and "
                 "a parameter"
             )
-        name, parameter = pair
-        owner = modules.get(name.rpartition(".")[0])
-        found.setdefault(id(parameter), _Named([], parameter, owner)).names.append(name)
-    if not found:
-        raise WellposedError("regularize was given a model without parameters")
-    return list(found.values())
+        names.setdefault(pair[1], []).append(pair[0])
+    return [
+        _Candidate(several, p, None, (frozenset({kind_by_name(several[0], p.ndim)}),), "by its name and dimensions")
+        for p, several in names.items()
+    ]
 
 
-def _role(item: _Named) -> str:
-    local = item.names[0].rpartition(".")[2]
-    if isinstance(item.owner, ParametrizationList):
-        return "parametrised"
-    if isinstance(item.owner, _NORMS) or (item.owner is not None and type(item.owner).__name__.endswith("Norm")):
-        return "normalisation"
-    if "bias" in re.split(r"[^a-z]+", local.lower()):
-        return "bias"
-    return "weight" if item.parameter.ndim >= 2 else "vector"
+def _of_module(model: nn.Module) -> list[_Candidate]:
+    """Parameters with what the table of roles says of them, in the model's order."""
+    _, model = unwrapped(model)
+    holding = {parameter: weight for weight in weights(model) for parameter in weight.parameters}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    names: dict[Tensor, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    found = []
+    for parameter, several in names.items():
+        path, _, local = several[0].rpartition(".")
+        weight, owner = holding[parameter], modules[path]
+        uses, note = (frozenset({_PARAMETRISED}),), f"{weight.name} is computed from it"
+        if weight.computed is None:
+            uses, note = _uses(weight.parts, weight.also), ""
+            if is_called_normalisation(owner):
+                uses = (frozenset({"normalisation"}),)
+            elif not uses:
+                uses = (frozenset({kind_by_name(local, parameter.ndim)}),)
+                note = "no role claims it: by its name and dimensions"
+            elif {"embedding"} in uses and {"weight"} in uses:
+                note = "a table of vectors that multiplies signals too"
+        found.append(_Candidate(several, parameter, owner, uses, note))
+    return found
+
+
+def _uses(parts: Iterable[Part], also: Iterable[Part]) -> tuple[frozenset[str], ...]:
+    """The kinds of a weight's blocks, and those of each other use; rows that stay as they start are of no kind else."""
+    first, others = ([_kind(part) for part in several] for several in (parts, also))
+    changing = [kind for kind in first if kind != "fixed"] or first
+    return tuple(dict.fromkeys(frozenset(use) for use in (changing, *([kind] for kind in others)) if use))
+
+
+def _kind(part: Part) -> str:
+    return "normalisation" if part.kind == "scale" else part.kind
 
 
 def _conditions(where: Where | Iterable[Where]) -> list[Where]:
@@ -203,21 +246,23 @@ def _conditions(where: Where | Iterable[Where]) -> list[Where]:
     for condition in several:
         if not (isinstance(condition, str) or callable(condition)):
             raise WellposedError(
-                f"where was given {condition!r}; expected one of {', '.join(_ROLES)}, a glob on the parameter's name, "
-                "a module type, or a callable of name and parameter"
+                f"where was given {condition!r}; expected one of {', '.join((*_ROLES, 'all'))}, a glob on the "
+                "parameter's name, a module type, or a callable of name and parameter"
             )
     if not several:
         raise WellposedError("where was given no conditions; expected at least one, for example 'weights'")
     return several
 
 
-def _holds(condition: Where, item: _Named) -> bool:
+def _holds(condition: Where, item: _Candidate) -> bool:
     if isinstance(condition, str):
         if condition in _ROLES:
-            return _role(item) in _ROLES[condition]
-        return any(fnmatchcase(name, condition) for name in item.names)
+            return item.serves_as(_ROLES[condition])
+        if condition == "all":
+            return not item.serves_as(frozenset({_PARAMETRISED}))
+        return any(matches(name, condition) for name in item.names)
     if isinstance(condition, type):
-        return isinstance(item.owner, condition) and _role(item) != "bias"
+        return isinstance(item.owner, condition) and not item.serves_as(_ROLES["biases"])
     return bool(condition(item.names[0], item.parameter))
 
 
@@ -225,7 +270,7 @@ def _show(condition: Where) -> str:
     return repr(condition) if isinstance(condition, str) else getattr(condition, "__name__", repr(condition))
 
 
-def _known(named: list[_Named]) -> str:
-    shown = [f"{item.names[0]} ({_role(item)})" for item in named[:8]]
+def _known(named: list[_Candidate]) -> str:
+    shown = [f"{item.names[0]} ({item.role})" for item in named[:8]]
     more = "" if len(named) <= 8 else f" and {len(named) - 8} more"
     return f"the model has {', '.join(shown)}{more}"

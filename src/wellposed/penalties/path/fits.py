@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
-from wellposed.penalties.optim.handle import regularize
+from wellposed.penalties.optim.regularizing import plan_regularize, regularize
 from wellposed.penalties.optim.selection import Where
 from wellposed.penalties.path.descent import Objective, curvature, descend
 from wellposed.penalties.penalty import Penalty
@@ -47,9 +47,8 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        handle = regularize(self._optimizer(), self.model, self.penalty, where=self.where)
-        handle.remove()
-        chosen = {row.name for row in handle.plan if row.penalty is not None}
+        plan = plan_regularize(self._optimizer(), self.model, self.penalty, where=self.where)
+        chosen = {row.name for row in plan if row.penalty is not None}
         self.penalised = {name: p for name, p in self.model.named_parameters() if name in chosen}
         self._held = {id(p) for p in self.penalised.values()}
         self._free = [p for p in self.trained if id(p) not in self._held]

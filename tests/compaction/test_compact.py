@@ -14,8 +14,7 @@ from torch.nn.utils import parametrize, prune, spectral_norm, weight_norm
 
 import wellposed as wp
 from peers import peer
-from wellposed.compaction import compact, plan_compact
-from wellposed.compaction import compacting as compaction
+from wellposed.compaction import compact, plan_compact, removal
 from wellposed.compaction.heads import CompactAttention
 from wellposed.penalties import GroupLasso, Heads, regularize
 from wellposed.random import Key, normal, normal_, uniform_
@@ -789,12 +788,12 @@ def test_a_residual_network_loses_the_filters_inside_its_blocks() -> None:
 def test_every_output_is_compared_closely(monkeypatch: pytest.MonkeyPatch) -> None:
     model = zero_rows(filled(Written(lambda m, x, _: {"x": x, "out": (m.b(m.a(x).relu()),)})), {"a": [1]})
     compact(model, example=torch.ones(2, 4))
-    fold = compaction._fold
+    fold = removal._fold
 
     def loose(consumer: nn.Linear, value: Tensor, gone: Tensor) -> None:
         fold(consumer, value, gone)
         consumer.bias.mul_(1 + 1e-4)
 
-    monkeypatch.setattr(compaction, "_fold", loose)
+    monkeypatch.setattr(removal, "_fold", loose)
     with pytest.raises(wp.WellposedError, match="gives other outputs"):
         compact(model, example=torch.ones(2, 4))

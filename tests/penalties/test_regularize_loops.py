@@ -1,4 +1,4 @@
-"""Penalties in the ways that people train: schedules, compiled models and steps, wide copies of narrow weights."""
+"""Penalties in the ways that people train: schedules, compiled models and steps, float32 copies of bfloat16 weights."""
 
 import io
 import os

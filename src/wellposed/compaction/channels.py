@@ -1,4 +1,4 @@
-"""Where a layer's channels go: through what keeps them apart, to the layer that uses them."""
+"""Pairs of layers, one making channels that the other alone uses, and what lies between them in the forward pass."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from wellposed.models.tracing.branching import TRANSFORMER_LAYERS, Traced, alter
 
 @dataclass(frozen=True)
 class Chain:
-    """A producer, what is between, and the consumer; or why there is none.
+    """A layer that makes channels, what lies between, and the layer that uses them; or why it is not known.
 
     Args:
         producer: The producing layer's name.

@@ -1,4 +1,4 @@
-"""A smaller model that does the same: channels, filters and heads that are zero are physically removed."""
+"""``compact``: a copy of a model without its zero channels, filters and heads, and the plan of it."""
 
 import warnings
 from collections.abc import Iterator, Mapping

@@ -13,8 +13,8 @@ from wellposed.models.example import Arguments, tensors_in, with_tensors
 class Comparison:
     """A model's outputs on an example, to hold another model's against, and how many dimensions each module's have.
 
-    They are computed in double precision, so that 1e-6 of their scale is far from rounding. A model that takes only its
-    own type, or a device without double precision, gets what its own rounding allows.
+    They are computed in float64, so that 1e-6 of their scale is far from rounding. A model that takes only its own
+    dtype, or a device without float64, gets what its own rounding allows.
     """
 
     def __init__(self, model: nn.Module, inputs: Arguments) -> None:

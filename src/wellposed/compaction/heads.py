@@ -1,4 +1,4 @@
-"""Multi-head attention that has lost heads."""
+"""Multi-head attention from which heads were pruned, and which heads may be."""
 
 import operator
 

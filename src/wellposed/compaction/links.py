@@ -1,4 +1,4 @@
-"""What a channel can pass through and stay apart from the others: which modules and functions, as tables."""
+"""Which modules and functions treat each channel by itself, as tables."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ _POOL_FUNCTIONS = _MAX_POOL_FUNCTIONS | _AVERAGE_POOL_FUNCTIONS | _ADAPTIVE_POOL
 
 @dataclass(frozen=True)
 class Link:
-    """One thing on the way.
+    """One module or function between two layers.
 
     Args:
         kind: "each" (a function of every element alone), "norm", "pool" or "flatten".

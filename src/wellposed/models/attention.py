@@ -51,7 +51,8 @@ def as_it_came(output: Tensor, query: Tensor, batch_first: bool) -> Tensor:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """From (N, L, E) to one matrix a head, (N, heads, L, E / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    by_heads: Tensor = x.unflatten(-1, (heads, -1))
+    return by_heads.transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -61,7 +62,10 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def mask_by_heads(attn_mask: Tensor | None, heads: int) -> Tensor | None:
     """A mask of shape (N * heads, L, S) as (N, heads, L, S); one of shape (L, S), or none, as it is."""
-    return attn_mask.unflatten(0, (-1, heads)) if attn_mask is not None and attn_mask.dim() == 3 else attn_mask
+    if attn_mask is None or attn_mask.dim() != 3:
+        return attn_mask
+    by_heads: Tensor = attn_mask.unflatten(0, (-1, heads))
+    return by_heads
 
 
 def merged_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, like: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Penalties on what layers put out, for the loss to add."""
+"""Penalties on the outputs (activations) of layers, to be added to the loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

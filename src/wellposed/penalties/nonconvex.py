@@ -1,4 +1,4 @@
-"""Separable penalties that level off: they select as L1 does, and shrink large weights less or not at all.
+"""Non-convex separable penalties: they select as L1 does, and shrink large weights less or not at all.
 
 None is convex, so a training run finds a stationary point; the proxes are global minimisers for every step size.
 """

@@ -67,7 +67,7 @@ class ProximalFunction:
                 is a tensor does not broadcast against it.
         """
         self._refuse_misfit(w)
-        return self._value(operands.wide(w))
+        return self._value(operands.at_least_float32(w))
 
     def grad(self, w: Tensor) -> Tensor:
         """The gradient of Omega at ``w``; where there is none, the subgradient of least norm.
@@ -86,7 +86,7 @@ class ProximalFunction:
         self._refuse_misfit(w)
         if not self.traits.gradient:
             raise WellposedError(f"{self!r} has no gradient; use its prox")
-        return self._grad(operands.wide(w.detach())).to(w.dtype)
+        return self._grad(operands.at_least_float32(w.detach())).to(w.dtype)
 
     def prox(self, w: Tensor, step: Number) -> Tensor:
         """The proximal map: argmin over x of 1/2 ||x - w||^2 + step * Omega(x).
@@ -107,7 +107,7 @@ class ProximalFunction:
             raise WellposedError(self._without_prox())
         elementwise = self.traits.separable or self.traits.diagonal
         size = operands.step_size(step, w, self, elementwise=elementwise)
-        return self._prox(operands.wide(w.detach()), size).to(w.dtype)
+        return self._prox(operands.at_least_float32(w.detach()), size).to(w.dtype)
 
     def prox_(self, w: Tensor, step: Number) -> Tensor:
         """:meth:`prox` in place, unseen by autograd.

@@ -36,7 +36,7 @@ _ROW = Struct("5q5d")
 
 
 class Job(NamedTuple):
-    """One tensor's share of a pass: which pass, the memory that it goes over, and its own numbers.
+    """The pass over one tensor: which pass, the memory that it goes over, and its numbers.
 
     Args:
         kind: Which pass.

@@ -38,7 +38,7 @@ class Constraint(Penalty):
             WellposedError: As for :meth:`Penalty.value`.
         """
         self._refuse_misfit(w)
-        return self._within(operands.wide(w), w.dtype)
+        return self._within(operands.at_least_float32(w), w.dtype)
 
     def _value(self, w: Tensor) -> Tensor:
         return self._within(w, w.dtype)

@@ -1,4 +1,4 @@
-"""Intervals, unit norms, the simplex and orthonormal matrices."""
+"""Sets that are no balls: intervals, groups of norm 1, the simplex, and orthonormal matrices."""
 
 from dataclasses import dataclass
 

@@ -57,4 +57,5 @@ def factors_of(given: Factors, names: Iterable[str]) -> dict[str, Factor]:
             factor_at(factor, 0)
             if isinstance(factor, Tensor):
                 nonnegative(factor, f"the schedule for {rule!r}")
-    return {name: 1.0 if (rule := last_match([name], rules)) is None else rules[rule] for name in names}
+    counting = {name: last_match([name], rules) for name in names}
+    return {name: 1.0 if rule is None else rules[rule] for name, rule in counting.items()}

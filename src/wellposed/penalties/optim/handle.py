@@ -1,10 +1,9 @@
-"""A penalty at work on an optimizer: its hooks' work at each step, its report, and its state."""
+"""The handle that ``regularize`` returns: what a penalty does at each step, its report, and its state."""
 
 import copy
 import itertools
-import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -14,7 +13,7 @@ from wellposed._torch import steps_being_taken
 from wellposed.arguments import Number
 from wellposed.errors import WellposedError
 from wellposed.penalties.optim.factors import Factor, factor_at
-from wellposed.penalties.optim.hooks import attach, detach
+from wellposed.penalties.optim.hooks import attach, detach, refuse_unpicklable
 from wellposed.penalties.optim.modes import Mode, Update
 from wellposed.penalties.optim.reporting import PenaltyReport, ReportRow
 from wellposed.penalties.optim.selection import Entry, PenaltyPlan, PlanRow
@@ -151,7 +150,7 @@ class Handle:
             given["metric"] = [self._metric.step]
         for name, values in given.items():
             for value in filter(callable, values):
-                _refuse_unpicklable(name, value)
+                refuse_unpicklable(name, value)
         return vars(self) | {"_now": {}}
 
     def _bind(self) -> None:
@@ -163,7 +162,7 @@ class Handle:
             self._penalties[parameter] = row.penalty if reference is None else row.penalty.bind(reference)
 
     def _factors_now(self) -> dict[Tensor, Number]:
-        """What multiplies each parameter's penalty now; a schedule that several share is asked once."""
+        """What multiplies each parameter's penalty now; a schedule of several parameters is asked once."""
         now = {id(factor): factor_at(factor, self.step) for factor in self._factors.values()}
         return {parameter: now[id(factor)] for parameter, factor in self._factors.items()}
 
@@ -252,14 +251,3 @@ class Handle:
 def _is_within_step(optimizer: Optimizer) -> bool:
     """Whether a hook is that of a step within a step: torch hooks a class's step and the one that it calls above it."""
     return steps_being_taken(optimizer) == 2
-
-
-def _refuse_unpicklable(name: str, given: Callable[..., Any]) -> None:
-    """Refuse what pickle cannot take, in words that lead to it: pickle's own name neither the handle nor the option."""
-    try:
-        pickle.dumps(given)
-    except Exception as error:
-        raise WellposedError(
-            f"the penalty cannot be pickled, because its {name}= is {given!r} ({error}); give a function at the top of "
-            "a module, or a schedule of wellposed.schedules, or save handle.state_dict() instead"
-        ) from error

@@ -5,11 +5,14 @@ of its own that puts these hooks, and with them the handles, into what is copied
 originals do, and handles find parameters by identity, as optimizers find their state.
 """
 
+import pickle
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 
 from wellposed._torch import STEP_HOOKS, step_hooks
+from wellposed.errors import WellposedError
 
 Optimizer = torch.optim.Optimizer
 _GETSTATE = "__getstate__"
@@ -77,3 +80,14 @@ def detach(stepper: Stepper, optimizer: Optimizer) -> None:
 def attached(optimizer: Optimizer) -> list[Any]:
     """The steppers of an optimizer, in the order in which they act."""
     return [hook.stepper for hook in step_hooks(optimizer)[0].values() if isinstance(hook, StepHook)]
+
+
+def refuse_unpicklable(name: str, given: Callable[..., Any]) -> None:
+    """Refuse what pickle cannot take, in words that lead to it: pickle's own name neither the handle nor the option."""
+    try:
+        pickle.dumps(given)
+    except Exception as error:
+        raise WellposedError(
+            f"the penalty cannot be pickled, because its {name}= is {given!r} ({error}); give a function at the top of "
+            "a module, or a schedule of wellposed.schedules, or save handle.state_dict() instead"
+        ) from error

@@ -1,4 +1,4 @@
-"""The ways in which a penalty acts on an optimizer's step, as a table."""
+"""The modes of ``regularize`` (gradient, decoupled, proximal) as a table of what each does at a step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
+from wellposed.penalties.optim.candidates import Model
 from wellposed.penalties.optim.factors import Factor, Factors, factors_of
 from wellposed.penalties.optim.handle import Handle
 from wellposed.penalties.optim.hooks import attached
 from wellposed.penalties.optim.misfits import refuse_misfits, refuse_strangers, refuse_unusual
 from wellposed.penalties.optim.modes import MODES, Mode
-from wellposed.penalties.optim.selection import Entry, Model, Penalties, PenaltyPlan, Where, plan_entries
+from wellposed.penalties.optim.selection import Entry, Penalties, PenaltyPlan, Where, plan_entries
 from wellposed.penalties.optim.step_sizes import GivenMetric, Metric, metric_for
 
 Optimizer = torch.optim.Optimizer

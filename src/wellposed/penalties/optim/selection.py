@@ -8,17 +8,12 @@ from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 from wellposed.models.globs import last_match, matches
-from wellposed.models.names import unwrapped
-from wellposed.models.roles import Part, is_called_normalisation, kind_by_name
-from wellposed.models.weights import weights
+from wellposed.penalties.optim.candidates import PARAMETRISED, Candidate, Model, candidates
 from wellposed.penalties.penalty import Penalty
 
 Where = str | type[nn.Module] | Callable[[str, Tensor], bool]
 """Roles in the plural ("weights", "biases", "norms", "embeddings", "tokens", "all"), a glob on the name, a callable, or
 a module type: all parameters of its own but biases."""
-
-Model = nn.Module | Iterable[tuple[str, Tensor]]
-"""A model, or pairs of a name and a parameter."""
 
 Penalties = Penalty | Mapping[str, Penalty | None]
 """One penalty for all, or one for each glob; the last glob that matches counts, and None leaves a parameter out."""
@@ -30,7 +25,6 @@ _ROLES: dict[str, frozenset[str]] = {
     "embeddings": frozenset({"embedding"}),
     "tokens": frozenset({"token"}),
 }
-_PARAMETRISED = "parametrised"
 
 
 @dataclass(frozen=True)
@@ -94,33 +88,6 @@ class Entry(NamedTuple):
     parameter: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A parameter of the model.
-
-    Args:
-        names: Its names; several if it is tied.
-        parameter: The parameter.
-        owner: The module that holds it under its first name, if there are modules.
-        uses: What it is used for: the kinds of its blocks under its first name, then those under the others.
-        note: How its role is known, if not by the table of roles.
-    """
-
-    names: list[str]
-    parameter: Tensor
-    owner: nn.Module | None
-    uses: tuple[frozenset[str], ...]
-    note: str = ""
-
-    @property
-    def role(self) -> str:
-        return ", ".join(dict.fromkeys(kind for use in self.uses for kind in sorted(use)))
-
-    def serves_as(self, kinds: frozenset[str]) -> bool:
-        """Whether one of its uses is of these kinds throughout."""
-        return any(use <= kinds for use in self.uses)
-
-
 def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where]) -> list[Entry]:
     """A row for each distinct parameter of ``model``.
 
@@ -138,7 +105,7 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     """
     conditions = _conditions(where)
     rules = dict(penalty) if isinstance(penalty, Mapping) else {"*": penalty}
-    named = _candidates(model)
+    named = candidates(model)
     for rule, given in rules.items():
         if not (given is None or isinstance(given, Penalty)):
             raise WellposedError(
@@ -158,7 +125,7 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     return entries
 
 
-def _row(item: _Candidate, rules: Mapping[str, Penalty | None], conditions: list[Where]) -> PlanRow:
+def _row(item: Candidate, rules: Mapping[str, Penalty | None], conditions: list[Where]) -> PlanRow:
     name = item.names[0]
     notes = [item.note, f"tied: {', '.join(item.names[1:])}" if len(item.names) > 1 else ""]
 
@@ -181,66 +148,6 @@ def _row(item: _Candidate, rules: Mapping[str, Penalty | None], conditions: list
     return row(rules[rule], f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
 
 
-def _candidates(model: Model) -> list[_Candidate]:
-    found = _of_module(model) if isinstance(model, nn.Module) else _of_pairs(model)
-    if not found:
-        raise WellposedError("regularize was given a model without parameters")
-    return found
-
-
-def _of_pairs(pairs: Iterable[tuple[str, Tensor]]) -> list[_Candidate]:
-    """Parameters without their modules, told by names and dimensions."""
-    names: dict[Tensor, list[str]] = {}
-    for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)):
-            raise WellposedError(
-                f"regularize was given a model that holds {pair!r}; expected a torch.nn.Module, or pairs of a name and "
-                "a parameter"
-            )
-        names.setdefault(pair[1], []).append(pair[0])
-    return [
-        _Candidate(several, p, None, (frozenset({kind_by_name(several[0], p.ndim)}),), "by its name and dimensions")
-        for p, several in names.items()
-    ]
-
-
-def _of_module(model: nn.Module) -> list[_Candidate]:
-    """Parameters with what the table of roles says of them, in the model's order."""
-    _, model = unwrapped(model)
-    holding = {parameter: weight for weight in weights(model) for parameter in weight.parameters}
-    modules = dict(model.named_modules(remove_duplicate=False))
-    names: dict[Tensor, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
-    found = []
-    for parameter, several in names.items():
-        path, _, local = several[0].rpartition(".")
-        weight, owner = holding[parameter], modules[path]
-        uses, note = (frozenset({_PARAMETRISED}),), f"{weight.name} is computed from it"
-        if weight.computed is None:
-            uses, note = _uses(weight.parts, weight.also), ""
-            if is_called_normalisation(owner):
-                uses = (frozenset({"normalisation"}),)
-            elif not uses:
-                uses = (frozenset({kind_by_name(local, parameter.ndim)}),)
-                note = "no role claims it: by its name and dimensions"
-            elif {"embedding"} in uses and {"weight"} in uses:
-                note = "a table of vectors that multiplies signals too"
-        found.append(_Candidate(several, parameter, owner, uses, note))
-    return found
-
-
-def _uses(parts: Iterable[Part], also: Iterable[Part]) -> tuple[frozenset[str], ...]:
-    """The kinds of a weight's blocks, and those of each other use; rows that stay as they start are of no kind else."""
-    first, others = ([_kind(part) for part in several] for several in (parts, also))
-    changing = [kind for kind in first if kind != "fixed"] or first
-    return tuple(dict.fromkeys(frozenset(use) for use in (changing, *([kind] for kind in others)) if use))
-
-
-def _kind(part: Part) -> str:
-    return "normalisation" if part.kind == "scale" else part.kind
-
-
 def _conditions(where: Where | Iterable[Where]) -> list[Where]:
     several: list[Where] = [where] if isinstance(where, str) or not isinstance(where, Iterable) else list(where)
     for condition in several:
@@ -254,12 +161,12 @@ def _conditions(where: Where | Iterable[Where]) -> list[Where]:
     return several
 
 
-def _holds(condition: Where, item: _Candidate) -> bool:
+def _holds(condition: Where, item: Candidate) -> bool:
     if isinstance(condition, str):
         if condition in _ROLES:
             return item.serves_as(_ROLES[condition])
         if condition == "all":
-            return not item.serves_as(frozenset({_PARAMETRISED}))
+            return not item.serves_as(frozenset({PARAMETRISED}))
         return any(matches(name, condition) for name in item.names)
     if isinstance(condition, type):
         return isinstance(item.owner, condition) and not item.serves_as(_ROLES["biases"])
@@ -270,7 +177,7 @@ def _show(condition: Where) -> str:
     return repr(condition) if isinstance(condition, str) else getattr(condition, "__name__", repr(condition))
 
 
-def _known(named: list[_Candidate]) -> str:
+def _known(named: list[Candidate]) -> str:
     shown = [f"{item.names[0]} ({item.role})" for item in named[:8]]
     more = "" if len(named) <= 8 else f" and {len(named) - 8} more"
     return f"the model has {', '.join(shown)}{more}"

@@ -1,4 +1,4 @@
-"""The step size that an optimizer has just taken, parameter by parameter: the metric of its proximal step.
+"""The step sizes of each optimizer's latest step, which make the metric of the proximal step after it.
 
 An optimizer moves a weight by -D m, where m estimates the gradient and D is diagonal. For the penalised problem to keep
 its solution, the prox has to be taken in the metric D^-1, that is with step sizes D.

@@ -305,9 +305,9 @@ def test_step_sizes_that_cannot_be_are_refused(given: Any) -> None:
 
 
 def test_a_threshold_that_is_nan_makes_nan_in_kernels_too() -> None:
-    from wellposed.penalties.computing.passes import Step, take_steps_
+    from wellposed.penalties.computing.passes import ProxStep, take_steps_
 
     w, second = torch.tensor([2.0, -2.0, 0.0]), torch.tensor([math.nan, math.nan, math.nan])
-    (bad,) = take_steps_([Step(L1(0.1), w, RootStep(0.1, second, 1.0, 1e-8))])
+    (bad,) = take_steps_([ProxStep(L1(0.1), w, RootStep(0.1, second, 1.0, 1e-8))])
     assert bad
     assert w.isnan().all()

@@ -118,7 +118,7 @@ class WarmUp(_Shape):
 class Step(_Shape):
     """One factor before step ``at``, another from then on.
 
-    ``Step(at)`` is late dropout: nothing before that step, all from it on.
+    ``Step(at)`` is late dropout: nothing before that step, all from it on. ``Step(0)`` is 1 throughout.
 
     Args:
         at: The first step of the second factor, >= 0.

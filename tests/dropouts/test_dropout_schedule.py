@@ -11,7 +11,7 @@ from wellposed.schedules import Cosine, Curriculum, Linear, Schedule, Step, Warm
 
 # schedule of four steps -> its factor at steps 0, 1, 2 and 4
 SCHEDULES: dict[str, tuple[Schedule, tuple[float, ...]]] = {
-    "constant": (Linear(1.0, 1.0, 4), (1, 1, 1, 1)),
+    "constant": (Step(0), (1, 1, 1, 1)),
     "linear": (Linear(0.0, 1.0, 4), (0, 0.25, 0.5, 1)),
     "linear down": (Linear(0.8, 0.2, 4), (0.8, 0.65, 0.5, 0.2)),
     "cosine": (Cosine(0.0, 1.0, 4), (0, 0.5 - math.sqrt(0.125), 0.5, 1)),
@@ -50,7 +50,7 @@ def test_a_schedule_goes_on_from_its_state() -> None:
 
 def test_schedules_that_make_no_sense_are_refused() -> None:
     with pytest.raises(wp.WellposedError, match="0 dropout modules"):
-        wp.DropoutSchedule(nn.Dropout(0.5), Linear(0.0, 1.0, 4))
+        wp.DropoutSchedule(nn.Dropout(0.5), Step(0))
     with pytest.raises(wp.WellposedError, match="expected a callable of the step"):
         wp.DropoutSchedule(wp.Dropout(0.5), 0.5)  # type: ignore[arg-type]
     with pytest.raises(wp.WellposedError, match="the factor 2"):

@@ -38,7 +38,7 @@ from wellposed.penalties import (
     conventions,
 )
 from wellposed.penalties.computing import kernels
-from wellposed.penalties.computing.passes import Added, Push, ProxStep, add_gradients_, take_steps_
+from wellposed.penalties.computing.passes import Added, ProxStep, Push, add_gradients_, take_steps_
 from wellposed.penalties.computing.root_step import RootStep
 from wellposed.random import Key, normal, uniform
 

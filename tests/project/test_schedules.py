@@ -11,6 +11,7 @@ from wellposed.schedules import Cosine, Curriculum, Linear, Schedule, Step, Warm
 
 # shape, its first factor, its last factor, how many steps it takes
 SHAPES: list[tuple[Schedule, float, float, int]] = [
+    (Linear(0.3, 0.3, 1), 0.3, 0.3, 0),
     (Linear(0.2, 1.5, 7), 0.2, 1.5, 7),
     (Linear(1.0, 0.0, 3), 1.0, 0.0, 3),
     (Cosine(1.0, 0.25, 5), 1.0, 0.25, 5),
@@ -44,6 +45,7 @@ def test_a_shape_is_a_value(shape: Schedule) -> None:
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: Linear(-1.0, 1.0, 3),
         lambda: Linear(0.0, math.inf, 3),
         lambda: Linear(0.0, 1.0, 2.5),  # type: ignore[arg-type]
         lambda: Cosine(0.0, 1.0, 0),

@@ -221,7 +221,7 @@ def modules_being_called() -> Iterator[nn.Module]:
     for frame in _stack():
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if isinstance(first, nn.Module) and code.co_name != "next_name":
+        if isinstance(first, nn.Module) and code.co_name != "next_stream":
             yield first
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from wellposed.arguments import integer
-from wellposed.dropouts.operator import Mask, check_probability, thin, thin_by_operator, words_of
+from wellposed.dropouts.masks import Mask, check_probability, stream_tensor
+from wellposed.dropouts.operator import thin, thin_by_operator
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 from wellposed.random.key import Key
@@ -97,11 +98,11 @@ def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...
             f"dropout was given p of shape {tuple(p.shape)} for an input of shape {tuple(x.shape)}; "
             "expected a scalar or one p for each index of dimension 0"
         )
-    words = words_of(key.seed, call)
+    stream = stream_tensor(key.seed, call)
     if x.is_complex():
         parts, dims, box = _parts(x, dims, box)
-        return torch.view_as_complex(thin_by_operator(parts, words, p, dims, box))
-    return thin_by_operator(x, words, p, dims, box)
+        return torch.view_as_complex(thin_by_operator(parts, stream, p, dims, box))
+    return thin_by_operator(x, stream, p, dims, box)
 
 
 def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Tensor, tuple[int, ...], Box | None]:

@@ -1,4 +1,4 @@
-"""Dropout of whole branches and layers of a network: stochastic depth."""
+"""Stochastic depth: dropout of residual branches and of whole layers."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -18,12 +18,13 @@ class DropPath(Thinning):
         p: The probability that the branch is dropped.
         mode: "row" decides for each sample (dimension 0) by itself, "batch" for all samples at once.
         scale_by_keep: Whether to scale; without it, the branch's mean shrinks by 1 - p.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, ...), and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the mode is neither.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the mode is neither.
 
     Example:
         >>> DropPath(0.5)(torch.ones(8, 3, 4)).flatten(1).std(dim=1).max()
@@ -32,8 +33,15 @@ class DropPath(Thinning):
     Source: Huang et al. (2016), stochastic depth; Larsson et al. (2017).
     """
 
-    def __init__(self, p: float = 0.0, mode: Literal["row", "batch"] = "row", *, scale_by_keep: bool = True) -> None:
-        super().__init__(p)
+    def __init__(
+        self,
+        p: float = 0.0,
+        mode: Literal["row", "batch"] = "row",
+        *,
+        scale_by_keep: bool = True,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__(p, inplace)
         if mode not in ("row", "batch"):
             raise WellposedError(f"DropPath was given mode={mode!r}; expected 'row' or 'batch'")
         self.mode, self.scale_by_keep = mode, scale_by_keep
@@ -56,12 +64,13 @@ class LayerDrop(Thinning):
     Args:
         layers: Modules whose output can be the next one's input.
         p: The probability that a layer is left out.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         That of the layers. Further arguments are given to every layer.
 
     Raises:
-        WellposedError: If p is not in [0, 1].
+        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
 
     Example:
         >>> stack = LayerDrop([nn.Identity(), nn.Identity()], p=0.5)
@@ -71,8 +80,8 @@ class LayerDrop(Thinning):
     Source: Fan et al. (2020).
     """
 
-    def __init__(self, layers: Iterable[nn.Module], p: float = 0.1) -> None:
-        super().__init__(p)
+    def __init__(self, layers: Iterable[nn.Module], p: float = 0.1, *, inplace: bool = False) -> None:
+        super().__init__(p, inplace)
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:

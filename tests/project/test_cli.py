@@ -18,9 +18,9 @@ from study_tools import write_table
 from wellposed.cli import main
 from wellposed.study import Settings
 from wellposed.study import study as conduct
-from wellposed.study.results.tabulate import tables
+from wellposed.study.results.tables import tables
 from wellposed.study.terminal import Progress, show
-from wellposed.study.words import Words
+from wellposed.study.wording import Wording
 
 SMALL = ("--hidden", "6,6", "--seeds", "1", "--steps", "4", "--jobs", "1")
 
@@ -169,10 +169,10 @@ def test_a_narrow_terminal_loses_no_word_and_no_number(width: int, tmp_path: Pat
     text = told.getvalue()
     assert "\u2026" not in text
     assert max(map(len, text.partition("Regularizers")[0].splitlines())) <= max(64, width)
-    for table in tables(found.results["experiments"], Words("classification")):
-        for cell in (cell for row in table.rows for cell in row[table.words :]):
+    for table in tables(found.results["experiments"], Wording("classification")):
+        for cell in (cell for row in table.rows for cell in row[table.text_columns :]):
             assert cell in text
-        for word in {word for row in table.rows for cell in row[: table.words] for word in cell.split()}:
+        for word in {word for row in table.rows for cell in row[: table.text_columns] for word in cell.split()}:
             assert word in text
 
 

@@ -60,7 +60,7 @@ class TrainingRun:
 
 
 @dataclass(frozen=True)
-class Objective:
+class TaskObjective:
     """The loss of a task, its score (1 is perfect), and the outputs that an ensemble averages."""
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -112,7 +112,7 @@ def _execute(run: TrainingRun, data: Dataset) -> Figures:
 
 
 def _train(
-    run: TrainingRun, network: DenseNetwork, parts: Split, objective: Objective, key: Key
+    run: TrainingRun, network: DenseNetwork, parts: Split, objective: TaskObjective, key: Key
 ) -> dict[str, list[Any]]:
     """Minibatch gradient descent; returns the loss and the scores along the way."""
     optimizer = torch.optim.SGD(network.parameters(), lr=run.rate)
@@ -158,7 +158,9 @@ def _outputs(network: DenseNetwork, x: Tensor) -> Tensor:
     return outputs
 
 
-def _ensemble(run: TrainingRun, network: DenseNetwork, parts: Split, objective: Objective, key: Key) -> dict[str, Any]:
+def _ensemble(
+    run: TrainingRun, network: DenseNetwork, parts: Split, objective: TaskObjective, key: Key
+) -> dict[str, Any]:
     """The scores of averages of thinned networks, and of one network with its weights scaled, on the same rows."""
     key = key.fold("ensemble")
     scores: dict[str, Any] = {"networks": list(ENSEMBLE), "scaled": {}}
@@ -184,8 +186,8 @@ def _r_squared(outputs: Tensor, y: Tensor) -> float:
 
 
 OBJECTIVES = {
-    "classification": Objective(functional.cross_entropy, _accuracy, lambda outputs: outputs.softmax(1)),
-    "regression": Objective(lambda outputs, y: functional.mse_loss(outputs.squeeze(1), y), _r_squared, lambda o: o),
+    "classification": TaskObjective(functional.cross_entropy, _accuracy, lambda outputs: outputs.softmax(1)),
+    "regression": TaskObjective(lambda outputs, y: functional.mse_loss(outputs.squeeze(1), y), _r_squared, lambda o: o),
 }
 
 

@@ -100,6 +100,7 @@ class Network:
         WellposedError: If an argument is not as above.
 
     Example:
+        >>> from wellposed.textbook import L2Regularizer
         >>> x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
         >>> y = torch.tensor([0, 1, 1, 0])
         >>> network = Network([2, 16, 2], activation="tanh", loss="cross entropy", lam=1e-4, regularizer=L2Regularizer)

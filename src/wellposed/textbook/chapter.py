@@ -1,7 +1,6 @@
 """The chapter's functions: three initializers, two regularizers, and dropout."""
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -111,8 +110,11 @@ def HeInitializer(  # noqa: N802
     return _within_root(2, inputdim, units, key, dtype)
 
 
-Regularizer = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A weight -> the pair (Omega, dOmega/dw)."""
+class Regularizer(Protocol):
+    """A penalty and its gradient: a weight -> the pair (Omega, dOmega/dw)."""
+
+    def __call__(self, w: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Compute both."""
 
 
 def L1Regularizer(w: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N802

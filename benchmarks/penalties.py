@@ -15,7 +15,7 @@ from torch import Tensor
 import wellposed as wp
 from benchmarks.runner import Row as Timed
 from benchmarks.runner import arguments, measure
-from wellposed.penalties.optim.passes import Push, add_gradients_
+from wellposed.penalties.computing.passes import Push, add_gradients_
 
 L1 = wp.L1(1e-4)
 

@@ -39,7 +39,8 @@ template <class V, class T> INLINE V load(const T* address) {
 }
 template <class V, class T> INLINE void store(T* address, V v) { memcpy(address, &v, sizeof v); }
 template <class V, class T> INLINE V splat(T number) {
-    decltype(V{}[0]) element = number;
+    auto element = V{}[0];  // of the type of the vector's elements
+    element = number;
     return V{} + element;
 }
 template <class W, class V> INLINE W convert(V v) { return __builtin_convertvector(v, W); }

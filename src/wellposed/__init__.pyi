@@ -55,6 +55,7 @@ from wellposed.penalties import SpectralNorm as SpectralNorm
 from wellposed.penalties import Towards as Towards
 from wellposed.penalties import constraints as constraints
 from wellposed.penalties import penalize_activity as penalize_activity
+from wellposed.penalties import plan_regularize as plan_regularize
 from wellposed.penalties import regularization_path as regularization_path
 from wellposed.penalties import regularize as regularize
 from wellposed.random import Box as Box

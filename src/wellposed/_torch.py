@@ -42,6 +42,9 @@ OrthogonalParametrization, SpectralNormParametrization = _Orthogonal, _SpectralN
 # the names, compaction takes a model that regularises itself by its weights for one that only calls its layers.
 TENSORS_OF_A_MODULE = ("_parameters", "_buffers")
 
+# Where an optimizer keeps the hooks of its steps: see step_hooks.
+STEP_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
 # What torch's wrappers call the module inside, and their classes. The names stand in state dicts and so are stable; no
 # list of them is public. Without one, names of masks, weights and rules change when a model is wrapped.
 WRAPPERS = {
@@ -270,6 +273,16 @@ def steps_being_taken(optimizer: torch.optim.Optimizer) -> int:
     frames, penalties on such optimizers act twice.
     """
     return sum(frame.f_code is _STEP and frame.f_locals.get("self") is optimizer for frame in _stack())
+
+
+def step_hooks(optimizer: torch.optim.Optimizer) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """The hooks before and after an optimizer's steps, which may be deleted from here.
+
+    Hooks can be registered in public, but not listed, and copies and pickles of an optimizer leave them out. Without
+    this, a penalty cannot be taken off, and a copied or loaded optimizer loses it.
+    """
+    before, after = (getattr(optimizer, name) for name in STEP_HOOKS)
+    return before, after
 
 
 def line_outside_torch(stacklevel: int) -> tuple[str, str, int]:

@@ -1,98 +1,64 @@
-"""What a penalty is multiplied by as training goes on: values to give as ``schedule=`` of ``regularize``."""
+"""Schedules: a factor for each training step, as values that ``regularize`` and ``DropoutSchedule`` take.
+
+A schedule is a callable from the number of steps taken, 0, 1, 2, ..., to a factor >= 0. Each shape here is a frozen
+dataclass: two of the same numbers are equal, and all can be printed, hashed and pickled. Your own may be any callable;
+to be pickled it has to be a function at the top of a module.
+"""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
-from torch import Tensor
+from wellposed.arguments import Number, integer, nonnegative
 
-from wellposed.arguments import Number, nonnegative
-from wellposed.errors import WellposedError
-
-Schedule = Number | Callable[[int], Number]
-"""What multiplies a penalty: a number, a tensor of one that is read at each step, or a callable of the step number."""
-
-Schedules = Schedule | Mapping[str, Schedule]
-"""One schedule for all, or one for each glob on names; the first glob that matches counts, and 1 where none does."""
-
-
-def factor_at(schedule: Schedule, step: int) -> Number:
-    """What a schedule multiplies the penalty by at a step.
-
-    Args:
-        schedule: The schedule.
-        step: How many steps have been taken.
-
-    Returns:
-        A number, or a tensor of no dimensions, whose value is not looked at on an accelerator: that would wait.
-
-    Raises:
-        WellposedError: If it is no number >= 0.
-    """
-    given = schedule(step) if callable(schedule) else schedule
-    name = f"the schedule at step {step}"
-    if isinstance(given, Tensor):
-        if given.numel() != 1:
-            raise WellposedError(f"{name} was given a tensor of shape {tuple(given.shape)}; expected a single number")
-        given = given.detach().reshape(())
-        if not given.is_cpu:
-            return given
-    return nonnegative(given, name)
-
-
-def schedules_of(given: Schedules, names: Iterable[str]) -> dict[str, Schedule]:
-    """The schedule of each name.
-
-    Raises:
-        WellposedError: If a glob matches none of the names, or a schedule that is no callable is no number >= 0.
-    """
-    rules = dict(given) if isinstance(given, Mapping) else {"*": given}
-    names = list(names)
-    for rule, schedule in rules.items():
-        if not any(fnmatchcase(name, rule) for name in names):
-            raise WellposedError(
-                f"the schedule for {rule!r} matches no penalised parameter; expected a glob on {', '.join(names)}"
-            )
-        if not callable(schedule):
-            factor_at(schedule, 0)
-            if isinstance(schedule, Tensor):
-                nonnegative(schedule, f"the schedule for {rule!r}")
-    return {name: next((rules[rule] for rule in rules if fnmatchcase(name, rule)), 1.0) for name in names}
+Schedule = Callable[[int], Number]
+"""A callable of the number of steps taken that returns a factor >= 0."""
 
 
 @dataclass(frozen=True)
-class _Between:
-    """From ``start`` to ``end`` over ``steps`` steps, and ``end`` from then on.
-
-    Args:
-        start: The factor at step 0, >= 0.
-        end: The factor from step ``steps`` on, >= 0.
-        steps: How many steps it takes, >= 1.
-    """
-
-    start: float
-    end: float
-    steps: int
+class _Shape:
+    """The base class of shapes: refuses numbers that make no schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            nonnegative(getattr(self, name), f"{type(self).__name__}({name})")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise WellposedError(f"{type(self).__name__}(steps) was given {self.steps!r}; expected an integer >= 1")
-
-    def _share(self, done: float) -> float:
-        raise NotImplementedError
+        for field in fields(self):
+            value, name = getattr(self, field.name), f"{type(self).__name__}({field.name})"
+            if field.type is int:
+                integer(value, name, 1 if field.name == "steps" else 0, 1 << 63)
+            else:
+                nonnegative(value, name)
 
     def __call__(self, step: int) -> float:
         """The factor at a step."""
-        share = self._share(min(max(step, 0), self.steps) / self.steps)
-        return self.start + (self.end - self.start) * share
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Linear(_Between):
+class Constant(_Shape):
+    """The same factor at every step.
+
+    Args:
+        factor: The factor, >= 0.
+
+    Raises:
+        WellposedError: If it is negative, NaN or infinite.
+
+    Example:
+        >>> Constant(0.5)(7)
+        0.5
+    """
+
+    factor: float = 1.0
+
+    def __call__(self, step: int) -> float:
+        """The factor at a step."""
+        return self.factor
+
+
+@dataclass(frozen=True)
+class Linear(_Shape):
     """A straight line from ``start`` to ``end`` over ``steps`` steps, and ``end`` from then on.
+
+    ``Linear(1.0, 0.0, steps)`` is early dropout: it falls from all to nothing, and stays there.
 
     Args:
         start: The factor at step 0, >= 0.
@@ -105,15 +71,22 @@ class Linear(_Between):
     Example:
         >>> [Linear(0.0, 1.0, steps=4)(step) for step in (0, 1, 4, 9)]
         [0.0, 0.25, 1.0, 1.0]
+
+    Source: Liu et al. (2023) for early dropout.
     """
 
-    def _share(self, done: float) -> float:
-        return done
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """The factor at a step."""
+        return self.start + (self.end - self.start) * _done(step, self.steps)
 
 
 @dataclass(frozen=True)
-class Cosine(_Between):
-    """Half a cosine from ``start`` to ``end`` over ``steps`` steps: flat at both ends.
+class Cosine(_Shape):
+    """Half a cosine from ``start`` to ``end`` over ``steps`` steps, flat at both ends, and ``end`` from then on.
 
     Args:
         start: The factor at step 0, >= 0.
@@ -130,17 +103,22 @@ class Cosine(_Between):
     Source: Loshchilov and Hutter (2017).
     """
 
-    def _share(self, done: float) -> float:
-        return (1 - math.cos(math.pi * done)) / 2
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """The factor at a step."""
+        return self.start + (self.end - self.start) * ((1 - math.cos(math.pi * _done(step, self.steps))) / 2)
 
 
 @dataclass(frozen=True)
-class WarmUp:
-    """Nothing for ``wait`` steps, then a straight line up to 1 over ``steps`` steps.
+class WarmUp(_Shape):
+    """Zero for ``wait`` steps, then a straight line up to 1 over ``steps`` steps.
 
     Args:
         steps: How many steps the way up takes, >= 1.
-        wait: How many steps without any penalty come before, >= 0.
+        wait: How many steps of factor 0 come before, >= 0.
 
     Raises:
         WellposedError: If an argument is out of range.
@@ -153,11 +131,67 @@ class WarmUp:
     steps: int
     wait: int = 0
 
-    def __post_init__(self) -> None:
-        Linear(0.0, 1.0, self.steps)
-        if isinstance(self.wait, bool) or not isinstance(self.wait, int) or self.wait < 0:
-            raise WellposedError(f"WarmUp(wait) was given {self.wait!r}; expected an integer >= 0")
+    def __call__(self, step: int) -> float:
+        """The factor at a step."""
+        return _done(step - self.wait, self.steps)
+
+
+@dataclass(frozen=True)
+class Step(_Shape):
+    """One factor before step ``at``, another from then on.
+
+    ``Step(at)`` is late dropout: nothing before that step, all from it on.
+
+    Args:
+        at: The first step of the second factor, >= 0.
+        before: The factor before it, >= 0.
+        after: The factor from it on, >= 0.
+
+    Raises:
+        WellposedError: If an argument is out of range.
+
+    Example:
+        >>> [Step(2)(step) for step in range(4)]
+        [0.0, 0.0, 1.0, 1.0]
+
+    Source: Liu et al. (2023) for late dropout.
+    """
+
+    at: int
+    before: float = 0.0
+    after: float = 1.0
 
     def __call__(self, step: int) -> float:
         """The factor at a step."""
-        return Linear(0.0, 1.0, self.steps)(step - self.wait)
+        return self.before if step < self.at else self.after
+
+
+@dataclass(frozen=True)
+class Curriculum(_Shape):
+    """From 0 towards 1 in an exponential approach: 1 - exp(-gamma * t / steps) at step t, constant from ``steps`` on.
+
+    Args:
+        steps: How many steps it takes, >= 1.
+        gamma: How steep it is, >= 0: the last factor is 1 - exp(-gamma).
+
+    Raises:
+        WellposedError: If an argument is out of range.
+
+    Example:
+        >>> [round(Curriculum(4)(step), 3) for step in range(5)]
+        [0.0, 0.918, 0.993, 0.999, 1.0]
+
+    Source: Morerio et al. (2017).
+    """
+
+    steps: int
+    gamma: float = 10.0
+
+    def __call__(self, step: int) -> float:
+        """The factor at a step."""
+        return -math.expm1(-self.gamma * _done(step, self.steps))
+
+
+def _done(step: int, steps: int) -> float:
+    """The fraction of the steps that is done, in [0, 1]."""
+    return min(max(step, 0), steps) / steps

@@ -14,8 +14,7 @@ from torch.nn.utils import parametrize, prune, spectral_norm, weight_norm
 
 import wellposed as wp
 from peers import peer
-from wellposed.compaction import compact, plan_compact
-from wellposed.compaction import compacting as compaction
+from wellposed.compaction import compact, plan_compact, removal
 from wellposed.compaction.heads import CompactAttention
 from wellposed.penalties import GroupLasso, Heads, regularize
 from wellposed.random import Key, normal, normal_, uniform_
@@ -789,12 +788,62 @@ def test_a_residual_network_loses_the_filters_inside_its_blocks() -> None:
 def test_every_output_is_compared_closely(monkeypatch: pytest.MonkeyPatch) -> None:
     model = zero_rows(filled(Written(lambda m, x, _: {"x": x, "out": (m.b(m.a(x).relu()),)})), {"a": [1]})
     compact(model, example=torch.ones(2, 4))
-    fold = compaction._fold
+    fold = removal._fold
 
     def loose(consumer: nn.Linear, value: Tensor, gone: Tensor) -> None:
         fold(consumer, value, gone)
         consumer.bias.mul_(1 + 1e-4)
 
-    monkeypatch.setattr(compaction, "_fold", loose)
+    monkeypatch.setattr(removal, "_fold", loose)
     with pytest.raises(wp.WellposedError, match="gives other outputs"):
         compact(model, example=torch.ones(2, 4))
+
+
+class Nested(nn.Module):
+    """A model whose inputs are nested in each other, some of them passed by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, pair: tuple[Tensor, dict[str, Tensor]], *, scale: Tensor | None = None) -> dict[str, Tensor]:
+        x, more = pair
+        out: Tensor = self.b(self.a(x + more["shift"]).relu())
+        return {"out": out if scale is None else out * scale}
+
+
+X, SHIFT = normal((5, 4), Key(9)), normal((5, 4), Key(10))
+# name: (a way to make the model, an example)
+EXAMPLES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "a tensor": (dense, X),
+    "a tuple": (dense, (X, SHIFT)),
+    "names": (dense, {"x": X, "scale": SHIFT}),
+    "names in another order": (dense, {"scale": SHIFT, "x": X}),
+    "nested": (Nested, ((X, {"shift": SHIFT}),)),
+    "nested and named": (Nested, {"pair": (X, {"shift": SHIFT}), "scale": torch.tensor(2.0)}),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_a_tensor_a_tuple_or_a_mapping_and_may_be_nested(name: str) -> None:
+    make, example = EXAMPLES[name]
+    model = zero_rows(filled(make()), {"a": [1, 2]})
+    kept = copy.deepcopy(example)
+    small = compact(model, example=example)
+    assert weight(small, "a").shape == (6, 4)
+    plan = plan_compact(model, example=example)
+    assert {row.name: row.after for row in plan} == {"a": 6, "b": 2}
+    torch.testing.assert_close(example, kept, rtol=0, atol=0)  # which is never changed
+
+
+@pytest.mark.parametrize("example", [{"y": X}, {"x": X, "more": X}, {"x": X[:, :3]}, ((X, X, X),)])
+def test_an_example_that_the_model_does_not_take_is_refused(example: Any) -> None:
+    for verb in (compact, plan_compact):
+        with pytest.raises(wp.WellposedError, match="does not take the example"):
+            verb(filled(dense()), example=example)
+
+
+def test_a_mapping_is_compared_as_any_other_example() -> None:
+    model = zero_rows(filled(Asking()), {"a": [0]})
+    with pytest.raises(wp.WellposedError, match="gives other outputs"):
+        compact(model, example={"x": torch.ones(2, 4)})

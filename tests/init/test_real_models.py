@@ -154,6 +154,18 @@ def test_every_way_of_tracing_tells_the_same(name: str, monkeypatch: pytest.Monk
     assert {row.traced for row in plan if row.role == "weight"} <= {"a run on the example", ""}
 
 
+def test_a_large_model_without_memory_is_followed_past_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its forward pass asks whether the mask is all true, which only torch.export can answer where it has no values."""
+    monkeypatch.setattr("wellposed.models.tracing.trace._SMALL", 0)
+    make, example, branches, _ = MODELS["gpt2"]
+    with torch.device("meta"):
+        model: Any = make()
+    model.config._attn_implementation = "sdpa"
+    plan = wp.plan_initialize(model, example=example | {"attention_mask": torch.ones_like(IDS)})
+    assert {row.traced for row in plan if row.role == "weight"} == {"torch.export"}
+    assert plan["transformer.h.1.mlp.c_proj.weight"].gain == pytest.approx(branches**-0.5)
+
+
 def test_a_built_model_starts_as_one_from_meta() -> None:
     make, example, _, _ = MODELS["gpt2"]
     real = make()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import wellposed as wp
+from wellposed.init.schemes.named import scheme_of
 
 KEY = wp.Key(11)
 DOUBLE = torch.float64
@@ -296,3 +297,20 @@ def test_a_scheme_of_ones_own() -> None:
 def test_every_scheme_fills_every_kind_of_part(scheme: wp.init.Scheme) -> None:
     model = nn.ModuleList([encoder(1), nn.LSTM(4, 5), nn.Embedding(6, 4), nn.Conv2d(2, 3, 3), nn.PReLU()])
     assert all(row.initializer is not None for row in wp.init.initialize(model, scheme))
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("Kaiming", "he"),
+        ("HE", "he"),
+        ("xavier", "glorot"),
+        ("T-Fixup", "t_fixup"),
+        ("GPT-2", "gpt2"),
+        ("LeCun", "lecun"),
+        ("PyTorch", "torch"),
+        ("LSUV ", "lsuv"),
+    ],
+)
+def test_a_scheme_goes_by_any_of_its_names(name: str, scheme: str) -> None:
+    assert scheme_of(name) is wp.init.SCHEMES[scheme]

@@ -238,3 +238,47 @@ def test_decay_rates_and_step_sizes() -> None:
     assert 1e-3 <= float(steps.min()) < 1.01e-3
     assert 0.099 < float(steps.max()) <= 0.1
     assert float((steps < 1e-2).double().mean()) == pytest.approx(0.5, abs=5 * 0.5 / 20_000**0.5)
+
+
+@pytest.mark.parametrize(
+    ("start", "initializer"),
+    [
+        (0.0, wp.init.Zeros()),
+        (1, wp.init.Ones()),
+        (0.25, wp.init.Constant(0.25)),
+        (wp.init.Normal(0, 2), wp.init.Normal(0, 2)),
+    ],
+)
+def test_a_role_starts_as_a_number_or_an_initializer(start: Any, initializer: wp.init.Initializer) -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Parameter(torch.empty(3))
+
+    wp.init.role(Gated)(lambda module: {"gate": Part("gate", start=start)})
+    assert wp.plan_initialize(Gated())["gate"].initializer == initializer
+
+
+def test_a_start_that_is_neither_is_refused() -> None:
+    class Closed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Parameter(torch.empty(3))
+
+    start: Any = "nothing"
+    wp.init.role(Closed)(lambda module: {"gate": Part("gate", start=start)})
+    with pytest.raises(wp.WellposedError, match="start='nothing'; expected a number or an initializer"):
+        wp.plan_initialize(Closed())
+
+
+def test_a_rule_fills_what_a_role_fixes_but_not_a_padding_row() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.empty(3))
+            self.table = nn.Embedding(4, 2, padding_idx=0)
+
+    wp.init.role(Fixed)(lambda module: {"scale": Part("fixed", start=0.5)})
+    plan = wp.plan_initialize(Fixed(), rules={"*": wp.init.Ones()})
+    assert plan["scale"].initializer == plan["table.weight"].initializer == wp.init.Ones()
+    assert plan["table.weight[padding]"].initializer == wp.init.Zeros()

@@ -109,12 +109,17 @@ def test_plan_says_what_is_in_and_why() -> None:
     model.head.bias.requires_grad_(False)
     handle = regularize(SGD(model.parameters(), lr=0.1), model, L1(0.5))
     found = {row.name: (row.role, row.penalty, row.reason) for row in handle.plan}
+    left_out = "not selected by where='weights'"
     assert found == {
-        "mix": ("vector", None, "not selected by where='weights'"),
-        "embedding.weight": ("weight", L1(0.5), "where='weights'; tied: head.weight"),
-        "norm.weight": ("normalisation", None, "not selected by where='weights'"),
-        "norm.bias": ("normalisation", None, "not selected by where='weights'"),
-        "head.bias": ("bias", None, "not selected by where='weights'"),
+        "mix": ("vector", None, f"{left_out}; no role claims it: by its name and dimensions"),
+        "embedding.weight": (
+            "embedding, weight",
+            L1(0.5),
+            "where='weights'; a table of vectors that multiplies signals too; tied: head.weight",
+        ),
+        "norm.weight": ("normalisation", None, left_out),
+        "norm.bias": ("normalisation", None, left_out),
+        "head.bias": ("bias", None, left_out),
     }
     printed = str(handle.plan)
     assert all(row.name in printed and row.reason in printed for row in handle.plan)
@@ -170,9 +175,9 @@ def test_normalisation_of_any_shape_is_told_by_its_module(layer: nn.Module) -> N
     }
 
 
-def test_penalties_can_differ_by_parameter() -> None:
+def test_penalties_differ_by_parameter_and_the_last_rule_that_matches_counts() -> None:
     model = network()
-    rules = {"0.*": L1(0.1), "3.bias": None, "3.*": L2(0.2)}
+    rules = {"0.*": L1(0.1), "3.*": L2(0.2), "3.bias": None}
     handle = regularize(SGD(model.parameters(), lr=0.1), model, rules, where="all")
     found = {row.name: row.penalty for row in handle.plan}
     assert found["0.weight"] == found["0.bias"] == L1(0.1)
@@ -463,7 +468,7 @@ def test_schedules_that_cannot_be_are_refused_at_once(schedule: Any) -> None:
 def test_schedules_differ_by_parameter() -> None:
     model, twin = network(), network()
     ours, theirs = SGD(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
-    handle = regularize(ours, model, L1(0.5), schedule={"0.*": 0.5, "3.*": lambda t: float(t)})
+    handle = regularize(ours, model, L1(0.5), schedule={"*": 0.5, "3.*": lambda t: float(t)})
     regularize(theirs, twin, L1(0.25), where="0.weight")
     regularize(theirs, twin, L1(0.5), where="3.weight", schedule=lambda t: float(t))
     for _ in range(3):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import wellposed as wp
 from accelerator import Accelerator, ElsewhereError, WaitError, here, there
 from penalty_cases import Case, rows
+from wellposed import schedules
 from wellposed.penalties import (
     L1,
     L2,
@@ -23,7 +24,6 @@ from wellposed.penalties import (
     SpectralNorm,
     constraints,
     regularize,
-    schedules,
 )
 from wellposed.random import Key, normal
 

@@ -1,4 +1,4 @@
-"""Penalties in the ways that people train: schedules, compiled models and steps, wide copies of narrow weights."""
+"""Penalties in the ways that people train: schedules, compiled models and steps, float32 copies of bfloat16 weights."""
 
 import io
 import os
@@ -16,6 +16,7 @@ from torch import nn
 
 import wellposed as wp
 from penalty_tools import N, X, Y, filled, linear, network, state, step
+from wellposed import schedules
 from wellposed.penalties import (
     L1,
     L2,
@@ -26,9 +27,8 @@ from wellposed.penalties import (
     Towards,
     conventions,
     regularize,
-    schedules,
 )
-from wellposed.penalties.optim.root_step import RootStep
+from wellposed.penalties.computing.root_step import RootStep
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
@@ -289,7 +289,7 @@ def embedding_step(sparse: bool, mode: Any, scale: float = 1.0) -> tuple[torch.T
     embedding = nn.Embedding(5, 3, sparse=sparse)
     filled(embedding)
     optimizer = SGD(embedding.parameters(), lr=0.1)
-    handle = regularize(optimizer, embedding, L2(0.5), mode=mode)
+    handle = regularize(optimizer, embedding, L2(0.5), where="embeddings", mode=mode)
     torch.autograd.backward(scale * embedding(torch.tensor([1, 3, 3])).square().sum())
     optimizer.step()
     return embedding.weight.detach(), handle

@@ -12,7 +12,7 @@ from torch import nn
 import wellposed as wp
 from penalty_tools import PEERS, N, X, Y, fit, linear, network, state, step
 from wellposed.penalties import L1, L2, Huber, Penalty, regularize
-from wellposed.penalties.optim.root_step import RootStep
+from wellposed.penalties.computing.root_step import RootStep
 from wellposed.penalties.optim.step_sizes import METRICS, metric_for
 from wellposed.random import Key, normal
 
@@ -305,7 +305,7 @@ def test_step_sizes_that_cannot_be_are_refused(given: Any) -> None:
 
 
 def test_a_threshold_that_is_nan_makes_nan_in_kernels_too() -> None:
-    from wellposed.penalties.optim.passes import Step, take_steps_
+    from wellposed.penalties.computing.passes import Step, take_steps_
 
     w, second = torch.tensor([2.0, -2.0, 0.0]), torch.tensor([math.nan, math.nan, math.nan])
     (bad,) = take_steps_([Step(L1(0.1), w, RootStep(0.1, second, 1.0, 1e-8))])

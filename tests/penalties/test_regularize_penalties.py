@@ -262,3 +262,20 @@ def test_mcp_and_scad_equal_skglms_solutions(name: str, alpha: float) -> None:
     w = fit(ours, lambda p: SGD(p, lr=0.2), steps=8000).numpy()
     np.testing.assert_array_equal(w == 0, wanted == 0)
     np.testing.assert_allclose(w, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ends", [(1.0, 0.0), (float("nan"), 1.0), (0.0, float("nan")), ("low", "high")])
+def test_an_interval_without_numbers_in_it_is_refused_by_its_name(ends: Any) -> None:
+    with pytest.raises(
+        wp.WellposedError, match=r"^Interval\(low=.*, high=.*\) was given; expected numbers low <= high"
+    ):
+        constraints.Interval(*ends)
+
+
+def test_an_interval_may_be_open_on_a_side() -> None:
+    w = torch.tensor([-5.0, 0.5, 7.0])
+    assert constraints.Interval(-float("inf"), 1.0).prox(w, 1.0).tolist() == [-5.0, 0.5, 1.0]
+    assert constraints.Interval(0.0, float("inf")).prox(w, 1.0).tolist() == [0.0, 0.5, 7.0]
+    assert repr(constraints.Interval(-1.0, 1.0)) == "Interval(low=-1.0, high=1.0)"
+    assert wp.constraints.Interval is constraints.Interval
+    assert not hasattr(constraints, "Box")

@@ -8,13 +8,14 @@ import pytest
 import structure
 from structure import SOURCE, imported, modules, part_of
 
-GROUND = {"errors", "arguments", "lazy", "schedules", "_torch", "random"}
+GROUND = {"errors", "arguments", "lazy", "schedules", "tabular", "_torch", "random"}
 # part -> the parts that it may import, besides itself
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "forks": set(),
     "lazy": set(),
     "arguments": {"errors"},
+    "tabular": set(),
     "schedules": {"errors", "arguments"},
     "_torch": {"errors"},
     "random": {"errors", "arguments", "forks", "_torch", "_native"},
@@ -31,8 +32,7 @@ HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer
 # Imports of our own inside functions: what they spare those who do not need it.
 LATER = {
     "cli": {"environment", "study", "study.terminal"},  # `wellposed --help` needs neither torch nor numpy
-    "penalties.optim.passes": {"penalties.optim.kernels"},  # which cannot be imported without the native core
-    "penalties.penalty": {"penalties.optim.passes", "penalties.sums"},
+    "penalties.computing.passes": {"penalties.computing.kernels"},  # which cannot be imported without the native core
 }
 KNOWN = modules()
 

@@ -383,6 +383,19 @@ def test_a_step_within_a_step_is_known() -> None:
     assert seen == [1, 1, 2], "profile_hook_step no longer runs a step with hooks in a frame that has it as self"
 
 
+def test_an_optimizer_lists_the_hooks_of_its_steps_and_leaves_them_out_of_its_state() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))])
+    before, after = (lambda *given: None for _ in range(2))
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
+    assert [list(hooks.values()) for hooks in _torch.step_hooks(optimizer)] == [[before], [after]]
+    state = optimizer.__getstate__()
+    assert not set(_torch.STEP_HOOKS) & set(state)
+    other = object.__new__(torch.optim.SGD)
+    other.__setstate__(state | {_torch.STEP_HOOKS[0]: {0: before}})  # which it takes up where they are given
+    assert [list(hooks.values()) for hooks in _torch.step_hooks(other)] == [[before], []]
+
+
 def test_the_line_outside_torch_is_known() -> None:
     seen: list[Any] = []
     layer = nn.Linear(1, 1)

@@ -79,7 +79,7 @@ CASES = {
     "soft-orthogonality": Case(SoftOrthogonality(0.2)),
     "soft-orthogonality-tall": Case(SoftOrthogonality(0.2), (3, 2)),
     "non-negative": Case(constraints.NonNegative()),
-    "box": Case(constraints.Interval(-0.4, 0.9)),
+    "interval": Case(constraints.Interval(-0.4, 0.9)),
     "linf-ball": Case(constraints.LinfBall(0.8)),
     "l1-ball": Case(constraints.L1Ball(1.2)),
     "l2-ball": Case(constraints.L2Ball(1.2)),

@@ -1,4 +1,4 @@
-"""What is zero in a model, removed: a smaller model that does the same."""
+"""Structured pruning: a smaller model with the same outputs, without the channels and heads that are zero."""
 
 from wellposed.lazy import names_of as _names_of
 

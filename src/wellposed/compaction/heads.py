@@ -1,4 +1,4 @@
-"""Multi-head attention that has lost heads."""
+"""Multi-head attention from which heads were pruned, and which heads may be."""
 
 import operator
 
@@ -9,11 +9,20 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from wellposed._torch import refuse_fast_path
 from wellposed.compaction.channels import Known
+from wellposed.models.attention import (
+    as_it_came,
+    batches_first,
+    mask_by_heads,
+    merge_heads,
+    merged_mask,
+    projections,
+    split_heads,
+)
 from wellposed.models.tracing.branching import TRANSFORMER_LAYERS
 
 
 class CompactAttention(nn.Module):
-    """What is left of a ``torch.nn.MultiheadAttention`` without its idle heads; called in the same way.
+    """What is left of a ``torch.nn.MultiheadAttention`` without its idle heads; called as that is.
 
     The returned attention weights, if they are asked for, are those of the heads that are left.
 
@@ -50,56 +59,24 @@ class CompactAttention(nn.Module):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """As ``torch.nn.MultiheadAttention.forward``."""
-        batched = query.ndim == 3
-        inputs = [x if batched else x.unsqueeze(0 if self.batch_first else 1) for x in (query, key, value)]
-        if not self.batch_first:
-            inputs = [x.transpose(0, 1) for x in inputs]
-        q, k, v = (
-            layer(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-            for layer, x in zip((self.q_proj, self.k_proj, self.v_proj), inputs, strict=True)
-        )
-        mask = self._mask(
-            q, attn_mask, key_padding_mask if batched or key_padding_mask is None else key_padding_mask[None]
-        )
+        inputs = batches_first((query, key, value), self.batch_first)
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (split_heads(layer(x), self.num_heads) for layer, x in zip(layers, inputs, strict=True))
+        given = mask_by_heads(attn_mask, self.all_heads)
+        if given is not None and given.ndim == 4:
+            given = given[:, list(self.kept)]
+        mask = merged_mask(given, key_padding_mask, q)
         weights = None
         if need_weights:
             scores = q @ k.mT / self.head_dim**0.5
             weights = (scores if mask is None else scores + mask).softmax(-1)
             heads = functional.dropout(weights, self.dropout, self.training) @ v
             weights = weights.mean(1) if average_attn_weights else weights
-            weights = weights if batched else weights[0]
+            weights = weights[0] if query.ndim == 2 else weights
         else:
             heads = functional.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
-        out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
-        out = out if self.batch_first else out.transpose(0, 1)
-        return (out if batched else out.squeeze(0 if self.batch_first else 1)), weights
-
-    def _mask(self, q: Tensor, attn_mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
-        masks = []
-        if attn_mask is not None:
-            each = attn_mask.ndim == 3  # one for each sample and each of the heads that there were
-            masks.append(attn_mask.unflatten(0, (-1, self.all_heads))[:, list(self.kept)] if each else attn_mask)
-        if padding is not None:
-            masks.append(padding[:, None, None, :])
-        total = None
-        for mask in masks:
-            added = (
-                torch.zeros_like(mask, dtype=q.dtype).masked_fill(mask, -torch.inf)
-                if mask.dtype == torch.bool
-                else mask
-            )
-            total = added if total is None else total + added
-        return total
-
-
-def projections(attention: nn.MultiheadAttention) -> tuple[list[Tensor], list[Tensor | None]]:
-    """The query, key and value weights of an attention layer, and their biases, however they are packed."""
-    if attention.in_proj_weight is not None:
-        weights = list(attention.in_proj_weight.chunk(3))
-    else:
-        weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
-    biases: list[Tensor | None] = [None] * 3 if attention.in_proj_bias is None else [*attention.in_proj_bias.chunk(3)]
-    return weights, biases
+        out: Tensor = self.out_proj(merge_heads(heads))
+        return as_it_came(out, query, self.batch_first), weights
 
 
 def without_idle_heads(attention: nn.MultiheadAttention, objection: str) -> tuple[nn.Module, tuple[int, int, str]]:

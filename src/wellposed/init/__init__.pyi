@@ -10,13 +10,13 @@ from wellposed.init.initializers.entrywise import Zeros as Zeros
 from wellposed.init.initializers.fourier import STFT as STFT
 from wellposed.init.initializers.gains import gain as gain
 from wellposed.init.initializers.hadamard import Hadamard as Hadamard
+from wellposed.init.initializers.identity import Dirac as Dirac
+from wellposed.init.initializers.identity import Identity as Identity
 from wellposed.init.initializers.initializer import Distributed as Distributed
 from wellposed.init.initializers.initializer import Initializer as Initializer
 from wellposed.init.initializers.orthogonal import DeltaOrthogonal as DeltaOrthogonal
-from wellposed.init.initializers.orthogonal import Dirac as Dirac
-from wellposed.init.initializers.orthogonal import Identity as Identity
 from wellposed.init.initializers.orthogonal import Orthogonal as Orthogonal
-from wellposed.init.initializers.orthogonal import Sparse as Sparse
+from wellposed.init.initializers.sparse import Sparse as Sparse
 from wellposed.init.initializers.state_space import DecayRates as DecayRates
 from wellposed.init.initializers.state_space import StepSizes as StepSizes
 from wellposed.init.initializers.variance_scaling import Glorot as Glorot

@@ -42,7 +42,7 @@ def apply(plan: Plan, model: nn.Module, device: torch.device | str | int | None 
 
 
 def fill(bound: Bound, device: torch.device | str | int | None = None) -> None:
-    """The same for a plan that is bound to its model."""
+    """Fill the weights of a plan that is bound to its model, as :func:`apply` does."""
     _refuse_nowhere(bound, device)
     with torch.no_grad():
         for module in bound.model.modules():
@@ -75,7 +75,7 @@ def _materialise(model: nn.Module, device: torch.device) -> None:
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             if parameter.is_meta:
                 if id(parameter) not in made:
-                    made[id(parameter)] = _twin(parameter, device)
+                    made[id(parameter)] = _with_memory(parameter, device)
                 setattr(module, name, made[id(parameter)])
         for name, value in buffers_of(module).items():
             buffer = getattr(module, name, None)
@@ -83,14 +83,14 @@ def _materialise(model: nn.Module, device: torch.device) -> None:
                 setattr(module, name, value.to(device, buffer.dtype).expand_as(buffer).clone())
 
 
-def _twin(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
-    """The same parameter with memory; what was hung on it comes along."""
+def _with_memory(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
+    """A parameter like one of the meta device, with memory; its attributes and hooks come along."""
     memory = torch.empty_like(parameter, device=device, requires_grad=False)
-    twin = nn.Parameter(memory, parameter.requires_grad)
+    new = nn.Parameter(memory, parameter.requires_grad)
     for name, value in vars(parameter).items():
-        vars(twin).setdefault(name, value)  # a sharded one has its memory in there, too
-    move_tensor_hooks(parameter, twin)
-    return twin
+        vars(new).setdefault(name, value)  # a sharded one has its memory in there, too
+    move_tensor_hooks(parameter, new)
+    return new
 
 
 def _fill(key: Key, weight: Weight, rows: tuple[Row, ...]) -> None:

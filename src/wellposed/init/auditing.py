@@ -20,7 +20,7 @@ _TELLING = 8  # entries of a shard: fewer may be alike by chance
 
 
 def audit(plan: Plan, model: nn.Module) -> Plan:
-    """Look at every weight of a model that a plan was applied to.
+    """Check that a model's weights are what a plan says: finite, distinct, of the planned standard deviation.
 
     A weight fails when the plan has no row for it, when it shares memory with another, is still on the meta device, has
     no entries, holds NaN or infinity, is bit for bit another one's equal, or has a standard deviation off the one
@@ -46,7 +46,7 @@ def audit(plan: Plan, model: nn.Module) -> Plan:
 
 
 def check(bound: Bound) -> Plan:
-    """The same for a plan that is bound to its model."""
+    """Check the weights of a plan that is bound to its model, as :func:`audit` does."""
     filled = [weight for weight, rows in bound.weights if any(row.initializer is not None for row in rows)]
     problems = [f"{pair} share memory and were filled twice" for pair in overlaps(filled)]
     got: dict[str, dict[str, float]] = {}
@@ -79,9 +79,9 @@ def check(bound: Bound) -> Plan:
                 siblings[(tuple(part.shape), part.dtype, ends)].append((row, part))
     for alike in siblings.values():
         for i, (row, part) in enumerate(alike):
-            twin = next((other for other, seen in alike[:i] if torch.equal(part, seen)), None)
-            if twin is not None:
-                problems.append(f"{row.label} is bit for bit equal to {twin.label}")
+            equal = next((other for other, seen in alike[:i] if torch.equal(part, seen)), None)
+            if equal is not None:
+                problems.append(f"{row.label} is bit for bit equal to {equal.label}")
     if problems:
         raise WellposedError("the weights are not what was planned: " + "; ".join(problems))
     return bound.plan.with_rows(got)
@@ -102,7 +102,7 @@ def _ends(part: Tensor) -> tuple[float, ...]:
 
 
 def _pieces(row: Row, weight: Tensor, inner: list[tuple[int, int, int]]) -> list[Tensor]:
-    """What of the weight a row is about, less what later rows of the same weight have filled anew."""
+    """The parts of a weight that a row alone is about: not those of blocks that have rows of their own."""
     if row.where is not None or not inner:
         return [local_part(weight, row.where)[0]]
     dim = inner[0][0]
@@ -131,7 +131,7 @@ def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:
 
 
 def _over_all(weight: Tensor, mean: float, variance: float, count: int) -> tuple[float, float, int]:
-    """The same of all shards of a weight."""
+    """The mean, variance and count over all shards of a weight, from those of the local one."""
     if not shards.is_sharded(weight):
         return mean, variance, count
     entries, first = shards.total(

@@ -1,4 +1,4 @@
-"""The one call: plan, apply, audit."""
+"""Initializing a model in one call: plan, apply, audit."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def initialize(
     example: Any = None,
     device: torch.device | str | int | None = None,
 ) -> Plan:
-    """Start a model: plan what every weight is to be, fill it so, and look whether it is.
+    """Initialize a model: plan what every weight starts as, fill it, and check that it is what was planned.
 
     A weight's values depend on the seed, its path and its place in the weight alone: neither the device, nor wrapping
     the model, nor other layers change them.

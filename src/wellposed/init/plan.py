@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from wellposed.models.names import listed
 from wellposed.models.regions import local_part
 from wellposed.models.weights import Weight, weights
 from wellposed.random.key import Key
+from wellposed.tabular import Table, Tabular
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every weight of a model starts as: rows to go through, to print or to keep.
+class Plan(Tabular[Row]):
+    """What every weight of a model starts as and why, a row for each part of a weight.
 
     A plan is a value and holds no model. Printed it is a table.
 
@@ -95,12 +96,6 @@ class Plan:
     notes: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, name: str) -> Row:
         """The row of a weight, or of a block of one as ``"path[block]"``."""
         for row in self.rows:
@@ -108,50 +103,29 @@ class Plan:
                 return row
         raise KeyError(name)
 
-    def __str__(self) -> str:
-        header = (
-            "name",
-            "shape",
-            "role",
-            "fans",
-            "gain",
-            "initializer",
-            "std wanted",
-            "std got",
-            "follows",
-            "traced by",
-            "note",
-        )
-        table = [header, *(_cells(row) for row in self.rows)]
-        widths = [max(len(line[i]) for line in table) for i in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
-        ]
+    def table(self) -> Table:
+        """The rows as a table of text."""
+        numbers = ("fans", "gain", "initializer", "std wanted", "std got")
+        header = ("name", "shape", "role", *numbers, "follows", "traced by", "note")
         title = f"scheme {self.scheme} ({self.source}), {self.key!r}, {len(self.rows)} parts"
-        ends = [f"note: {note}" for note in self.notes]
+        notes = [f"note: {note}" for note in self.notes]
         if self.buffers:
-            ends.append(f"left without values: buffers {', '.join(self.buffers)}")
-        return "\n".join([title, *lines, *ends])
+            notes.append(f"left without values: buffers {', '.join(self.buffers)}")
+        return Table(title, header, [_cells(row) for row in self.rows], notes, measured=("std got",))
 
-    def to_json(self) -> str:
-        """The plan as JSON text.
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in plain values, ready for JSON; initializers and axes as they print.
 
         Returns:
-            An object with ``schema``, ``scheme``, ``source``, ``seed``, ``notes``, ``buffers`` and ``rows``;
-            initializers and axes as they print.
+            ``schema``, ``scheme``, ``source``, ``seed``, ``notes``, ``buffers`` and ``rows``.
         """
-        rows = [
-            dataclasses.asdict(row) | {"initializer": _shown(row.initializer), "axes": repr(row.axes)} for row in self
-        ]
-        head: dict[str, Any] = {
-            "schema": 1,
-            "scheme": self.scheme,
-            "source": self.source,
-            "seed": self.key.seed,
-            "notes": self.notes,
-            "buffers": self.buffers,
-        }
-        return json.dumps(head | {"rows": rows}, indent=2)
+        values = super().to_dict()
+        del values["key"]
+        return {"schema": 1, "seed": self.key.seed, **values}
+
+    def to_json(self) -> str:
+        """The same as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
 
     def groups(self, model: nn.Module, lr: float, **options: Any) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer, one for each learning rate that the plan asks for.
@@ -253,8 +227,20 @@ def bind(plan: Plan, model: nn.Module) -> Bound:
     return Bound(plan, model, tuple(found))
 
 
-def _shown(initializer: Initializer | None) -> str:
-    return "as it is" if initializer is None else repr(initializer)
+def _short(initializer: Initializer | None) -> str:
+    """An initializer without arguments that are the defaults, in four digits."""
+    if initializer is None:
+        return "as it is"
+    if not dataclasses.is_dataclass(initializer):
+        return repr(initializer)
+    given = [(f.name, getattr(initializer, f.name)) for f in dataclasses.fields(initializer) if f.repr]
+    defaults = {f.name: f.default for f in dataclasses.fields(initializer)}
+    said = [
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value!r}"
+        for name, value in given
+        if value != defaults[name]
+    ]
+    return f"{type(initializer).__name__}({', '.join(said)})"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -270,7 +256,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.role,
         "" if row.fans is None else "/".join(map(number, row.fans)),
         number(row.gain) if row.fans is not None else "",
-        _shown(row.initializer),
+        _short(row.initializer),
         number(row.std_wanted),
         number(row.std_got),
         row.follows,

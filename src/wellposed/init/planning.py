@@ -20,7 +20,9 @@ from wellposed.init.schemes.scheme import Choice, Scheme, Site
 from wellposed.models.fans import Axes, fans
 from wellposed.models.names import listed
 from wellposed.models.roles import Part, buffers_of
-from wellposed.models.tracing.signals import Branch, Flow
+from wellposed.models.tracing.branch_names import named_branches
+from wellposed.models.tracing.flow import Flow
+from wellposed.models.tracing.signals import Branch
 from wellposed.models.tracing.trace import trace
 from wellposed.models.weights import Weight, weights
 from wellposed.random.key import Key
@@ -31,23 +33,6 @@ Ruled = dict[tuple[str, str | None], tuple[Initializer | None, Axes | None]]
 
 _WITH_FANS = ("weight", "recurrent", "embedding")
 _NOT_SEEN = Following("not seen", note="tracing did not reach it, so the gain is 1")
-# The last weight of a residual branch, as transformers name it; asked where tracing found no branch at all.
-_LAST = [
-    "*.c_proj.weight",
-    "*.attn.proj.weight",
-    "*.mlp.fc2.weight",
-    "*.o_proj.weight",
-    "*.down_proj.weight",
-    "*.down_proj",
-    "*.attention.output.dense.weight",
-    "*.output.dense.weight",
-    "*.self_attn.out_proj.weight",
-    "*.mixer.out_proj.weight",
-    "*.linear2.weight",
-    "*.wo.weight",
-    "*.SelfAttention.o.weight",
-    "*.EncDecAttention.o.weight",
-]
 
 
 def plan_initialize(
@@ -58,7 +43,7 @@ def plan_initialize(
     rules: Rules | None = None,
     example: Any = None,
 ) -> Plan:
-    """Work out what every weight of a model is to start as, without touching one.
+    """What :func:`initialize` would make of every weight of a model, and why; nothing is changed.
 
     What follows each weight is found by symbolic tracing (torch.fx); where that fails and there is an example, by
     torch.export, and where that fails too, by running a copy of the model; where all fails, by tracing its parts. The
@@ -100,7 +85,7 @@ def plan_initialize(
             "before it is sharded"
         )
     flow = trace(model, example)
-    branches = tuple(flow.branches) or _named_branches(found)
+    branches = tuple(flow.branches) or named_branches(weight.name for weight in found)
     if "branches" in chosen.needs and not branches:
         raise WellposedError(
             f"the scheme {chosen.name!r} is for models with residual branches, and none was found; "
@@ -234,7 +219,7 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
 
 
 def _rehearse(initializer: Initializer, weight: Weight, site: Site, axes: Axes) -> None:
-    """Refuse what could not be filled, before anything is."""
+    """Try the initializer on the meta device, so that what cannot be filled is refused before anything is."""
     try:
         initializer.fill_(torch.empty(site.shape, dtype=weight.tensor.dtype, device="meta"), Key(0), axes=axes)
     except WellposedError as error:
@@ -247,11 +232,6 @@ def _stream(weight: Weight, part: Part) -> tuple[str, ...]:
         path, dot, _ = weight.stream.rpartition(".")
         return (path + dot + part.alias,)
     return (weight.stream,) if part.block is None else (weight.stream, part.block)
-
-
-def _named_branches(found: Sequence[Weight]) -> tuple[Branch, ...]:
-    last = [t.name for t in found if any(_matches(t.name, glob) for glob in _LAST)]
-    return tuple(Branch((name,), (name,), (), ()) for name in last)
 
 
 def _unknown_buffers(model: nn.Module) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Refusals: what no plan can be made for, each told in one sentence."""
+"""What no plan of initialization can be made for."""
 
 import itertools
 import sys

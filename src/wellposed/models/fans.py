@@ -1,4 +1,4 @@
-"""Axes and fans: which dimensions of a weight are summed over, and how many terms each sum has."""
+"""fan_in and fan_out of a weight, from what each of its dimensions is for."""
 
 import math
 import operator
@@ -139,7 +139,7 @@ class Dims(NamedTuple):
 
 
 def fans(shape: Sequence[SupportsIndex], axes: Axes = LINEAR) -> tuple[float, float]:
-    """How many terms the sums through a weight have: forward into one output, backward into one input.
+    """fan_in and fan_out: how many terms the sums through a weight have, into one output and back into one input.
 
     fan_in = prod(in_) * prod(field) / in_stride and fan_out = prod(out) * prod(field) / out_stride, with the sizes of
     ``shape`` and the grouped dimension counted for one group.

@@ -1,4 +1,4 @@
-"""What a weight is pulled towards: penalties, and how they are put on an optimizer."""
+"""Regularization: penalties and constraints on weights, proximal steps for optimizers, and regularization paths."""
 
 from wellposed.lazy import names_of as _names_of
 

@@ -11,7 +11,8 @@ from wellposed.penalties.nonconvex import MCP as MCP
 from wellposed.penalties.nonconvex import SCAD as SCAD
 from wellposed.penalties.nonconvex import LHalf as LHalf
 from wellposed.penalties.optim.handle import Handle as Handle
-from wellposed.penalties.optim.handle import regularize as regularize
+from wellposed.penalties.optim.regularizing import plan_regularize as plan_regularize
+from wellposed.penalties.optim.regularizing import regularize as regularize
 from wellposed.penalties.optim.reporting import PenaltyReport as PenaltyReport
 from wellposed.penalties.optim.reporting import ReportRow as ReportRow
 from wellposed.penalties.optim.selection import PenaltyPlan as PenaltyPlan
@@ -19,7 +20,7 @@ from wellposed.penalties.optim.selection import PlanRow as PlanRow
 from wellposed.penalties.path.regularization_path import PathResult as PathResult
 from wellposed.penalties.path.regularization_path import regularization_path as regularization_path
 from wellposed.penalties.penalty import Penalty as Penalty
-from wellposed.penalties.penalty import Traits as Traits
+from wellposed.penalties.proximal import Traits as Traits
 from wellposed.penalties.referring import AdaptiveL1 as AdaptiveL1
 from wellposed.penalties.referring import Towards as Towards
 from wellposed.penalties.separable import L1 as L1

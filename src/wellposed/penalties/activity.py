@@ -1,14 +1,14 @@
-"""Penalties on what layers put out, for the loss to add."""
+"""Penalties on the outputs (activations) of layers, to be added to the loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
+from wellposed.models.globs import matches
 from wellposed.penalties.penalty import Penalty
 
 Layers = str | type[nn.Module] | Callable[[str, nn.Module], bool]
@@ -135,7 +135,7 @@ class ActivityPenalty:
 
 def _matches(where: Layers, name: str, module: nn.Module) -> bool:
     if isinstance(where, str):
-        return fnmatchcase(name, where)
+        return matches(name, where)
     if isinstance(where, type):
         return isinstance(module, where)
     return bool(where(name, module))

@@ -146,7 +146,7 @@ def from_logistic_c(c: float, samples: int, *, l1_ratio: float = 0.0) -> Penalty
     Args:
         c: scikit-learn's inverse strength, > 0.
         samples: The number n of samples that it is fitted on.
-        l1_ratio: The share of L1, in [0, 1].
+        l1_ratio: The fraction of L1, in [0, 1].
 
     Example:
         >>> from_logistic_c(0.5, samples=100, l1_ratio=1.0)

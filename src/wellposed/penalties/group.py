@@ -9,7 +9,8 @@ from torch import Tensor
 from wellposed.arguments import Number, nonnegative
 from wellposed.penalties.grouping import Grouping, Groups, grouping
 from wellposed.penalties.nonconvex import MCP, _above, mcp
-from wellposed.penalties.penalty import Penalty, Traits, unchecked
+from wellposed.penalties.penalty import Penalty, unchecked
+from wellposed.penalties.proximal import Traits
 from wellposed.penalties.separable import L1
 
 
@@ -98,6 +99,11 @@ class GroupLasso(_Grouped):
     def _uneven_prox(self, w: Tensor, step: Tensor, cut: Grouping) -> Tensor:
         pull = cut.spread(self._strengths(w, cut)) * step
         return _shortened(w, pull, torch.ones_like(pull), cut)
+
+    def _join(self, other: Penalty) -> Penalty | None:
+        if type(self) is GroupLasso and type(other) is L1:
+            return SparseGroupLasso(other.lam, self.lam, self.groups, self.root_size)
+        return None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,4 +1,4 @@
-"""How a weight is cut into groups: by dimensions, by attention heads, or by labels."""
+"""Groups of a weight's elements: by dimensions, by attention heads, or by labels."""
 
 import operator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Separable penalties that level off: they select as L1 does, and shrink large weights less or not at all.
+"""Non-convex separable penalties: they select as L1 does, and shrink large weights less or not at all.
 
 None is convex, so a training run finds a stationary point; the proxes are global minimisers for every step size.
 """
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties.penalty import Penalty, Traits, unchecked
+from wellposed.penalties.penalty import Penalty, unchecked
+from wellposed.penalties.proximal import Traits
 from wellposed.penalties.separable import L1, soft_threshold
 
 

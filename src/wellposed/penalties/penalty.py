@@ -1,38 +1,19 @@
-"""What a penalty is: a value object with a value, a gradient and a prox."""
+"""The base class of penalties, and what they add up and multiply to."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties import operands
-
-
-class Traits(NamedTuple):
-    """What is known about a penalty as a function.
-
-    Args:
-        convex: It is convex.
-        smooth: It is differentiable everywhere.
-        separable: It is a sum over elements, so that its prox takes a step size for each element.
-        diagonal: Its prox takes a step size for each element although it is not separable.
-        gradient: It has a gradient or a subgradient; a constraint has none.
-        prox: Its prox is known exactly.
-    """
-
-    convex: bool = True
-    smooth: bool = False
-    separable: bool = True
-    diagonal: bool = False
-    gradient: bool = True
-    prox: bool = True
+from wellposed.penalties.proximal import ProximalFunction, Traits, brief
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Penalty:
+class Penalty(ProximalFunction):
     """A function Omega of a weight that training is made to keep small.
 
     A penalty is an immutable value: equal to another of the same kind and numbers, hashable, picklable. ``p + q`` and
@@ -41,221 +22,6 @@ class Penalty:
     To add one, write a frozen dataclass with ``traits``, ``strengths`` (the fields that scaling multiplies) and three
     pure functions of a tensor of at least 32 bits: ``_value`` (a differentiable scalar), ``_grad`` and ``_prox``.
     """
-
-    strengths: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def traits(self) -> Traits:
-        """What is known about the penalty as a function."""
-        return Traits()
-
-    def __post_init__(self) -> None:
-        for name in self.strengths:
-            given = nonnegative(getattr(self, name), f"{type(self).__name__}({name})")
-            object.__setattr__(self, name, given)
-
-    def value(self, w: Tensor) -> Tensor:
-        """Omega(w).
-
-        Args:
-            w: A weight of any shape, floating-point or complex.
-
-        Returns:
-            A real scalar tensor, at least float32, that autograd can differentiate.
-
-        Raises:
-            WellposedError: If ``w`` is not floating-point or complex, or is on the meta device, or if a strength that
-                is a tensor does not broadcast against it.
-        """
-        self._refuse_misfit(w)
-        return self._value(operands.wide(w))
-
-    def grad(self, w: Tensor) -> Tensor:
-        """The gradient of Omega at ``w``; where there is none, the subgradient of least norm.
-
-        Complex weights follow PyTorch's convention: the direction of steepest ascent.
-
-        Args:
-            w: A weight of any shape.
-
-        Returns:
-            A tensor of ``w``'s shape and dtype.
-
-        Raises:
-            WellposedError: As for :meth:`value`, and if the penalty is a constraint.
-        """
-        self._refuse_misfit(w)
-        if not self.traits.gradient:
-            raise WellposedError(f"{self!r} has no gradient; use its prox")
-        return self._grad(operands.wide(w.detach())).to(w.dtype)
-
-    def prox(self, w: Tensor, step: Number) -> Tensor:
-        """The proximal map: argmin over x of 1/2 ||x - w||^2 + step * Omega(x).
-
-        Args:
-            w: A weight of any shape.
-            step: The step size, a number >= 0; for a separable penalty also a tensor that broadcasts against ``w``, the
-                inverse of a diagonal metric: argmin of 1/2 sum_i (x_i - w_i)^2 / step_i + Omega(x).
-
-        Returns:
-            A tensor of ``w``'s shape and dtype.
-
-        Raises:
-            WellposedError: As for :meth:`value`; if the step does not fit; if the prox is not known in closed form.
-        """
-        self._refuse_misfit(w)
-        if not self.traits.prox:
-            raise WellposedError(self._without_prox())
-        elementwise = self.traits.separable or self.traits.diagonal
-        size = operands.step_size(step, w, self, elementwise=elementwise)
-        return self._prox(operands.wide(w.detach()), size).to(w.dtype)
-
-    def prox_(self, w: Tensor, step: Number) -> Tensor:
-        """:meth:`prox` in place, unseen by autograd.
-
-        Args:
-            w: A weight of any shape, overwritten.
-            step: As for :meth:`prox`.
-
-        Returns:
-            ``w``.
-
-        Raises:
-            WellposedError: As for :meth:`prox`.
-        """
-        from wellposed.penalties.optim.passes import Step, take_steps_
-
-        take_steps_([Step(self, w, step)])
-        return w
-
-    def accumulate_(self, w: Tensor, gradient: Tensor, factor: Number = 1.0) -> Tensor:
-        """Add ``factor`` times the gradient at ``w`` to ``gradient`` in place, in one pass over both where possible.
-
-        Args:
-            w: A weight of any shape.
-            gradient: A tensor of its shape, overwritten.
-            factor: What the gradient is multiplied by.
-
-        Returns:
-            The value, as :meth:`value` without an autograd graph and times nothing.
-
-        Raises:
-            WellposedError: As for :meth:`grad`.
-        """
-        from wellposed.penalties.optim.passes import Push, add_gradients_
-
-        value = add_gradients_([Push(self, w, gradient, factor)])[0].value
-        return self.value(w.detach()) if value is None else torch.tensor(value, dtype=w.dtype)
-
-    def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """The pair (value, gradient), without an autograd graph."""
-        return self.value(w.detach()), self.grad(w)
-
-    def kkt(self, w: Tensor, grad: Tensor, step: Number = 1.0) -> Tensor:
-        """How far ``w`` is from stationary for loss + Omega.
-
-        It is the largest entry of |w - prox(w - step * grad, step)| / step, and 0 exactly where the optimality
-        conditions hold. A smooth penalty without a prox is asked for its gradient instead: |grad + Omega'(w)|.
-
-        Args:
-            w: The weight.
-            grad: The gradient of the loss alone at ``w``, of ``w``'s shape.
-            step: The step size, > 0.
-
-        Returns:
-            A real scalar tensor.
-
-        Raises:
-            WellposedError: As for :meth:`prox`.
-        """
-        if self.traits.smooth and not self.traits.prox:
-            moved = grad + self.grad(w)
-        else:
-            moved = (w - self.prox(w - step * grad, step)) / step
-        return moved.detach().abs().amax() if moved.numel() else moved.new_zeros((), dtype=moved.abs().dtype)
-
-    def lambda_max(self, grad: Tensor) -> float:
-        """The least number that, multiplied with this penalty, holds a weight at zero against a gradient.
-
-        Where the loss has gradient ``grad`` at w = 0, 0 is stationary for loss + c * Omega from this c on; for L1 it is
-        max |grad| / lam. It is found by bisection on the prox, and the upper end is returned. A penalty that is not
-        convex has the number of the convex one that it equals to first order at zero: for MCP and SCAD that is L1.
-
-        Args:
-            grad: The gradient of the loss at w = 0, of the weight's shape.
-
-        Returns:
-            The number, >= 0.
-
-        Raises:
-            WellposedError: As for :meth:`prox`; if the gradient is not finite; if no number does it (L2), or the
-                penalty has no finite slope at zero (constraints, L0, LHalf).
-
-        Example:
-            >>> from wellposed.penalties import L1
-            >>> round(L1(0.5).lambda_max(torch.tensor([1.0, -3.0])), 9)
-            6.0
-        """
-        self._refuse_misfit(grad)
-        tangent = self._tangent if self.traits.gradient else None
-        if tangent is None:
-            raise WellposedError(f"{self!r} has no lambda_max: it is not known to have a finite slope at zero")
-        if not bool(grad.isfinite().all()):
-            raise WellposedError(f"{self!r}.lambda_max was given a gradient with NaN or infinity; expected finite ones")
-        pull = -(grad.detach().to(torch.complex128) if grad.is_complex() else grad.detach().double())
-
-        def holds(factor: float) -> bool:
-            return not bool(tangent.prox(pull, factor).any())
-
-        if holds(0.0):
-            return 0.0
-        high = 1.0
-        while not holds(high):
-            high *= 2
-            if high > 2.0**200:
-                raise WellposedError(f"{self!r} has no lambda_max: no multiple of it holds a weight at exactly zero")
-        low = high / 2
-        while holds(low):
-            low, high = low / 2, low
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (low, middle) if holds(middle) else (middle, high)
-        return high
-
-    def _value(self, w: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _grad(self, w: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _prox(self, w: Tensor, step: Number) -> Tensor:
-        raise NotImplementedError
-
-    def _refuse_misfit(self, w: Tensor) -> None:
-        """Raise unless the penalty can be computed on ``w``: a weight, against which tensor strengths broadcast."""
-        operands.weight(w, self)
-        for name, value in vars(self).items():
-            if isinstance(value, Penalty):
-                value._refuse_misfit(w)
-            elif isinstance(value, Tensor) and value.ndim and value.is_floating_point():
-                room = self._room(w)
-                if not _broadcasts(value.shape, room):
-                    raise WellposedError(
-                        f"{self!r} has {name} of shape {tuple(value.shape)}, and was given a weight of shape "
-                        f"{tuple(w.shape)}; expected a number, or a tensor that broadcasts to {tuple(room)}"
-                    )
-
-    def _room(self, w: Tensor) -> torch.Size:
-        """The shape that strengths broadcast to: one for each element of ``w`` if the penalty is a sum over them."""
-        return w.shape if self.traits.separable else torch.Size()
-
-    def _without_prox(self) -> str:
-        return f"the prox of {self!r} is not known in closed form"
-
-    @property
-    def _tangent(self) -> "Penalty | None":
-        """The convex penalty that this one equals to first order at zero, where it is known."""
-        return self if self.traits.convex else None
 
     @property
     def terms(self) -> tuple["Penalty", ...]:
@@ -272,9 +38,8 @@ class Penalty:
         return self
 
     @property
-    def elastic(self) -> tuple[float, float] | None:
-        """The numbers l1 and l2 for which this penalty is l1 * sum |w| + l2 * sum |w|^2, if it is: that has kernels."""
-        return None
+    def _tangent(self) -> "Penalty | None":
+        return self if self.traits.convex else None
 
     @property
     def ridge(self) -> Number | None:
@@ -282,8 +47,6 @@ class Penalty:
         return None
 
     def __add__(self, other: object) -> "Penalty":
-        from wellposed.penalties.sums import add
-
         return add(self, other) if isinstance(other, Penalty) else NotImplemented
 
     def __radd__(self, other: object) -> "Penalty":
@@ -299,8 +62,6 @@ class Penalty:
 
     def _scaled(self, factor: Number) -> "Penalty":
         if not self.strengths:
-            from wellposed.penalties.sums import Scaled
-
             return Scaled(self, factor)
         return replace(self, **{name: getattr(self, name) * factor for name in self.strengths})
 
@@ -311,30 +72,9 @@ class Penalty:
         total = {name: getattr(self, name) + getattr(other, name) for name in self.strengths}
         return replace(self, **total) if replace(other, **total) == replace(self, **total) else None
 
-    def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, f.name) for f in fields(self))
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return all(map(_same, self._values(), other._values()))
-
-    def __hash__(self) -> int:
-        return hash((type(self), *((tuple(v.shape) if isinstance(v, Tensor) else v) for v in self._values())))
-
-    def __repr__(self) -> str:
-        shown = (f"{f.name}={brief(getattr(self, f.name))}" for f in fields(self) if f.repr)
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _same(a: object, b: object) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
-
-
-def _broadcasts(shape: torch.Size, room: torch.Size) -> bool:
-    return len(shape) <= len(room) and all(n in (1, m) for n, m in zip(shape[::-1], room[::-1], strict=False))
+    def _join(self, other: "Penalty") -> "Penalty | None":
+        """The single penalty with a prox that this one and one of another kind add up to, where it is known."""
+        return None
 
 
 def unchecked(kind: type[Penalty], **values: Any) -> Penalty:
@@ -345,8 +85,197 @@ def unchecked(kind: type[Penalty], **values: Any) -> Penalty:
     return penalty
 
 
-def brief(value: object) -> str:
-    """``value`` in few words: of a tensor its shape, or its number if it is one."""
-    if isinstance(value, Tensor):
-        return f"{value.item():g}" if value.ndim == 0 else f"tensor{tuple(value.shape)}"
-    return repr(value)
+@dataclass(frozen=True, eq=False, repr=False)
+class Scaled(Penalty):
+    """A penalty times a number, for penalties that have no strength of their own to multiply."""
+
+    penalty: Penalty
+    factor: Number
+
+    def __post_init__(self) -> None:
+        factor = nonnegative(self.factor, f"the factor of {self.penalty!r}")
+        if isinstance(factor, Tensor) and factor.ndim:
+            raise WellposedError(
+                f"{self.penalty!r} was multiplied by a tensor of shape {tuple(factor.shape)}; expected a number, since "
+                "it is multiplied as a whole: elements get strengths of their own from its constructor, where it "
+                "takes them"
+            )
+        object.__setattr__(self, "factor", factor)
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the penalty."""
+        return self.penalty.traits
+
+    @property
+    def _tangent(self) -> Penalty | None:
+        tangent = self.penalty._tangent
+        return None if tangent is None else self.factor * tangent
+
+    @property
+    def unbound(self) -> bool:
+        """Whether the penalty is."""
+        return self.penalty.unbound
+
+    def bind(self, reference: Tensor) -> Penalty:
+        """The same with the penalty bound."""
+        return replace(self, penalty=self.penalty.bind(reference))
+
+    def _value(self, w: Tensor) -> Tensor:
+        return self.factor * self.penalty._value(w)
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return self.factor * self.penalty._grad(w)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        return self.penalty._prox(w, self.factor * step)
+
+    def _scaled(self, factor: Number) -> Penalty:
+        return replace(self, factor=self.factor * factor)
+
+    def __repr__(self) -> str:
+        return f"{brief(self.factor)} * {self.penalty!r}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sum(Penalty):
+    """The sum of penalties. Its prox is known when all but one of them are squared norms.
+
+    Completing the square: the prox of f + l2 * ||.||^2 at ``step`` is the prox of f at step / s of w / s, with
+    s = 1 + 2 * step * l2.
+    """
+
+    parts: tuple[Penalty, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise WellposedError("Sum was given no penalties; expected at least one")
+
+    @property
+    def traits(self) -> Traits:
+        """What the parts have in common."""
+        traits = [part.traits for part in self.parts]
+        return Traits(
+            convex=all(t.convex for t in traits),
+            smooth=all(t.smooth for t in traits),
+            separable=all(t.separable for t in traits),
+            diagonal=all(t.separable or t.diagonal for t in traits),
+            gradient=all(t.gradient for t in traits),
+            prox=len(self._curved()) <= 1 and all(t.prox for t in traits),
+        )
+
+    @property
+    def terms(self) -> tuple[Penalty, ...]:
+        """Those of the parts."""
+        return tuple(term for part in self.parts for term in part.terms)
+
+    @property
+    def _tangent(self) -> Penalty | None:
+        tangents = [part._tangent for part in self.parts]
+        known = [tangent for tangent in tangents if tangent is not None]
+        return reduce(add, known) if len(known) == len(tangents) else None
+
+    @property
+    def unbound(self) -> bool:
+        """Whether a part is."""
+        return any(part.unbound for part in self.parts)
+
+    def bind(self, reference: Tensor) -> Penalty:
+        """The sum with its parts bound."""
+        return Sum(tuple(part.bind(reference) for part in self.parts))
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        for part in self.parts:
+            part._refuse_misfit(w)
+
+    def value(self, w: Tensor) -> Tensor:
+        """The sum of the parts' values.
+
+        Args:
+            w: A weight of any shape.
+
+        Returns:
+            A real scalar tensor, at least float32, that autograd can differentiate.
+
+        Raises:
+            WellposedError: As for each part.
+        """
+        # From the weight as it is, since constraints allow for its dtype's rounding.
+        return torch.stack([part.value(w) for part in self.parts]).sum()
+
+    def _curved(self) -> list[Penalty]:
+        return [part for part in self.parts if part.ridge is None]
+
+    def _value(self, w: Tensor) -> Tensor:
+        return torch.stack([part._value(w) for part in self.parts]).sum()
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return torch.stack([part._grad(w) for part in self.parts]).sum(0)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        ridge = sum((part.ridge for part in self.parts if part.ridge is not None), start=0.0)
+        shrink = 1 + 2 * step * ridge
+        for part in self._curved():
+            return part._prox(w / shrink, step / shrink)
+        return w / shrink
+
+    def _scaled(self, factor: Number) -> Penalty:
+        return Sum(tuple(part._scaled(factor) for part in self.parts))
+
+    def _without_prox(self) -> str:
+        names = " + ".join(type(part).__name__ for part in self._curved())
+        return (
+            f"the prox of the sum {self!r} is not known in closed form, because of {names}; "
+            "use mode='gradient', or put the smooth part on with mode='gradient' and the rest with mode='proximal'"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        # In any order: parts that hold tensors have none.
+        if type(other) is not type(self):
+            return NotImplemented
+        rest = list(other.parts)
+        for part in self.parts:
+            if part not in rest:
+                return False
+            rest.remove(part)
+        return not rest
+
+    def __hash__(self) -> int:
+        return hash((type(self), frozenset(map(hash, self.parts))))
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.parts))
+
+
+def add(left: Penalty, right: Penalty) -> Penalty:
+    """The sum, in its simplest form: terms of one kind become one, L1 joins a group lasso, or else L2.
+
+    Args:
+        left: A penalty.
+        right: Another.
+
+    Returns:
+        A penalty; neither the order of the two matters nor, beyond rounding, that in which a longer sum is taken.
+    """
+    parts: list[Penalty] = []
+    for new in (*left.terms, *right.terms):
+        for i, old in enumerate(parts):
+            merged = old._plus(new)
+            if merged is not None:
+                parts[i] = merged
+                break
+        else:
+            parts.append(new)
+    parts = _joined(parts)
+    return parts[0] if len(parts) == 1 else Sum(tuple(sorted(parts, key=repr)))
+
+
+def _joined(parts: list[Penalty]) -> list[Penalty]:
+    """The parts with two of different kinds made one; which has no ridge first, since a ridge goes with any prox."""
+    pairs = [(one, other, both) for one in parts for other in parts if (both := one._join(other)) is not None]
+    # Of several of a kind none is joined: which one would depend on the order in which the sum was taken.
+    pairs = [pair for pair in pairs if sum(type(part) is type(pair[0]) for part in parts) == 1]
+    if not pairs:
+        return parts
+    one, other, both = min(pairs, key=lambda pair: pair[0].ridge is not None)
+    return [both, *(part for part in parts if part is not one and part is not other)]

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties import operands
-from wellposed.penalties.penalty import Penalty, Traits, unchecked
+from wellposed.penalties.computing import operands
+from wellposed.penalties.penalty import Penalty, unchecked
+from wellposed.penalties.proximal import Traits
 from wellposed.penalties.separable import L1
 
 

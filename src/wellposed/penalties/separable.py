@@ -8,7 +8,8 @@ from torch import Tensor
 
 from wellposed.arguments import Number
 from wellposed.errors import WellposedError
-from wellposed.penalties.penalty import Penalty, Traits, unchecked
+from wellposed.penalties.penalty import Penalty, unchecked
+from wellposed.penalties.proximal import Traits
 
 
 def soft_threshold(w: Tensor, threshold: Number) -> Tensor:
@@ -118,6 +119,9 @@ class L2(Penalty):
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         return w / (1 + 2 * step * self.lam)
+
+    def _join(self, other: Penalty) -> Penalty | None:
+        return ElasticNet(other.lam, self.lam) if type(self) is L2 and type(other) is L1 else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,8 @@ from torch import Tensor
 from wellposed.arguments import Number
 from wellposed.errors import WellposedError
 from wellposed.penalties.constraints.projections import onto_l1_ball
-from wellposed.penalties.penalty import Penalty, Traits
+from wellposed.penalties.penalty import Penalty
+from wellposed.penalties.proximal import Traits
 from wellposed.penalties.separable import soft_threshold
 
 

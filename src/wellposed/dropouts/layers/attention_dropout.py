@@ -12,6 +12,15 @@ from torch.nn import functional
 from wellposed.dropouts.layers.elements import Dropout
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.errors import WellposedError
+from wellposed.models.attention import (
+    as_it_came,
+    batches_first,
+    mask_by_heads,
+    merge_heads,
+    merged_mask,
+    projections,
+    split_heads,
+)
 
 
 class AttentionDropout(Thinning):
@@ -141,13 +150,15 @@ class MultiheadAttention(nn.MultiheadAttention):
             return super().forward(
                 query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
             )
-        batch = 0 if self.batch_first or query.dim() == 2 else 1
-        inputs = [x.unsqueeze(0) if x.dim() == 2 else x.movedim(batch, 0) for x in (query, key, value)]
+        inputs = batches_first((query, key, value), self.batch_first)
         q, k, v = self._projected(*inputs)
-        mask = self._mask(attn_mask, key_padding_mask, q, added=k.shape[2] - inputs[1].shape[1])
+        mask = merged_mask(
+            attn_mask if attn_mask is None else mask_by_heads(attn_mask, q.shape[1]), key_padding_mask, q
+        )
+        if mask is not None:
+            mask = functional.pad(mask, (0, k.shape[2] - inputs[1].shape[1]))
         weights = self.drop(attention_weights(q, k, mask))
-        output = self.out_proj((weights @ v).transpose(1, 2).flatten(2))
-        output = output.squeeze(0) if query.dim() == 2 else output.movedim(0, batch)
+        output = as_it_came(self.out_proj(merge_heads(weights @ v)), query, self.batch_first)
         if not need_weights:
             return output, None
         seen = weights.mean(dim=1) if average_attn_weights else weights
@@ -155,28 +166,10 @@ class MultiheadAttention(nn.MultiheadAttention):
 
     def _projected(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values by heads, (N, H, length, E / H), with what torch adds to keys and values."""
-        if self.in_proj_weight is not None:
-            weights: Any = self.in_proj_weight.chunk(3)
-        else:
-            weights = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
-        biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        q, *others = map(functional.linear, inputs, weights, biases)
+        q, *others = map(functional.linear, inputs, *projections(self))
         if self.bias_k is not None and self.bias_v is not None:
             rows = (bias.expand(len(q), 1, -1) for bias in (self.bias_k, self.bias_v))
             others = [torch.cat(pair, dim=1) for pair in zip(others, rows, strict=True)]
         if self.add_zero_attn:
             others = [functional.pad(x, (0, 0, 0, 1)) for x in others]
-        return tuple(x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for x in (q, *others))
-
-    def _mask(self, attn_mask: Tensor | None, padding: Tensor | None, q: Tensor, added: int) -> Tensor | None:
-        """Both masks in one that is added to the scores, (N, H, L, S) or what broadcasts to it."""
-        masks = []
-        if attn_mask is not None:
-            masks.append(attn_mask.unflatten(0, q.shape[:2]) if attn_mask.dim() == 3 else attn_mask)
-        if padding is not None:
-            masks.append(padding.view(-1, 1, 1, padding.shape[-1]))
-        if not masks:
-            return None
-        zero = q.new_zeros(())
-        terms = [zero.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else mask for mask in masks]
-        return functional.pad(sum(terms, start=zero), (0, added))
+        return tuple(split_heads(x, self.num_heads) for x in (q, *others))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
-from wellposed.init.initializers.orthogonal import Whole, matrices
+from wellposed.init.initializers.whole import Whole, matrices
 from wellposed.models.fans import LINEAR, Axes
 from wellposed.random.key import Key
 

@@ -23,7 +23,7 @@ _MOST_PANELS = 20_000
 
 
 def gain(fn: Callable[[Tensor], Tensor], *, moment: Moment = "forward", std: float = 1.0) -> float:
-    """The factor that makes up for what an activation function does to a signal's size.
+    """The gain of an activation function: the factor that keeps the second moment of a signal through it.
 
     With z ~ N(0, std^2),
 

@@ -1,4 +1,4 @@
-"""Starting without randomness: identities where a layer does not widen, Hadamard matrices where it does."""
+"""Identities where a layer does not widen, Hadamard matrices where it does: no randomness."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.init.initializers.entrywise import Zeros
-from wellposed.init.initializers.orthogonal import Whole, matrices
-from wellposed.init.schemes.scheme import Choice, Site
+from wellposed.init.initializers.whole import Whole, matrices
 from wellposed.models.fans import LINEAR, Axes
 from wellposed.random.key import Key
 
@@ -61,10 +59,3 @@ def _centre(rows: int, columns: int) -> Tensor:
     while len(signs) < rows:
         signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
     return signs[:rows, :columns] / math.sqrt(len(signs))
-
-
-def zero(site: Site) -> Choice:
-    """Identity or Hadamard; the last weight of each residual branch zero."""
-    if site.last:
-        return Choice(Zeros(), 0.0, f"ends one of {len(site.branches)} residual branches")
-    return Choice(Hadamard())

@@ -1,4 +1,4 @@
-"""The one shape that every initializer has."""
+"""The interface of initializers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

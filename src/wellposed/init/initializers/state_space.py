@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wellposed import random
 from wellposed.init.initializers.initializer import Entrywise
-from wellposed.init.initializers.orthogonal import Whole
+from wellposed.init.initializers.whole import Whole
 from wellposed.models.fans import LINEAR, Axes
 from wellposed.random.box import Box
 from wellposed.random.key import Key

@@ -1,4 +1,4 @@
-"""Rules for deep residual models: what the weights of residual branches start as, given how many there are."""
+"""Rules of schemes for deep residual models: what residual branches start as, given how many there are."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.entrywise import Normal, Ones, Zeros
+from wellposed.init.initializers.hadamard import Hadamard
 from wellposed.init.initializers.variance_scaling import Glorot, He
 from wellposed.init.schemes.scheme import Choice, Site, auto
 from wellposed.models.tracing.signals import Branch
@@ -36,7 +37,7 @@ def deepnorm(site: Site) -> Choice:
 
 
 def deepnorm_note(branches: Sequence[Branch]) -> str:
-    """By what the model has to multiply its residual stream."""
+    """The factors by which the model has to multiply its residual stream for DeepNorm to hold."""
     encoders, decoders = _layers(branches)
     if not decoders:
         alphas = f"{(2 * encoders) ** 0.25:.4g}"
@@ -92,6 +93,13 @@ def rezero_scale(site: Site) -> Choice:
     return Choice(Ones())
 
 
+def zero(site: Site) -> Choice:
+    """Identity or Hadamard; the last weight of each residual branch zero."""
+    if site.last:
+        return Choice(Zeros(), 0.0, _ends(site))
+    return Choice(Hadamard())
+
+
 def _ends(site: Site) -> str:
     return f"ends one of {len(site.branches)} residual branches"
 
@@ -109,7 +117,7 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 
 def _asks(site: Site) -> bool:
-    """Whether a weight makes attention's queries or keys, whose size the residual sum does not feel."""
+    """Whether a weight makes attention's queries or keys, whose size does not reach the residual sum."""
     return site.part.block in ("q", "k") or (site.part.block is None and _matches(site.name, _QUERIES))
 
 

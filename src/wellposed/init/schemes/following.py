@@ -1,4 +1,4 @@
-"""Chains: what the flow through a model says about the gain of each weight."""
+"""The gain of each weight, from what its output goes through; long chains of weights are looked at as a whole."""
 
 import functools
 import math
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.gains import gain
-from wellposed.models.tracing.signals import Flow, Fn, Use
+from wellposed.models.tracing.flow import Flow
+from wellposed.models.tracing.signals import Fn, Use
 
 _PROBE = (-3.0, -1.75, -1.0, -0.4, -0.1, 0.15, 0.5, 1.1, 2.0, 3.5)
 # A deviation of the signal's size may double on its way through a chain of five weights. What chance adds on the way
@@ -60,7 +61,7 @@ def followings(flow: Flow) -> dict[str, Following]:
 
 
 def _settle(uses: Sequence[Use]) -> Use | None:
-    """The one use that decides the gain: the only nonlinear one, or else any; none where they disagree."""
+    """The use of a weight's output that decides its gain: the only nonlinear one, else any; none if they differ."""
     nonlinear = [use for use in uses if use.fn is not None and _probe(use.fn) is not None and not _is_linear(use.fn)]
     if not nonlinear:
         return next((use for use in uses if use.end != "unknown"), uses[0])

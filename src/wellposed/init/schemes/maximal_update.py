@@ -1,4 +1,4 @@
-"""The maximal update parametrization: what starts and learning rates have to do as a model is made wider."""
+"""The maximal update parametrization (muP): initialization and learning rates that keep as a model is made wider."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _VECTORS: tuple[Kind, ...] = ("bias", "forget", "scale", "slope", "gate", "token
 
 
 def mup(base: nn.Module | Mapping[str, Sequence[int]], optimizer: Optimizer = "adam") -> Scheme:
-    """The scheme under which the best learning rate of a narrow model is the best one of a wider model, too.
+    """The maximal update parametrization (muP): the best learning rate of a narrow model is that of a wider one, too.
 
     With r_in and r_out by how much wider a weight's fans are than in the base model:
 

@@ -6,7 +6,6 @@ from torch import nn
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.entrywise import Normal, Uniform, Zeros
-from wellposed.init.initializers.hadamard import zero
 from wellposed.init.initializers.initializer import Initializer
 from wellposed.init.initializers.orthogonal import Orthogonal
 from wellposed.init.initializers.variance_scaling import Glorot, He, LeCun
@@ -105,7 +104,7 @@ SCHEMES: dict[str, Scheme] = {
             {"gate": lambda site: Zeros(), "weight": depth.rezero, "scale": depth.rezero_scale},
             ("branches",),
         ),
-        Scheme("zero", "Zhao et al. (2022)", {"weight": zero, "recurrent": zero}),
+        Scheme("zero", "Zhao et al. (2022)", {"weight": depth.zero, "recurrent": depth.zero}),
         Scheme(
             "lsuv", "Mishkin & Matas (2016)", {"weight": lambda site: Orthogonal()}, ("example",), fit=unit_variance.fit
         ),
@@ -113,18 +112,39 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
+# Other names that schemes go by, in lower case and without what separates words.
+_ALIASES = {
+    "xavier": "glorot",
+    "kaiming": "he",
+    "msra": "he",
+    "saxe": "orthogonal",
+    "pytorch": "torch",
+    "default": "auto",
+    "zerinit": "zero",
+}
+
+
 def scheme_of(scheme: "str | Scheme") -> Scheme:
-    """The scheme of a name.
+    """The scheme of a name, in any case, by any of its names, words set apart by any sign.
 
     Raises:
         WellposedError: If there is none.
+
+    Example:
+        >>> scheme_of("Xavier").name, scheme_of("T-Fixup").name, scheme_of("GPT-2").name
+        ('glorot', 't_fixup', 'gpt2')
     """
     if isinstance(scheme, Scheme):
         return scheme
-    if scheme == "mup":
-        raise WellposedError("the scheme 'mup' compares a model with a narrower one; give it: scheme=wp.init.mup(base)")
-    if not isinstance(scheme, str) or scheme not in SCHEMES:
+    plain = "".join(letter for letter in scheme.lower() if letter.isalnum()) if isinstance(scheme, str) else ""
+    if plain == "mup":
+        raise WellposedError(
+            f"the scheme {scheme!r} compares a model with a narrower one; give it: scheme=wp.init.mup(base)"
+        )
+    named = {name.replace("_", ""): found for name, found in SCHEMES.items()}
+    found = named.get(_ALIASES.get(plain, plain))
+    if found is None:
         raise WellposedError(
             f"there is no scheme {scheme!r}; expected one of {', '.join(map(repr, SCHEMES))}, or a Scheme"
         )
-    return SCHEMES[scheme]
+    return found

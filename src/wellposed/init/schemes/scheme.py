@@ -27,7 +27,7 @@ Need = Literal["branches", "example"]
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One part of a weight and all that a scheme may want to know about it.
+    """One part of a weight and its place in the model: what a scheme chooses by.
 
     Attributes:
         name: The weight's path.
@@ -69,7 +69,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a scheme makes of a part.
+    """What a scheme chooses for one part of a weight.
 
     Args:
         initializer: What the part starts as.
@@ -91,7 +91,7 @@ Rule = Callable[[Site], Initializer | Choice]
 
 @dataclass(frozen=True)
 class Scheme:
-    """What every kind of part starts as.
+    """An initialization scheme for whole models: a rule for every kind of parameter.
 
     Args:
         name: The scheme's name.
@@ -125,12 +125,12 @@ class Scheme:
 
 
 def start(site: Site) -> Initializer:
-    """What the table of roles says, or one."""
+    """The start that the part's role gives, or one."""
     return given(site.part) or Ones()
 
 
 def given(part: Part) -> Initializer | None:
-    """What the table of roles says that a part starts as; a number is a constant."""
+    """The start that a part's role gives, as an initializer; a number is a constant."""
     if part.start is None or isinstance(part.start, Initializer):
         return part.start
     if not isinstance(part.start, int | float):
@@ -144,7 +144,7 @@ def step_sizes(site: Site) -> Initializer:
 
 
 def token(site: Site) -> Initializer:
-    """What the table of roles says, or small and normal."""
+    """The start that the part's role gives, or a normal distribution of standard deviation 0.02."""
     return given(site.part) or Normal(0.0, 0.02)
 
 

@@ -3,6 +3,8 @@
 from wellposed.models.roles import of_timm as of_timm
 from wellposed.models.roles import of_torch as of_torch
 from wellposed.models.roles import of_transformers as of_transformers
+from wellposed.models.roles.by_name import is_called_normalisation as is_called_normalisation
+from wellposed.models.roles.by_name import kind_by_name as kind_by_name
 from wellposed.models.roles.of_torch import CONVOLUTIONS as CONVOLUTIONS
 from wellposed.models.roles.of_torch import buffers_of as buffers_of
 from wellposed.models.roles.of_torch import is_normalisation as is_normalisation

@@ -45,7 +45,7 @@ def _router(module: Any) -> Parts:
 
 @role("GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm", "Gemma3nRMSNorm", "Qwen3NextRMSNorm")
 def _one_more(module: Any) -> Parts:
-    """These multiply by one more than the weight."""
+    """Normalisations that multiply by 1 + weight."""
     return {"weight": Part("scale", start=0.0)}
 
 

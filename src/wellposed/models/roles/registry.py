@@ -91,11 +91,11 @@ def role(*types: type[nn.Module] | str) -> Callable[[_D], _D]:
         The decorator.
 
     Example:
-        >>> import wellposed as wp
-        >>> class Scaled(torch.nn.Module):
+        >>> import torch, wellposed as wp
+        >>> class Scaled(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()
-        ...         self.kernel = torch.nn.Parameter(torch.empty(16, 4))
+        ...         self.kernel = nn.Parameter(torch.empty(16, 4))
         >>> @wp.init.role(Scaled)
         ... def scaled(module):
         ...     return {"kernel": wp.init.Part("weight", wp.init.Axes(out=1, in_=0))}
@@ -129,8 +129,8 @@ def parts_of(module: nn.Module) -> dict[str, tuple[Part, ...]]:
         The parts of each parameter; empty for a type that no row claims.
 
     Example:
-        >>> parts_of(torch.nn.Conv2d(8, 16, 3, groups=2))["weight"]
-        (Part(kind='weight', axes=Axes(out=0, in_=1, groups=2), block=None, where=None, alias=None, start=None),)
+        >>> [(part.kind, part.axes) for part in parts_of(nn.Conv2d(8, 16, 3, groups=2))["weight"]]
+        [('weight', Axes(out=0, in_=1, groups=2))]
     """
     describe = describe_of(type(module))
     if describe is None:

@@ -1,4 +1,4 @@
-"""A model's forward pass as graphs: one for every way that it can take."""
+"""All control-flow paths of a model's forward pass, each as a graph of torch.fx."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -115,12 +115,12 @@ def altered(module: nn.Module) -> bool:
 
 
 def _is_whole(module: nn.Module) -> bool:
-    """Whether tracing takes a module as one: those of torch but ``Sequential``."""
+    """Whether a module is a leaf of symbolic tracing: those of torch but ``Sequential``."""
     return module.__module__.startswith(("torch.nn", "torch.ao.nn")) and not isinstance(module, nn.Sequential)
 
 
 def _ways(module: nn.Module, prefix: str, reads: set[str]) -> tuple[fx.Graph, ...]:
-    """The graphs of every way that a forward pass can take, or none if it cannot be traced."""
+    """A graph for each control-flow path of a forward pass, or none if it cannot be traced."""
     graphs: list[fx.Graph] = []
     found: set[str] = set()
     todo: list[tuple[bool, ...]] = [()]
@@ -148,7 +148,7 @@ def _ways(module: nn.Module, prefix: str, reads: set[str]) -> tuple[fx.Graph, ..
 
 
 class _Tracer(fx.Tracer):
-    """Follows one way: by the given answers to the forward pass's questions, and "no" to the ones after them.
+    """Traces one control-flow path: by the given answers to its conditions, and "no" to those after them.
 
     A question is a condition on a tensor, or whether an argument that may be left out is.
     """

@@ -1,4 +1,4 @@
-"""Units: modules that are followed as one operation, without a look at what they do inside."""
+"""Leaf modules of tracing: those that are followed as one operation, whatever they do inside."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from wellposed.models.roles import CONVOLUTIONS, is_normalisation
-from wellposed.models.tracing.signals import End, Flow, Signal
+from wellposed.models.tracing.flow import Flow
+from wellposed.models.tracing.signals import End, Signal
 
 _LAYERS = (
     nn.Linear,
@@ -21,8 +22,8 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 _STILL = (*_DROPOUTS, nn.Identity, nn.Flatten, nn.Unflatten)
 
 
-def is_unit(module: nn.Module) -> bool:
-    """Whether a module is followed as one operation."""
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is a leaf of tracing: followed as one operation."""
     if isinstance(module, (*_LAYERS, *_OPAQUE, *_COMPOSED)):
         return True
     if next(module.children(), None) is not None:
@@ -31,7 +32,7 @@ def is_unit(module: nn.Module) -> bool:
 
 
 def is_composed(module: nn.Module) -> bool:
-    """Whether a unit is made of others, and it is known how."""
+    """Whether a leaf module is a transformer layer of torch's, made of others in a known way."""
     return isinstance(module, _COMPOSED)
 
 
@@ -41,11 +42,11 @@ def has_parameters(module: nn.Module) -> bool:
 
 
 def follow(flow: Flow, module: nn.Module, path: str, given: Sequence[Any]) -> Any:
-    """Follow a signal through a unit.
+    """Follow a signal through a leaf module.
 
     Args:
         flow: What is being found out.
-        module: The unit.
+        module: The module.
         path: Its path in the model.
         given: Its arguments, with a ``Signal`` for each tensor that is followed.
 
@@ -85,7 +86,7 @@ def follow(flow: Flow, module: nn.Module, path: str, given: Sequence[Any]) -> An
 
 
 def follow_composed(flow: Flow, module: nn.Module, dot: str, signals: Sequence[Signal]) -> Signal:
-    """A transformer layer of torch's own, which symbolic tracing cannot enter: it is known what it does."""
+    """Follow a transformer layer of torch's, which symbolic tracing cannot enter, by what it is known to do."""
     value = signals[0]
     attentions = ["self_attn"] + (["multihead_attn"] if isinstance(module, nn.TransformerDecoderLayer) else [])
     for name in attentions:

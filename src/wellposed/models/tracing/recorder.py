@@ -1,4 +1,4 @@
-"""The recorder: a model followed on a run, by a mode that sees every torch function and hooks that see every unit."""
+"""A model followed on a run: by a mode that sees every torch function, and hooks that see every leaf module."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,8 +8,9 @@ from torch.overrides import TorchFunctionMode
 
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.tracing import leaves
+from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.operations import torch_name
-from wellposed.models.tracing.signals import Flow, Parameters, is_noted
+from wellposed.models.tracing.signals import Parameters, is_followed
 
 
 def follow_run(model: nn.Module, path: str, flow: Flow, given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> None:
@@ -25,15 +26,15 @@ def follow_run(model: nn.Module, path: str, flow: Flow, given: tuple[tuple[Any, 
         Exception: Whatever the model raises.
     """
     args, kwargs = given
-    notes: dict[int, Any] = {}
+    known: dict[int, Any] = {}
     for name, parameter in model.named_parameters(path):
-        notes[id(parameter)] = Parameters((name,), parameter.ndim)
-    recorder = _Recorder(flow, notes)
+        known[id(parameter)] = Parameters((name,), parameter.ndim)
+    recorder = _Recorder(flow, known)
     for leaf in tree_leaves((list(args), dict(kwargs))):
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             recorder.note(leaf, flow.source())
     for name, module in model.named_modules(prefix=path):
-        if leaves.is_unit(module):
+        if leaves.is_leaf(module):
             _watch(module, name, recorder)
     with recorder:
         model(*args, **kwargs)
@@ -42,10 +43,10 @@ def follow_run(model: nn.Module, path: str, flow: Flow, given: tuple[tuple[Any, 
 class _Recorder(TorchFunctionMode):
     """Follows every torch function of a run."""
 
-    def __init__(self, flow: Flow, notes: dict[int, Any]) -> None:
+    def __init__(self, flow: Flow, known: dict[int, Any]) -> None:
         super().__init__()
         self.flow = flow
-        self.notes = notes
+        self.known = known
         self.alive: list[Any] = []
         self.inside = 0
 
@@ -56,19 +57,19 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         if not self.inside and _gives_tensors(result):
             name = torch_name(func)
-            given, named = self.noted((list(args), dict(kwargs)))
+            given, named = self.followed((list(args), dict(kwargs)))
             self.note(result, self.flow.step(name, func, given, named))
         return result
 
-    def noted(self, tree: Any) -> Any:
-        return tree_map(lambda leaf: self.notes.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, tree)
+    def followed(self, tree: Any) -> Any:
+        return tree_map(lambda leaf: self.known.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, tree)
 
     def note(self, result: Any, value: Any) -> None:
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.alive.append(leaf)
                 if value is not None:
-                    self.notes[id(leaf)] = value
+                    self.known[id(leaf)] = value
 
 
 def _gives_tensors(result: Any) -> bool:
@@ -89,8 +90,8 @@ def _watch(module: nn.Module, path: str, recorder: _Recorder) -> None:
             return
         recorder.inside -= 1
         if not recorder.inside:
-            given = recorder.noted((list(args), dict(kwargs)))
-            recorder.note(result, leaves.follow(recorder.flow, module, path, tree_leaves(given, is_leaf=is_noted)))
+            given = recorder.followed((list(args), dict(kwargs)))
+            recorder.note(result, leaves.follow(recorder.flow, module, path, tree_leaves(given, is_leaf=is_followed)))
 
     module.register_forward_pre_hook(enter, with_kwargs=True)
     module.register_forward_hook(leave, with_kwargs=True)

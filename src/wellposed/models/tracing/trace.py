@@ -1,4 +1,4 @@
-"""Tracing: what follows each weight of a model, found in the first of several ways that works."""
+"""What each weight's output goes through in a model, found in the first of several ways that works."""
 
 import contextlib
 import functools
@@ -12,9 +12,10 @@ from wellposed.errors import WellposedError
 from wellposed.models.copying import copied, tensors_of, without_memory
 from wellposed.models.example import Arguments, arguments, with_tensors
 from wellposed.models.names import unwrapped
-from wellposed.models.tracing.graphs import follow_exported, follow_parts, follow_symbolically
+from wellposed.models.tracing.exported import follow_exported
+from wellposed.models.tracing.flow import Flow
+from wellposed.models.tracing.graphs import follow_parts, follow_symbolically
 from wellposed.models.tracing.recorder import follow_run
-from wellposed.models.tracing.signals import Flow
 from wellposed.random.shards import is_sharded
 
 _T = TypeVar("_T")
@@ -23,11 +24,12 @@ _LONGEST = 200  # letters of a reason
 
 
 def trace(model: nn.Module, example: Any = None) -> Flow:
-    """Find out what follows each weight of a model.
+    """Find out what the output of each weight of a model goes through.
 
     It is traced symbolically, by torch.fx. Where that fails and there is an example, it is exported by torch.export,
-    and where that fails too, it is run: first a copy whose parameters have no memory, then one that shares them. Where
-    all fails, those of its parts are traced that can be.
+    which alone can follow a model without memory that asks for the values of a mask; and where that fails too, it is
+    run: first a copy whose parameters have no memory, then one that shares them. Where all fails, those of its parts
+    are traced that can be.
 
     Args:
         model: The model; it is not changed.
@@ -48,14 +50,14 @@ def trace(model: nn.Module, example: Any = None) -> Flow:
         follow_symbolically(copied(model, shared).eval(), path, flow, given)
         return flow
 
-    def by_export(twin: nn.Module, given: Arguments) -> Flow:
+    def by_export(copy: nn.Module, given: Arguments) -> Flow:
         flow = Flow("torch.export")
-        follow_exported(twin, path, flow, given)
+        follow_exported(copy, path, flow, given)
         return flow
 
-    def by_run(twin: nn.Module, given: Arguments) -> Flow:
+    def by_run(copy: nn.Module, given: Arguments) -> Flow:
         flow = Flow("a run on the example")
-        follow_run(twin, path, flow, given)
+        follow_run(copy, path, flow, given)
         return flow
 
     ways = [("torch.fx", by_symbols)]
@@ -78,7 +80,7 @@ def trace(model: nn.Module, example: Any = None) -> Flow:
             follow_parts(copied(model, shared).eval(), path, flow)
     if given is not None and flow.way == "torch.fx":
         with contextlib.suppress(NotImplementedError):
-            _fitting(model, given, lambda twin, given: twin(*given[0], **given[1]))
+            _fitting(model, given, lambda copy, given: copy(*given[0], **given[1]))
     flow.finish("output")
     if failures:
         advice = "" if given is not None or flow.way == "torch.fx" else "; give an example of an input: example=batch"
@@ -100,7 +102,7 @@ def _memories(model: nn.Module) -> Iterator[tuple[str, dict[int, Any]]]:
 
 
 def _on_a_copy(model: nn.Module, given: Arguments, do: Callable[[nn.Module, Arguments], _T]) -> _T:
-    """What is done with a copy of a model, in the first memory in which it can be done.
+    """Work with a copy of a model, in the first of several memories in which that succeeds.
 
     Raises:
         ExceptionGroup: What went wrong, in each memory.
@@ -108,18 +110,18 @@ def _on_a_copy(model: nn.Module, given: Arguments, do: Callable[[nn.Module, Argu
     failures: list[Exception] = []
     for device, tensors in _memories(model):
         try:
-            twin = copied(model, tensors).eval()
+            copy = copied(model, tensors).eval()
             sent = with_tensors(given, functools.partial(Tensor.to, device=device)) if device else given
             here = torch.device(device) if device else contextlib.nullcontext()
             with torch.no_grad(), torch.random.fork_rng(devices=[]), here:
-                return do(twin, sent)
+                return do(copy, sent)
         except Exception as error:
             failures.append(error)
     raise ExceptionGroup("no copy of the model could be used", failures)
 
 
 def _fitting(model: nn.Module, given: Arguments, run: Callable[[nn.Module, Arguments], _T]) -> _T:
-    """What a run of a copy of a model gives.
+    """Run a copy of a model on an example that has to fit.
 
     Raises:
         WellposedError: If the example does not fit the model.

@@ -1,11 +1,11 @@
+from wellposed.penalties.constraints.balls import L1Ball as L1Ball
+from wellposed.penalties.constraints.balls import L2Ball as L2Ball
+from wellposed.penalties.constraints.balls import LinfBall as LinfBall
+from wellposed.penalties.constraints.balls import MaxNorm as MaxNorm
+from wellposed.penalties.constraints.constraint import Constraint as Constraint
 from wellposed.penalties.constraints.projections import onto_l1_ball as onto_l1_ball
 from wellposed.penalties.constraints.projections import onto_simplex as onto_simplex
-from wellposed.penalties.constraints.sets import Constraint as Constraint
 from wellposed.penalties.constraints.sets import Interval as Interval
-from wellposed.penalties.constraints.sets import L1Ball as L1Ball
-from wellposed.penalties.constraints.sets import L2Ball as L2Ball
-from wellposed.penalties.constraints.sets import LinfBall as LinfBall
-from wellposed.penalties.constraints.sets import MaxNorm as MaxNorm
 from wellposed.penalties.constraints.sets import NonNegative as NonNegative
 from wellposed.penalties.constraints.sets import Simplex as Simplex
 from wellposed.penalties.constraints.sets import Stiefel as Stiefel

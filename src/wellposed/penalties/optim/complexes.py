@@ -1,4 +1,4 @@
-"""Complex weights under a diagonal metric, where real and imaginary parts have step sizes of their own."""
+"""Penalties on complex weights as penalties on pairs of real ones, which adaptive optimizers step one by one."""
 
 from wellposed.penalties.group import GroupLasso
 from wellposed.penalties.penalty import Penalty

@@ -1,4 +1,4 @@
-"""What ``regularize`` refuses before anything is changed."""
+"""Penalties that do not fit an optimizer, a mode or a parameter, refused before anything is changed."""
 
 import torch
 

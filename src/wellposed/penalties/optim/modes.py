@@ -1,4 +1,4 @@
-"""The ways in which a penalty acts on an optimizer's step, as a table."""
+"""The modes of ``regularize`` (gradient, decoupled, proximal) as a table of what each does at a step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from wellposed.arguments import Number
 from wellposed.errors import WellposedError
+from wellposed.penalties.computing.passes import Push, Step, add_gradients_, has_nan, take_steps_
+from wellposed.penalties.computing.root_step import RootStep
 from wellposed.penalties.optim.complexes import as_real
-from wellposed.penalties.optim.passes import Push, Step, add_gradients_, has_nan, take_steps_
-from wellposed.penalties.optim.root_step import RootStep
 from wellposed.penalties.optim.step_sizes import Metric, learning_rate
-from wellposed.penalties.penalty import Penalty, Traits
+from wellposed.penalties.penalty import Penalty
+from wellposed.penalties.proximal import Traits
 
 
 class Update(NamedTuple):

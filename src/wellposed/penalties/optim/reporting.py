@@ -1,4 +1,4 @@
-"""What a penalty has come to, parameter by parameter."""
+"""A report of a penalty's value, zeros and NaN steps, parameter by parameter."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

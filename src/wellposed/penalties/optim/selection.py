@@ -1,43 +1,29 @@
 """Which parameters a penalty acts on, and why: selection by role, name, module or callable."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
 
-from wellposed._torch import AnyBatchOrInstanceNorm
 from wellposed.errors import WellposedError
-from wellposed.models.names import unwrapped
+from wellposed.models.globs import last_match, matches
+from wellposed.penalties.optim.candidates import PARAMETRISED, Candidate, Model, candidates
 from wellposed.penalties.penalty import Penalty
 
 Where = str | type[nn.Module] | Callable[[str, Tensor], bool]
-"""A role in the plural ("weights", "biases", "norms", "all"), a glob on the name, a callable, or a module type: all
-parameters of its own but biases."""
-
-Model = nn.Module | Iterable[tuple[str, Tensor]]
-"""A model, or pairs of a name and a parameter."""
+"""Roles in the plural ("weights", "biases", "norms", "embeddings", "tokens", "all"), a glob on the name, a callable, or
+a module type: all parameters of its own but biases."""
 
 Penalties = Penalty | Mapping[str, Penalty | None]
-"""One penalty for all, or one for each glob; the first glob that matches counts, and None leaves a parameter out."""
-
-_NORMS = (
-    AnyBatchOrInstanceNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-    nn.CrossMapLRN2d,
-)
+"""One penalty for all, or one for each glob; the last glob that matches counts, and None leaves a parameter out."""
 
 _ROLES: dict[str, frozenset[str]] = {
-    "weights": frozenset({"weight"}),
-    "biases": frozenset({"bias"}),
+    "weights": frozenset({"weight", "recurrent"}),
+    "biases": frozenset({"bias", "forget"}),
     "norms": frozenset({"normalisation"}),
-    "all": frozenset({"weight", "bias", "normalisation", "vector"}),
+    "embeddings": frozenset({"embedding"}),
+    "tokens": frozenset({"token"}),
 }
 
 
@@ -48,7 +34,10 @@ class PlanRow:
     Args:
         name: The parameter's first name in the model.
         shape: Its shape.
-        role: "weight", "bias", "normalisation", "vector" (fewer than two dimensions) or "parametrised".
+        role: What it is for: "weight", "recurrent", "embedding", "token", "bias", "forget", "normalisation", "slope",
+            "gate", "decay", "step" or "fixed", as in ``wellposed.init.Part``; "vector" for one of fewer than two
+            dimensions that no role claims; "parametrised" for one that another weight is computed from. Several if
+            its blocks differ, or if it is tied.
         penalty: What acts on it, or ``None``.
         reason: Why it is in or out.
     """
@@ -99,12 +88,6 @@ class Entry(NamedTuple):
     parameter: Tensor
 
 
-class _Named(NamedTuple):
-    names: list[str]
-    parameter: Tensor
-    owner: nn.Module | None
-
-
 def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where]) -> list[Entry]:
     """A row for each distinct parameter of ``model``.
 
@@ -122,13 +105,13 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     """
     conditions = _conditions(where)
     rules = dict(penalty) if isinstance(penalty, Mapping) else {"*": penalty}
-    named = _named(model)
+    named = candidates(model)
     for rule, given in rules.items():
         if not (given is None or isinstance(given, Penalty)):
             raise WellposedError(
                 f"regularize was given the penalty {given!r} for {rule!r}; expected one like wp.L1(1e-4)"
             )
-        if not any(fnmatchcase(n, rule) for item in named for n in item.names):
+        if not any(matches(n, rule) for item in named for n in item.names):
             raise WellposedError(f"the penalty for {rule!r} matches no parameter; {_known(named)}")
     for condition in conditions:
         if not any(_holds(condition, item) for item in named):
@@ -142,60 +125,27 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     return entries
 
 
-def _row(item: _Named, rules: Mapping[str, Penalty | None], conditions: list[Where]) -> PlanRow:
-    name, role = item.names[0], _role(item)
-    tied = f"; tied: {', '.join(item.names[1:])}" if len(item.names) > 1 else ""
+def _row(item: Candidate, rules: Mapping[str, Penalty | None], conditions: list[Where]) -> PlanRow:
+    name = item.names[0]
+    notes = [item.note, f"tied: {', '.join(item.names[1:])}" if len(item.names) > 1 else ""]
 
     def row(penalty: Penalty | None, reason: str) -> PlanRow:
-        return PlanRow(name, tuple(item.parameter.shape), role, penalty, reason + tied)
+        return PlanRow(name, tuple(item.parameter.shape), item.role, penalty, "; ".join(filter(None, [reason, *notes])))
 
     matched = [condition for condition in conditions if _holds(condition, item)]
     if not matched:
         return row(None, f"not selected by where={', '.join(map(_show, conditions))}")
-    rule = next((rule for rule in rules if any(fnmatchcase(n, rule) for n in item.names)), None)
+    rule = last_match(item.names, rules)
     if rule is None:
         return row(None, "no rule matches it")
     if rules[rule] is not None and not (item.parameter.is_floating_point() or item.parameter.is_complex()):
         raise WellposedError(
             f"{name!r} has dtype {item.parameter.dtype}; a penalty needs floating-point parameters: leave it out, for "
-            f"example with {{{name!r}: None, '*': penalty}}"
+            f"example with {{'*': penalty, {name!r}: None}}"
         )
     if not item.parameter.requires_grad:
         return row(None, "frozen (requires_grad is False)")
     return row(rules[rule], f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
-
-
-def _named(model: Model) -> list[_Named]:
-    if isinstance(model, nn.Module):
-        _, model = unwrapped(model)
-        modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-        pairs: Iterable[tuple[str, Tensor]] = model.named_parameters(remove_duplicate=False)
-    else:
-        modules, pairs = {}, model
-    found: dict[int, _Named] = {}
-    for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)):
-            raise WellposedError(
-                f"regularize was given a model that holds {pair!r}; expected a torch.nn.Module, or pairs of a name and "
-                "a parameter"
-            )
-        name, parameter = pair
-        owner = modules.get(name.rpartition(".")[0])
-        found.setdefault(id(parameter), _Named([], parameter, owner)).names.append(name)
-    if not found:
-        raise WellposedError("regularize was given a model without parameters")
-    return list(found.values())
-
-
-def _role(item: _Named) -> str:
-    local = item.names[0].rpartition(".")[2]
-    if isinstance(item.owner, ParametrizationList):
-        return "parametrised"
-    if isinstance(item.owner, _NORMS) or (item.owner is not None and type(item.owner).__name__.endswith("Norm")):
-        return "normalisation"
-    if "bias" in re.split(r"[^a-z]+", local.lower()):
-        return "bias"
-    return "weight" if item.parameter.ndim >= 2 else "vector"
 
 
 def _conditions(where: Where | Iterable[Where]) -> list[Where]:
@@ -203,21 +153,23 @@ def _conditions(where: Where | Iterable[Where]) -> list[Where]:
     for condition in several:
         if not (isinstance(condition, str) or callable(condition)):
             raise WellposedError(
-                f"where was given {condition!r}; expected one of {', '.join(_ROLES)}, a glob on the parameter's name, "
-                "a module type, or a callable of name and parameter"
+                f"where was given {condition!r}; expected one of {', '.join((*_ROLES, 'all'))}, a glob on the "
+                "parameter's name, a module type, or a callable of name and parameter"
             )
     if not several:
         raise WellposedError("where was given no conditions; expected at least one, for example 'weights'")
     return several
 
 
-def _holds(condition: Where, item: _Named) -> bool:
+def _holds(condition: Where, item: Candidate) -> bool:
     if isinstance(condition, str):
         if condition in _ROLES:
-            return _role(item) in _ROLES[condition]
-        return any(fnmatchcase(name, condition) for name in item.names)
+            return item.serves_as(_ROLES[condition])
+        if condition == "all":
+            return not item.serves_as(frozenset({PARAMETRISED}))
+        return any(matches(name, condition) for name in item.names)
     if isinstance(condition, type):
-        return isinstance(item.owner, condition) and _role(item) != "bias"
+        return isinstance(item.owner, condition) and not item.serves_as(_ROLES["biases"])
     return bool(condition(item.names[0], item.parameter))
 
 
@@ -225,7 +177,7 @@ def _show(condition: Where) -> str:
     return repr(condition) if isinstance(condition, str) else getattr(condition, "__name__", repr(condition))
 
 
-def _known(named: list[_Named]) -> str:
-    shown = [f"{item.names[0]} ({_role(item)})" for item in named[:8]]
+def _known(named: list[Candidate]) -> str:
+    shown = [f"{item.names[0]} ({item.role})" for item in named[:8]]
     more = "" if len(named) <= 8 else f" and {len(named) - 8} more"
     return f"the model has {', '.join(shown)}{more}"

@@ -1,4 +1,4 @@
-"""The step size that an optimizer has just taken, parameter by parameter: the metric of its proximal step.
+"""The step sizes of each optimizer's latest step, which make the metric of the proximal step after it.
 
 An optimizer moves a weight by -D m, where m estimates the gradient and D is diagonal. For the penalised problem to keep
 its solution, the prox has to be taken in the metric D^-1, that is with step sizes D.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
-from wellposed.penalties.optim.root_step import RootStep
+from wellposed.penalties.computing.root_step import RootStep
 
 Step = Number | RootStep
 StepSize = Callable[[dict[str, Any], dict[str, Any], Tensor], Step]
@@ -31,12 +31,14 @@ class Metric:
         step: The step sizes of one parameter, after the optimizer's step.
         diagonal: Whether they differ from element to element.
         options: What it reads of a parameter group.
+        trusted: Whether its step sizes are known to be numbers >= 0.
     """
 
     name: str
     step: StepSize
     diagonal: bool = True
     options: tuple[str, ...] = ("lr",)
+    trusted: bool = True
 
     def refuse_misfits(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse an optimizer of which the step sizes cannot be read, before it moves anything.
@@ -65,12 +67,16 @@ class Metric:
             WellposedError: If the optimizer keeps another state than the one whose metric this is.
         """
         try:
-            return self.step(group, state, parameter)
+            step = self.step(group, state, parameter)
         except KeyError as error:
             raise WellposedError(
                 f"the metric of {self.name} reads {error}, which the optimizer does not keep (it keeps "
                 f"{', '.join(map(str, state)) or 'nothing'}); name an optimizer that it steps like"
             ) from error
+        # What a callable of the user's gives is looked at where a look does not wait for an accelerator.
+        if self.trusted or isinstance(step, RootStep) or (isinstance(step, Tensor) and not step.is_cpu):
+            return step
+        return nonnegative(step, "the metric's step size")
 
 
 def learning_rate(group: dict[str, Any]) -> Number:
@@ -100,8 +106,8 @@ def nadam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> St
     steps, (beta1, beta2) = _steps(state), group["betas"]
     now, later = (beta1 * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (steps, steps + 1))
     product = _read(state["mu_product"])
-    share = (1 - now) / (1 - product) + later * (1 - beta1**steps) / (1 - product * later)
-    return RootStep(learning_rate(group) * share, state["exp_avg_sq"], (1 - beta2**steps) ** -0.5, group["eps"])
+    weight = (1 - now) / (1 - product) + later * (1 - beta1**steps) / (1 - product * later)
+    return RootStep(learning_rate(group) * weight, state["exp_avg_sq"], (1 - beta2**steps) ** -0.5, group["eps"])
 
 
 def radam(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
@@ -157,7 +163,12 @@ METRICS: dict[type[torch.optim.Optimizer], Metric] = {
 }
 
 
-EUCLIDEAN = Metric("euclidean", lambda group, state, parameter: learning_rate(group), diagonal=False)
+def euclidean(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
+    """The learning rate, whatever the optimizer."""
+    return learning_rate(group)
+
+
+EUCLIDEAN = Metric("euclidean", euclidean, diagonal=False)
 """One step size, the learning rate, whatever the optimizer: a plain projected step for constraints."""
 
 GivenMetric = type[torch.optim.Optimizer] | StepSize | Literal["euclidean"] | None
@@ -187,18 +198,7 @@ def metric_for(optimizer: torch.optim.Optimizer, given: GivenMetric) -> Metric:
         )
     if not callable(kind):
         raise WellposedError(f"metric was given {kind!r}; expected an optimizer type, 'euclidean' or a callable")
-    return Metric(getattr(kind, "__name__", repr(kind)), _checked(kind), options=())
-
-
-def _checked(steps: StepSize) -> StepSize:
-    """A metric of the user's, held to numbers >= 0 where a look at them does not wait for an accelerator."""
-
-    def checked(group: dict[str, Any], state: dict[str, Any], parameter: Tensor) -> Step:
-        given = steps(group, state, parameter)
-        is_trusted = isinstance(given, RootStep) or (isinstance(given, Tensor) and not given.is_cpu)
-        return given if is_trusted else nonnegative(given, "the metric's step size")
-
-    return checked
+    return Metric(getattr(kind, "__name__", repr(kind)), kind, options=(), trusted=False)
 
 
 def _steps(state: dict[str, Any]) -> Any:

@@ -1,1 +1,1 @@
-"""A model fitted over a range of strengths."""
+"""Regularization paths: a model fitted at one strength of a penalty after another."""

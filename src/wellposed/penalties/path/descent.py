@@ -1,4 +1,4 @@
-"""Descent of a smooth loss plus a penalty to where it is stationary, at any scale, by gradients and proxes alone."""
+"""Minimization of a smooth loss plus a penalty by quasi-Newton proximal gradient steps (PANOC)."""
 
 from collections import deque
 from collections.abc import Callable
@@ -134,26 +134,26 @@ def _further(objective: Objective, here: _Place, memory: deque[tuple[Tensor, Ten
     """The place to go on from: along the quasi-Newton direction, if it leads down far enough."""
     if memory:
         wanted = here.envelope - 0.25 * (1 - _CLOSE) * here.square / here.step + _rounding(here)
-        direction, share = _direction(memory, here.move), 1.0
+        direction, length = _direction(memory, here.move), 1.0
         for _ in range(_HALVINGS):
-            there = _place(objective, here.x + (1 - share) * here.move + share * direction, here.step)
+            there = _place(objective, here.x + (1 - length) * here.move + length * direction, here.step)
             if there.envelope <= wanted:
                 return there
-            share /= 2
+            length /= 2
     return _place(objective, here.x + here.move, here.step)
 
 
 def _direction(memory: deque[tuple[Tensor, Tensor]], move: Tensor) -> Tensor:
     """The limited-memory BFGS step to where the move is 0; ``memory`` holds changes of place and of -move."""
-    direction, shares = move.clone(), []
+    direction, weights = move.clone(), []
     for change, rise in reversed(memory):
-        share = change @ direction / (change @ rise)
-        shares.append(share)
-        direction -= share * rise
+        weight = change @ direction / (change @ rise)
+        weights.append(weight)
+        direction -= weight * rise
     change, rise = memory[-1]
     direction *= change @ rise / (rise @ rise)
-    for (change, rise), share in zip(memory, reversed(shares), strict=True):
-        direction += (share - rise @ direction / (change @ rise)) * change
+    for (change, rise), weight in zip(memory, reversed(weights), strict=True):
+        direction += (weight - rise @ direction / (change @ rise)) * change
     return direction
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
-from wellposed.penalties.optim.handle import regularize
+from wellposed.penalties.optim.regularizing import plan_regularize, regularize
 from wellposed.penalties.optim.selection import Where
 from wellposed.penalties.path.descent import Objective, curvature, descend
 from wellposed.penalties.penalty import Penalty
@@ -32,7 +32,7 @@ class Fit:
         where: Which parameters are penalised.
         make: Makes the optimizer of a list of parameters; ``None`` for :func:`descend`.
         steps: How many steps a fit gets at most.
-        tolerance: The share of the largest gradient at zero that a residual may be; ``None`` by the model's dtype.
+        tolerance: The fraction of the largest gradient at zero that a residual may be; ``None`` by the model's dtype.
     """
 
     model: nn.Module
@@ -47,13 +47,12 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        handle = regularize(self._optimizer(), self.model, self.penalty, where=self.where)
-        handle.remove()
-        chosen = {row.name for row in handle.plan if row.penalty is not None}
+        plan = plan_regularize(self._optimizer(), self.model, self.penalty, where=self.where)
+        chosen = {row.name for row in plan if row.penalty is not None}
         self.penalised = {name: p for name, p in self.model.named_parameters() if name in chosen}
         self._held = {id(p) for p in self.penalised.values()}
         self._free = [p for p in self.trained if id(p) not in self._held]
-        self._share = self.tolerance or max(1e-9, *(64 * torch.finfo(p.dtype).eps for p in self.trained))
+        self._fraction = self.tolerance or max(1e-9, *(64 * torch.finfo(p.dtype).eps for p in self.trained))
         self._goal = math.inf
         if self.make is None:
             self._refuse_chance()
@@ -67,21 +66,21 @@ class Fit:
         unfitted = self._pull()
         # The free parameters may start far off, where gradients are large: how good is good enough shows once they fit.
         for _ in range(2 if self._free else 0):
-            self._goal = self._share * self._pull()
+            self._goal = self._fraction * self._pull()
             self._train(self._free, 0.0)
             self._gradients()
-        if self._pull() <= self._share * unfitted:
+        if self._pull() <= self._fraction * unfitted:
             raise WellposedError(
                 "the penalised weights have no gradient at zero, so they would stay zero throughout. Where there are "
                 "several layers, penalise the first layer alone, as in where='0.weight'"
             )
-        self._goal = self._share * self._pull()
+        self._goal = self._fraction * self._pull()
 
     def lambda_max(self) -> float:
         """The strength from which on all that is penalised stays at rest."""
         largest = max(self.penalty.lambda_max(p.grad) for p in self.penalised.values() if p.grad is not None)
-        # Gradients are known to rounding only, so a hair more makes sure that zero is kept.
-        return largest * (1 + self._share)
+        # Gradients are known to rounding only, so a little more makes sure that zero is kept.
+        return largest * (1 + self._fraction)
 
     def to(self, lam: float) -> float:
         """Train at one strength from where the model stands, and return the KKT residual."""
@@ -115,7 +114,7 @@ class Fit:
         return residual
 
     def _scale(self, parameter: nn.Parameter) -> float:
-        """How far one parameter goes while the loss bends by 1: in such units all curve alike."""
+        """The scale of one parameter in which the loss has curvature 1, so that all curve alike."""
         start = _packed([parameter])
         found = curvature(self._objective([parameter], 0.0, [1.0]), start)
         _unpack(start, [parameter])
@@ -198,7 +197,7 @@ class Fit:
 
 
 def _packed(tensors: Sequence[Tensor]) -> Tensor:
-    """All entries in one real vector, in the widest of the tensors' dtypes and at least float32."""
+    """All entries in one real vector, in the largest of the tensors' dtypes and at least float32."""
     real = [torch.view_as_real(t) if t.is_complex() else t for t in (t.detach() for t in tensors)]
     return torch.cat([t.reshape(-1).to(torch.promote_types(t.dtype, torch.float32)) for t in real])
 

@@ -1,4 +1,4 @@
-"""A model fitted over a range of strengths, from where the penalty holds every weight at zero downwards."""
+"""``regularization_path``: fits from the strength at which every weight is zero downwards."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -125,9 +125,9 @@ def regularization_path(
         optimizer: Makes the optimizer of a list of parameters; when ``None``, quasi-Newton steps whose size follows the
             loss's curvature. These need a loss that is the same at each evaluation, so dropout needs an optimizer.
         steps: How many steps a strength gets at most.
-        tolerance: A fit counts as stationary when its KKT residual is at most this share of the largest gradient that
-            the penalty holds at zero; 1e-9, or 64 times the model's dtype's eps if that is more, when ``None``.
-        smallest: The last strength as a share of the first, where they are spread.
+        tolerance: A fit counts as stationary when its KKT residual is at most this fraction of the largest gradient
+            that the penalty holds at zero; 1e-9, or 64 times the model's dtype's eps if that is more, when ``None``.
+        smallest: The last strength as a fraction of the first, where they are spread.
 
     Returns:
         The fits; ``kkt`` says how good they are.

@@ -1,21 +1,34 @@
-"""Which way penalties go over memory: kernels' one pass where there are any, torch's formulas elsewhere."""
+"""Proximal steps and gradients in place: by a fused kernel where there is one, by torch's formulas elsewhere."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from wellposed.arguments import Number
-from wellposed.penalties import operands
-from wellposed.penalties.optim.root_step import RootStep
-from wellposed.penalties.penalty import Penalty
+from wellposed.penalties.computing import operands
+from wellposed.penalties.computing.root_step import RootStep
 from wellposed.random.backend import cpu_for
+
+
+class Proximal(Protocol):
+    """What is computed: a penalty, of which this file needs to know no more."""
+
+    @property
+    def elastic(self) -> tuple[float, float] | None:
+        """The strengths of sum |w| and sum w^2, if the penalty is their sum: kernels know these."""
+
+    def grad(self, w: Tensor) -> Tensor:
+        """Its gradient at a weight."""
+
+    def prox(self, w: Tensor, step: Number) -> Tensor:
+        """Its proximal map."""
 
 
 class Step(NamedTuple):
     """A prox to take in place: of which penalty, of which weight, with which step size or sizes."""
 
-    penalty: Penalty
+    penalty: Proximal
     w: Tensor
     size: Number | RootStep
 
@@ -23,7 +36,7 @@ class Step(NamedTuple):
 class Push(NamedTuple):
     """A gradient to add: of which penalty, at which weight, to which tensor, times which number."""
 
-    penalty: Penalty
+    penalty: Proximal
     w: Tensor
     gradient: Tensor
     factor: Number
@@ -51,7 +64,7 @@ def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
         ready = size if isinstance(size, RootStep) else _on_host(size)
         elastic = penalty.elastic
         if elastic is not None and not isinstance(ready, Tensor) and isinstance(w, Tensor) and cpu_for(w) is not None:
-            from wellposed.penalties.optim import kernels  # which need the native core
+            from wellposed.penalties.computing import kernels  # which need the native core
 
             if not isinstance(ready, RootStep):
                 operands.step_size(ready, w, penalty, elementwise=True)
@@ -82,7 +95,7 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
     for i, (penalty, w, gradient, factor) in enumerate(pushes):
         number, elastic = _on_host(factor), penalty.elastic
         if elastic is not None and not isinstance(number, Tensor) and isinstance(w, Tensor) and cpu_for(w) is not None:
-            from wellposed.penalties.optim import kernels  # which need the native core
+            from wellposed.penalties.computing import kernels  # which need the native core
 
             if kernels.serves(w, gradient):
                 jobs.append(kernels.accumulate_job(w, gradient, *elastic, number))

@@ -1,4 +1,4 @@
-"""What a penalty is computed on: weights and step sizes, and those that it refuses."""
+"""Checks of the weights and step sizes that a penalty is computed on."""
 
 import torch
 from torch import Tensor
@@ -53,6 +53,6 @@ def weight(w: object, owner: object) -> Tensor:
     return w
 
 
-def wide(w: Tensor) -> Tensor:
-    """``w`` in a dtype that sums can be taken in: float32 for narrower floating-point dtypes, its own otherwise."""
+def at_least_float32(w: Tensor) -> Tensor:
+    """``w`` in float32 if it is of a floating-point dtype of fewer bits, as it is otherwise."""
     return w.float() if w.is_floating_point() and torch.finfo(w.dtype).bits < 32 else w

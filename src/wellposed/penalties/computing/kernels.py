@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed._torch import is_ordinary
-from wellposed.penalties.optim.root_step import RootStep
+from wellposed.penalties.computing.root_step import RootStep
 from wellposed.random.native import core
 
 _PROX_BY_NUMBER, _PROX_BY_ROOT, _ACCUMULATE = range(3)
@@ -36,7 +36,7 @@ _ROW = Struct("5q5d")
 
 
 class Job(NamedTuple):
-    """One tensor's share of a pass: which pass, the memory that it goes over, and its own numbers.
+    """The pass over one tensor: which pass, the memory that it goes over, and its numbers.
 
     Args:
         kind: Which pass.

@@ -1,4 +1,4 @@
-"""Step sizes of their own for each element, as the optimizers that scale by a root of squares have them."""
+"""An adaptive optimizer's step sizes, left unevaluated so that kernels can fuse them."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from wellposed.arguments import Number
-from wellposed.penalties.operands import wide
+from wellposed.penalties.computing.operands import at_least_float32
 
 
 class RootStep(NamedTuple):
-    """Step sizes numerator / (scale * sqrt(second) + eps), kept apart so that one pass can compute and use them."""
+    """Step sizes numerator / (scale * sqrt(second) + eps), one for each element, not computed yet."""
 
     numerator: Number
     second: Tensor
@@ -23,5 +23,5 @@ class RootStep(NamedTuple):
 
     def tensor(self) -> Tensor:
         """The step sizes, one an element; for complex weights one each for the real and the imaginary part."""
-        second = wide(torch.view_as_real(self.second) if self.second.is_complex() else self.second)
+        second = at_least_float32(torch.view_as_real(self.second) if self.second.is_complex() else self.second)
         return self.numerator / (second.sqrt() * self.scale + self.eps)

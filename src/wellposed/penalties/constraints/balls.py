@@ -1,0 +1,119 @@
+"""Bounds on a norm: of the whole weight, or of each group."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wellposed.penalties.constraints.constraint import Constraint, size_of
+from wellposed.penalties.constraints.projections import onto_l1_ball
+from wellposed.penalties.grouping import Groups, grouping
+from wellposed.penalties.penalty import unchecked
+from wellposed.penalties.proximal import Traits
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinfBall(Constraint):
+    """All weights of size at most ``radius``.
+
+    Args:
+        radius: The radius, >= 0.
+
+    Raises:
+        WellposedError: If it is negative, NaN or infinite.
+
+    Example:
+        >>> LinfBall(1.0).prox(torch.tensor([-3.0, 0.5]), step=1.0)
+        tensor([-1.0000,  0.5000])
+    """
+
+    radius: float
+    traits = Traits(gradient=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", size_of(self.radius, "LinfBall(radius)"))
+
+    def _project(self, w: Tensor) -> Tensor:
+        return w.sgn() * w.abs().clamp(max=self.radius) if w.is_complex() else w.clamp(-self.radius, self.radius)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class L1Ball(Constraint):
+    """The sum of absolute values of the whole weight at most ``radius``.
+
+    Args:
+        radius: The radius, >= 0.
+
+    Raises:
+        WellposedError: If it is negative, NaN or infinite.
+
+    Example:
+        >>> L1Ball(1.0).prox(torch.tensor([2.0, 1.0]), step=1.0)
+        tensor([1., 0.])
+
+    Source: Duchi, Shalev-Shwartz, Singer and Chandra (2008).
+    """
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", size_of(self.radius, "L1Ball(radius)"))
+
+    def _project(self, w: Tensor) -> Tensor:
+        return onto_l1_ball(w.flatten(), self.radius).view_as(w) if w.numel() else w
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class L2Ball(Constraint):
+    """The Euclidean norm of the whole weight at most ``radius``.
+
+    Args:
+        radius: The radius, >= 0.
+
+    Raises:
+        WellposedError: If it is negative, NaN or infinite.
+
+    Example:
+        >>> L2Ball(1.0).prox(torch.tensor([3.0, 4.0]), step=1.0)
+        tensor([0.6000, 0.8000])
+    """
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", size_of(self.radius, "L2Ball(radius)"))
+
+    def _project(self, w: Tensor) -> Tensor:
+        ball = unchecked(MaxNorm, limit=self.radius, groups="all")
+        return ball._prox(w, 1.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxNorm(Constraint):
+    """Each group's Euclidean norm at most ``limit``: by default each output unit's incoming weights.
+
+    Args:
+        limit: The greatest norm, >= 0.
+        groups: As for :class:`~wellposed.penalties.group.GroupLasso`.
+
+    Raises:
+        WellposedError: If the limit is negative, NaN or infinite; when it is used, if the groups do not fit the weight.
+
+    Example:
+        >>> MaxNorm(1.0).prox(torch.tensor([[3.0, 4.0], [0.1, 0.2]]), step=1.0)
+        tensor([[0.6000, 0.8000],
+                [0.1000, 0.2000]])
+
+    Source: Srebro, Rennie and Jaakkola (2004); Srivastava et al. (2014).
+    """
+
+    limit: float
+    groups: Groups = "rows"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", size_of(self.limit, "MaxNorm(limit)"))
+
+    def _project(self, w: Tensor) -> Tensor:
+        cut = grouping(self.groups, w)
+        norms = cut.norms(w)
+        return torch.where(cut.spread(norms <= self.limit), w, w * cut.spread(self.limit / norms))

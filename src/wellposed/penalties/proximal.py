@@ -1,0 +1,277 @@
+"""Functions of a weight with a value, a gradient and a proximal map: what every penalty is computed by."""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wellposed.arguments import Number, nonnegative
+from wellposed.errors import WellposedError
+from wellposed.penalties.computing import operands
+from wellposed.penalties.computing.bisection import least_factor
+from wellposed.penalties.computing.passes import Push, Step, add_gradients_, take_steps_
+
+
+class Traits(NamedTuple):
+    """What is known about a penalty as a function.
+
+    Args:
+        convex: It is convex.
+        smooth: It is differentiable everywhere.
+        separable: It is a sum over elements, so that its prox takes a step size for each element.
+        diagonal: Its prox takes a step size for each element although it is not separable.
+        gradient: It has a gradient or a subgradient; a constraint has none.
+        prox: Its prox is known exactly.
+    """
+
+    convex: bool = True
+    smooth: bool = False
+    separable: bool = True
+    diagonal: bool = False
+    gradient: bool = True
+    prox: bool = True
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProximalFunction:
+    """A real function Omega of a weight, with its gradient and its proximal map.
+
+    Subclasses are frozen dataclasses with ``traits``, ``strengths`` (the fields that scaling multiplies) and three pure
+    functions of a tensor of at least 32 bits: ``_value``, ``_grad`` and ``_prox``.
+    """
+
+    strengths: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def traits(self) -> Traits:
+        """What is known about the penalty as a function."""
+        return Traits()
+
+    def __post_init__(self) -> None:
+        for name in self.strengths:
+            given = nonnegative(getattr(self, name), f"{type(self).__name__}({name})")
+            object.__setattr__(self, name, given)
+
+    def value(self, w: Tensor) -> Tensor:
+        """Omega(w).
+
+        Args:
+            w: A weight of any shape, floating-point or complex.
+
+        Returns:
+            A real scalar tensor, at least float32, that autograd can differentiate.
+
+        Raises:
+            WellposedError: If ``w`` is not floating-point or complex, or is on the meta device, or if a strength that
+                is a tensor does not broadcast against it.
+        """
+        self._refuse_misfit(w)
+        return self._value(operands.at_least_float32(w))
+
+    def grad(self, w: Tensor) -> Tensor:
+        """The gradient of Omega at ``w``; where there is none, the subgradient of least norm.
+
+        Complex weights follow PyTorch's convention: the direction of steepest ascent.
+
+        Args:
+            w: A weight of any shape.
+
+        Returns:
+            A tensor of ``w``'s shape and dtype.
+
+        Raises:
+            WellposedError: As for :meth:`value`, and if the penalty is a constraint.
+        """
+        self._refuse_misfit(w)
+        if not self.traits.gradient:
+            raise WellposedError(f"{self!r} has no gradient; use its prox")
+        return self._grad(operands.at_least_float32(w.detach())).to(w.dtype)
+
+    def prox(self, w: Tensor, step: Number) -> Tensor:
+        """The proximal map: argmin over x of 1/2 ||x - w||^2 + step * Omega(x).
+
+        Args:
+            w: A weight of any shape.
+            step: The step size, a number >= 0; for a separable penalty also a tensor that broadcasts against ``w``, the
+                inverse of a diagonal metric: argmin of 1/2 sum_i (x_i - w_i)^2 / step_i + Omega(x).
+
+        Returns:
+            A tensor of ``w``'s shape and dtype.
+
+        Raises:
+            WellposedError: As for :meth:`value`; if the step does not fit; if the prox is not known in closed form.
+        """
+        self._refuse_misfit(w)
+        if not self.traits.prox:
+            raise WellposedError(self._without_prox())
+        elementwise = self.traits.separable or self.traits.diagonal
+        size = operands.step_size(step, w, self, elementwise=elementwise)
+        return self._prox(operands.at_least_float32(w.detach()), size).to(w.dtype)
+
+    def prox_(self, w: Tensor, step: Number) -> Tensor:
+        """:meth:`prox` in place, unseen by autograd.
+
+        Args:
+            w: A weight of any shape, overwritten.
+            step: As for :meth:`prox`.
+
+        Returns:
+            ``w``.
+
+        Raises:
+            WellposedError: As for :meth:`prox`.
+        """
+        take_steps_([Step(self, w, step)])
+        return w
+
+    def accumulate_(self, w: Tensor, gradient: Tensor, factor: Number = 1.0) -> Tensor:
+        """Add ``factor`` times the gradient at ``w`` to ``gradient`` in place, in one pass over both where possible.
+
+        Args:
+            w: A weight of any shape.
+            gradient: A tensor of its shape, overwritten.
+            factor: What the gradient is multiplied by.
+
+        Returns:
+            The value, as :meth:`value` without an autograd graph and times nothing.
+
+        Raises:
+            WellposedError: As for :meth:`grad`.
+        """
+        value = add_gradients_([Push(self, w, gradient, factor)])[0].value
+        return self.value(w.detach()) if value is None else torch.tensor(value, dtype=w.dtype)
+
+    def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The pair (value, gradient), without an autograd graph."""
+        return self.value(w.detach()), self.grad(w)
+
+    def kkt(self, w: Tensor, grad: Tensor, step: Number = 1.0) -> Tensor:
+        """How far ``w`` is from stationary for loss + Omega.
+
+        It is the largest entry of |w - prox(w - step * grad, step)| / step, and 0 exactly where the optimality
+        conditions hold. A smooth penalty without a prox is asked for its gradient instead: |grad + Omega'(w)|.
+
+        Args:
+            w: The weight.
+            grad: The gradient of the loss alone at ``w``, of ``w``'s shape.
+            step: The step size, > 0.
+
+        Returns:
+            A real scalar tensor.
+
+        Raises:
+            WellposedError: As for :meth:`prox`.
+        """
+        if self.traits.smooth and not self.traits.prox:
+            moved = grad + self.grad(w)
+        else:
+            moved = (w - self.prox(w - step * grad, step)) / step
+        return moved.detach().abs().amax() if moved.numel() else moved.new_zeros((), dtype=moved.abs().dtype)
+
+    def lambda_max(self, grad: Tensor) -> float:
+        """The least number that, multiplied with this penalty, holds a weight at zero against a gradient.
+
+        Where the loss has gradient ``grad`` at w = 0, 0 is stationary for loss + c * Omega from this c on; for L1 it is
+        max |grad| / lam. It is found by bisection on the prox, and the upper end is returned. A penalty that is not
+        convex has the number of the convex one that it equals to first order at zero: for MCP and SCAD that is L1.
+
+        Args:
+            grad: The gradient of the loss at w = 0, of the weight's shape.
+
+        Returns:
+            The number, >= 0.
+
+        Raises:
+            WellposedError: As for :meth:`prox`; if the gradient is not finite; if no number does it (L2), or the
+                penalty has no finite slope at zero (constraints, L0, LHalf).
+
+        Example:
+            >>> from wellposed.penalties import L1
+            >>> round(L1(0.5).lambda_max(torch.tensor([1.0, -3.0])), 9)
+            6.0
+        """
+        self._refuse_misfit(grad)
+        tangent = self._tangent if self.traits.gradient else None
+        if tangent is None:
+            raise WellposedError(f"{self!r} has no lambda_max: it is not known to have a finite slope at zero")
+        if not bool(grad.isfinite().all()):
+            raise WellposedError(f"{self!r}.lambda_max was given a gradient with NaN or infinity; expected finite ones")
+        pull = -(grad.detach().to(torch.complex128) if grad.is_complex() else grad.detach().double())
+
+        found = least_factor(lambda factor: not bool(tangent.prox(pull, factor).any()))
+        if found is None:
+            raise WellposedError(f"{self!r} has no lambda_max: no multiple of it holds a weight at exactly zero")
+        return found
+
+    def _value(self, w: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _grad(self, w: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        raise NotImplementedError
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        """Raise unless the penalty can be computed on ``w``: a weight, against which tensor strengths broadcast."""
+        operands.weight(w, self)
+        for name, value in vars(self).items():
+            if isinstance(value, ProximalFunction):
+                value._refuse_misfit(w)
+            elif isinstance(value, Tensor) and value.ndim and value.is_floating_point():
+                room = self._room(w)
+                if not _broadcasts(value.shape, room):
+                    raise WellposedError(
+                        f"{self!r} has {name} of shape {tuple(value.shape)}, and was given a weight of shape "
+                        f"{tuple(w.shape)}; expected a number, or a tensor that broadcasts to {tuple(room)}"
+                    )
+
+    def _room(self, w: Tensor) -> torch.Size:
+        """The shape that strengths broadcast to: one for each element of ``w`` if the penalty is a sum over them."""
+        return w.shape if self.traits.separable else torch.Size()
+
+    def _without_prox(self) -> str:
+        return f"the prox of {self!r} is not known in closed form"
+
+    @property
+    def _tangent(self) -> "ProximalFunction | None":
+        """The convex penalty that this one equals to first order at zero, where it is known."""
+        return self if self.traits.convex else None
+
+    @property
+    def elastic(self) -> tuple[float, float] | None:
+        """The numbers l1 and l2 for which this penalty is l1 * sum |w| + l2 * sum |w|^2, if it is: that has kernels."""
+        return None
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, f.name) for f in fields(self))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(map(_same, self._values(), other._values()))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *((tuple(v.shape) if isinstance(v, Tensor) else v) for v in self._values())))
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={brief(getattr(self, f.name))}" for f in fields(self) if f.repr)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
+
+
+def _broadcasts(shape: torch.Size, room: torch.Size) -> bool:
+    return len(shape) <= len(room) and all(n in (1, m) for n, m in zip(shape[::-1], room[::-1], strict=False))
+
+
+def brief(value: object) -> str:
+    """``value`` in few words: of a tensor its shape, or its number if it is one."""
+    if isinstance(value, Tensor):
+        return f"{value.item():g}" if value.ndim == 0 else f"tensor{tuple(value.shape)}"
+    return repr(value)

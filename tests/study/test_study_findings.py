@@ -230,8 +230,8 @@ def starts(facts: Facts, text: str) -> None:
     rivals = [row for row in facts.rows["initializers"] if row["activation"] == activation]
     lost = {row["label"] for row in rivals if None in row["test"]["values"]}
     best = next(row for row in rivals if row["chosen"])
-    assert ("with every start" in text) == (len(lost) == len(rivals))
-    if "with every start" in text:
+    assert ("with every initializer" in text) == (len(lost) == len(rivals))
+    if "with every initializer" in text:
         assert "chooses" not in text
     elif "diverged" in text:
         named = text.split("diverged with ")[1].removesuffix(".").removesuffix(", on one seed at least")
@@ -243,7 +243,7 @@ def starts(facts: Facts, text: str) -> None:
         assert f"chooses {best['label']}: {facts.wording.scored(best['test'])} on test" in text
         behind = [r for r in rivals if told_apart(c := difference(best["test"], r["test"])) and (c["mean"] or 0) > 0]
         least = min(behind, key=lambda row: row["test"]["mean"])
-        assert f"other starts {len(behind)} {'is' if len(behind) == 1 else 'are'} clearly behind" in text
+        assert f"other initializers {len(behind)} {'is' if len(behind) == 1 else 'are'} clearly behind" in text
         assert facts.wording.score(least["test"]) in text
 
 
@@ -363,7 +363,7 @@ def test_sentences_are_whole(results: dict[str, Any]) -> None:
     for finding in results["findings"]:
         text = finding["text"].replace("\u00a0", " ")
         assert text.endswith(".")
-        assert not re.search(r"None|nan|inf\b|  |\u22120\.0+\b|of diverged|adds? \u2212|starts 1 are", text)
+        assert not re.search(r"None|nan|inf\b|  |\u22120\.0+\b|of diverged|adds? \u2212|initializers 1 are", text)
         if len(results["seeds"]) == 1:
             assert "±" not in text
 

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from wellposed.study.conduct import Study
-from wellposed.study.results.tables import Table, tables
+from wellposed.study.results.tables import ResultTable, tables
 from wellposed.study.wording import Wording
 
 
@@ -95,7 +95,7 @@ def show(study: Study, console: Console) -> None:
     console.print(Text(f"Bold rows are what validation chose. Report: {study.report}"), highlight=False, soft_wrap=True)
 
 
-def _grid(table: Table, columns: list[list[str]], gap: int = 1) -> RichTable:
+def _grid(table: ResultTable, columns: list[list[str]], gap: int = 1) -> RichTable:
     grid = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
     grid.pad_edge, grid.padding, grid.show_edge = False, (0, gap, 0, 0), gap > 0
     for place, (heading, *_) in enumerate(columns):

@@ -57,13 +57,13 @@ def best_start(activation: str) -> Callable[[list[Summary], Judge], Sentence]:
         lost = [row for row in rivals if row["validation"]["mean"] is None or row["test"]["mean"] is None]
         worse = [row for row in rivals if row is not best and judge.above(best["test"], row["test"])]
         if len(lost) == len(rivals):
-            return f"{network} training diverged with every start{_on_a_seed(best)}."
+            return f"{network} training diverged with every initializer{_on_a_seed(best)}."
         parts = []
         if worse:
             least = min(worse, key=lambda row: row["test"]["mean"])
             parts.append(
                 f"{network} validation chooses {best['label']}: {wording.scored(best['test'])} on test. Of the "
-                f"{len(rivals) - 1} other starts {len(worse)} {'is' if len(worse) == 1 else 'are'} clearly behind, "
+                f"{len(rivals) - 1} other initializers {len(worse)} {'is' if len(worse) == 1 else 'are'} clearly behind, "
                 f"{least['label']} furthest with {wording.score(least['test'])}."
             )
         if lost:

@@ -13,7 +13,7 @@ NOT_TESTED = "\u2013"
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """A table of text.
 
     Attributes:
@@ -33,7 +33,7 @@ class Table:
     text_columns: int
 
 
-def tables(experiments: Summary, wording: Wording) -> list[Table]:
+def tables(experiments: Summary, wording: Wording) -> list[ResultTable]:
     """Every table of a study.
 
     Args:
@@ -51,7 +51,7 @@ def tables(experiments: Summary, wording: Wording) -> list[Table]:
         _table(
             "initializers",
             "Initializers",
-            ("network", "start", "signal, last / first", "gradient, first / last", validation, test),
+            ("network", "initializer", "signal, last / first", "gradient, first / last", validation, test),
             [
                 (
                     ACTIVATIONS[row["activation"]].label,
@@ -90,7 +90,7 @@ def tables(experiments: Summary, wording: Wording) -> list[Table]:
         _table(
             "together",
             "All three against none",
-            ("network", "start", "penalty", "p", validation, test),
+            ("network", "initializer", "penalty", "p", validation, test),
             [
                 (row["label"], STARTS[row["start"]].label, _penalty(row), number(row["p"]), *_scores(row, wording))
                 for row in joint
@@ -108,9 +108,9 @@ def _table(
     cells: list[tuple[str, ...]],
     rows: Sequence[Summary],
     text_columns: int,
-) -> Table:
+) -> ResultTable:
     chosen = frozenset(i for i, row in enumerate(rows) if row.get("chosen"))
-    return Table(experiment, title, head, cells, chosen, text_columns)
+    return ResultTable(experiment, title, head, cells, chosen, text_columns)
 
 
 def _scores(row: Summary, wording: Wording) -> tuple[str, str]:

@@ -21,7 +21,10 @@ from wellposed.errors import WellposedError
 
 WRONG_USE, INTERRUPTED = 2, 130
 
-app = typer.Typer(add_completion=False, help="Make training a network a well-posed problem.")
+app = typer.Typer(
+    help="Initialization, regularization and dropout for PyTorch, reproducible bit for bit.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print data alone on standard output.")]
 
@@ -48,35 +51,32 @@ def _top(
 @app.command()
 def study(
     data: Annotated[str, typer.Option(help="digits, or a path to a .csv or .parquet file.")] = "digits",
-    target: Annotated[str | None, typer.Option(help="The column to learn; needed for a file.")] = None,
-    hidden: Annotated[str | None, typer.Option(help="The width of each hidden layer, as in 256,256.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 5,
-    steps: Annotated[int | None, typer.Option(help="Updates a run.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes that train at a time; one a core unless given.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the report, the figures and finished runs go.")] = Path(
+    target: Annotated[str | None, typer.Option(help="The column to predict; required for a file.")] = None,
+    hidden: Annotated[str, typer.Option(help="The width of each hidden layer.")] = "64,64,64,64,64,64",
+    seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 5,
+    steps: Annotated[int, typer.Option(help="Gradient steps of a run.")] = 300,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes that train in parallel.", show_default="one a core, at most 8")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the report, the results and finished runs.")] = Path(
         "wellposed-study"
     ),
     json_: Json = False,
 ) -> None:
-    """Show on data what initialization, regularization and dropout each do to a network.
+    """Measure what initialization, regularization and dropout each do to a network, on data.
 
-    Writes report.html and results.json. A study that was interrupted goes on from its finished runs.
+    Writes report.html and results.json. A study that was interrupted resumes from its finished runs.
     """
     from wellposed.study import Settings
     from wellposed.study import study as conduct
     from wellposed.study.terminal import Progress, show
 
     console = Console(stderr=json_)
-    chosen: dict[str, Any] = {"seeds": seeds}
-    if hidden is not None:
-        chosen["hidden"] = _widths(hidden)
-    if steps is not None:
-        chosen["steps"] = steps
     with Progress(Console(stderr=True), out) as progress:
         found = conduct(
             data,
             target,
-            settings=Settings(**chosen),
+            settings=Settings(hidden=_widths(hidden), seeds=seeds, steps=steps),
             jobs=jobs,
             out=out,
             listener=progress,
@@ -89,7 +89,7 @@ def study(
 
 @app.command()
 def env(json_: Json = False) -> None:
-    """Print versions, threads and the backends that can serve random numbers here."""
+    """Print versions, threads, devices, and the backends of the random numbers."""
     from wellposed.environment import environment
 
     facts = environment()
@@ -109,6 +109,8 @@ def main() -> None:
 def _command() -> None:
     # Typer's own way to run a command ends it with 1 where a reader left, and with nothing said where it was stopped.
     command = typer.main.get_command(app)
+    if "_WELLPOSED_COMPLETE" in os.environ:  # the shell asks what could follow
+        command(prog_name="wellposed")
     with command.make_context("wellposed", sys.argv[1:]) as context:
         command.invoke(context)
 
@@ -119,7 +121,9 @@ def _guarded(command: Callable[[], object]) -> int:
         command()
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        return _say("stopped; give the same command again to go on from the finished runs", INTERRUPTED)
+        return _say(
+            "interrupted; a study resumes from its finished runs when the same command is given again", INTERRUPTED
+        )
     except WellposedError as error:
         return _say(str(error), WRONG_USE)
     except typer.Exit as end:

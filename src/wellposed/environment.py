@@ -1,4 +1,4 @@
-"""What wellposed runs on here."""
+"""Versions, devices and backends of this installation."""
 
 import contextlib
 import os
@@ -33,8 +33,13 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "devices": ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))],
         "backends": _backends(),
-        "native core": native.missing or f"instruction set {native.core.instruction_set()}",
+        "native core": native.missing or _instruction_set(native.core.instruction_set()),
     }
+
+
+def _instruction_set(name: str) -> str:
+    vectors = {"v4": "x86-64-v4, AVX-512", "v3": "x86-64-v3, AVX2"}.get(name, platform.machine())
+    return f"instruction set {name} ({vectors})"
 
 
 def _version(name: str) -> str:

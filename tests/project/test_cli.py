@@ -1,6 +1,7 @@
 """The command line: exit codes, one sentence an error, and data alone on standard output."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +19,9 @@ from study_tools import write_table
 from wellposed.cli import main
 from wellposed.study import Settings
 from wellposed.study import study as conduct
-from wellposed.study.results.tabulate import tables
+from wellposed.study.results.tables import tables
 from wellposed.study.terminal import Progress, show
-from wellposed.study.words import Words
+from wellposed.study.wording import Wording
 
 SMALL = ("--hidden", "6,6", "--seeds", "1", "--steps", "4", "--jobs", "1")
 
@@ -169,10 +170,10 @@ def test_a_narrow_terminal_loses_no_word_and_no_number(width: int, tmp_path: Pat
     text = told.getvalue()
     assert "\u2026" not in text
     assert max(map(len, text.partition("Regularizers")[0].splitlines())) <= max(64, width)
-    for table in tables(found.results["experiments"], Words("classification")):
-        for cell in (cell for row in table.rows for cell in row[table.words :]):
+    for table in tables(found.results["experiments"], Wording("classification")):
+        for cell in (cell for row in table.rows for cell in row[table.text_columns :]):
             assert cell in text
-        for word in {word for row in table.rows for cell in row[: table.words] for word in cell.split()}:
+        for word in {word for row in table.rows for cell in row[: table.text_columns] for word in cell.split()}:
             assert word in text
 
 
@@ -200,10 +201,61 @@ def test_env(json_: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         assert facts["threads"] == torch.get_num_threads()
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("study", "--help"), ("env", "--help")])
-def test_help(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, *arguments) == 0
-    assert "Usage: wellposed" in capfd.readouterr().out
+@pytest.mark.parametrize("command", [(), ("study",), ("env",)])
+def test_help(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, *command, "--help") == 0
+    told = capfd.readouterr()
+    assert " ".join(("Usage: wellposed", *command)) in told.out
+    assert told.err == ""
+    assert call(monkeypatch, *command, "-h") == 0
+    assert capfd.readouterr() == told
+
+
+def test_help_shows_the_defaults_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given: list[Settings] = []
+
+    def conduct(*_: object, settings: Settings, **__: object) -> None:
+        given.append(settings)
+        raise wellposed.WellposedError("enough")
+
+    monkeypatch.setattr("wellposed.study.study", conduct)
+    assert call(monkeypatch, "study") == 2
+    assert given == [Settings()]
+    monkeypatch.setenv("COLUMNS", "200")
+    capfd.readouterr()
+    assert call(monkeypatch, "study", "-h") == 0
+    told = capfd.readouterr().out
+    for default in (",".join(map(str, Settings().hidden)), Settings().seeds, Settings().steps, "wellposed-study"):
+        assert f"[default: {default}]" in told
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    for words, place, told in (("wellposed st", 1, "study"), ("wellposed study --ta", 2, "--target")):
+        asked = {"_WELLPOSED_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        command = [sys.executable, "-m", "wellposed"]
+        done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, timeout=60, check=True)
+        assert (done.stdout.strip(), done.stderr) == (told, "")
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_the_extra_the_command_says_what_to_install_and_the_library_works(package: str) -> None:
+    hidden = f"import sys; sys.modules[{package!r}] = None; "
+    for line, code, told in (
+        (
+            "from wellposed.__main__ import main; main()",
+            2,
+            f"wellposed: the command line needs {package}, which is not",
+        ),
+        ("import wellposed as wp; [getattr(wp, name) for name in dir(wp)]", 0, ""),
+    ):
+        command = [sys.executable, "-c", hidden + line]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert done.stderr.startswith(told)
+        assert done.stderr.count("\n") == bool(told)
+        assert ("pip install 'wellposed[cli]'" in done.stderr) == bool(told)
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +297,7 @@ def test_an_interrupt_is_one_sentence_and_130(
     assert call(monkeypatch, "study") == 130
     assert capfd.readouterr() == (
         "",
-        "wellposed: stopped; give the same command again to go on from the finished runs\n",
+        "wellposed: interrupted; a study resumes from its finished runs when the same command is given again\n",
     )
 
 

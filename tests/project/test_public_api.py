@@ -4,11 +4,20 @@ import ast
 import inspect
 import pickle
 from pathlib import Path
+from types import ModuleType
 
 import wellposed as wp
 
 NAMES = Path(__file__).parents[1] / "data" / "public_names.txt"
 PARTS = ("random", "init", "constraints", "textbook")
+
+
+def names_in(module: ModuleType) -> list[str]:
+    """What a module defines or imports as itself, for one that does not list its names."""
+    own = ast.parse(inspect.getsource(module)).body
+    exported = [alias.asname for node in own if isinstance(node, ast.ImportFrom) for alias in node.names]
+    defined = [node.name for node in own if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [name for name in (*exported, *defined) if name and not name.startswith("_")]
 
 
 def public_names() -> list[str]:
@@ -17,13 +26,7 @@ def public_names() -> list[str]:
     for part in PARTS:
         if part in names:
             module = getattr(wp, part)
-            if hasattr(module, "__all__"):
-                names += [f"{part}.{name}" for name in module.__all__]
-                continue
-            own = ast.parse(inspect.getsource(module)).body
-            exported = [alias.asname for node in own if isinstance(node, ast.ImportFrom) for alias in node.names]
-            defined = [node.name for node in own if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-            names += [f"{part}.{name}" for name in (*exported, *defined) if name and not name.startswith("_")]
+            names += [f"{part}.{name}" for name in getattr(module, "__all__", None) or names_in(module)]
     return sorted(names)
 
 

@@ -11,13 +11,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import wellposed as wp
-from wellposed.random import Key, bernoulli, normal
+from wellposed.random import Key, bernoulli, normal, uniform
 from wellposed.textbook import (
     ACTIVATIONS,
+    DenseInitializer,
     DenseLayer,
     GlorotInitializer,
     HeInitializer,
-    Initializer,
     L1Regularizer,
     L2Regularizer,
     Network,
@@ -26,7 +26,7 @@ from wellposed.textbook import (
     dropout,
 )
 
-BOUNDS: list[tuple[Initializer, Callable[[int], float]]] = [
+BOUNDS: list[tuple[DenseInitializer, Callable[[int], float]]] = [
     (RandomInitializer, lambda n: 0.1),
     (GlorotInitializer, lambda n: math.sqrt(1 / n)),
     (HeInitializer, lambda n: math.sqrt(2 / n)),
@@ -36,7 +36,7 @@ BOUNDS: list[tuple[Initializer, Callable[[int], float]]] = [
 @pytest.mark.parametrize(("initializer", "bound"), BOUNDS)
 @pytest.mark.parametrize("n", [1, 50, 300])
 def test_initializers_are_uniform_within_the_chapters_bound(
-    initializer: Initializer, bound: Callable[[int], float], n: int
+    initializer: DenseInitializer, bound: Callable[[int], float], n: int
 ) -> None:
     w = initializer(n, 200_000 // n, key=Key(5), dtype=torch.float64)
     assert w.shape == (n, 200_000 // n)
@@ -45,8 +45,44 @@ def test_initializers_are_uniform_within_the_chapters_bound(
     # Four standard errors of a uniform's mean and mean square.
     assert abs(float(w.mean())) < 4 * bound(n) / math.sqrt(3 * w.numel())
     assert float(w.square().mean()) == pytest.approx(bound(n) ** 2 / 3, rel=4 * math.sqrt(0.8 / w.numel()))
-    assert initializer(n, 4).equal(initializer(n, 4, key=Key(0)))
-    assert not initializer(n, 4).equal(initializer(n, 4, key=Key(1)))
+    assert not w.equal(initializer(n, 200_000 // n, key=Key(6), dtype=torch.float64))
+
+
+# What the chapter computes from numbers u, uniform on [0, 1), with n inputs.
+CHAPTER: list[tuple[DenseInitializer, Callable[[Tensor, int], Tensor]]] = [
+    (RandomInitializer, lambda u, n: (u * 2 - 1) / 10),
+    (GlorotInitializer, lambda u, n: u * torch.sqrt(torch.Tensor([1 / n])) * 2 - torch.sqrt(torch.Tensor([1 / n]))),
+    (HeInitializer, lambda u, n: u * torch.sqrt(torch.Tensor([2 / n])) * 2 - torch.sqrt(torch.Tensor([2 / n]))),
+]
+
+
+@pytest.mark.parametrize(("initializer", "formula"), CHAPTER)
+@pytest.mark.parametrize(("n", "units"), [(1, 1), (3, 5), (7, 300), (784, 100)])
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_without_a_key_the_numbers_are_the_chapters(
+    initializer: DenseInitializer, formula: Callable[[Tensor, int], Tensor], n: int, units: int, default: torch.dtype
+) -> None:
+    state, before = torch.get_rng_state(), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        torch.manual_seed(4)
+        wanted = [formula(torch.rand((n, units)), n) for _ in range(2)]
+        torch.manual_seed(4)
+        found = [initializer(n, units) for _ in range(2)]
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_rng_state(state)
+    assert all(map(torch.equal, found, wanted))
+    assert not found[0].equal(found[1])
+
+
+@pytest.mark.parametrize(("initializer", "bound"), BOUNDS)
+def test_with_a_key_the_numbers_are_the_streams(initializer: DenseInitializer, bound: Callable[[int], float]) -> None:
+    state = torch.get_rng_state()
+    for n in (1, 3, 50):
+        assert initializer(n, 7, key=Key(5)).equal(uniform((n, 7), Key(5), -bound(n), bound(n)))
+        assert initializer(n, 7, key=Key(5), dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert torch.get_rng_state().equal(state)
 
 
 def test_regularizers_return_the_chapters_pairs() -> None:
@@ -96,7 +132,7 @@ FUNCTIONS = {"identity": lambda z: z, "relu": F.relu, "sigmoid": torch.sigmoid, 
 @pytest.mark.parametrize("p", [0.0, 0.4])
 @pytest.mark.parametrize("initializer", [RandomInitializer, GlorotInitializer, HeInitializer])
 def test_gradients_by_hand_are_autograds(
-    activation: str, loss: str, regularizer: Regularizer | None, p: float, initializer: Initializer
+    activation: str, loss: str, regularizer: Regularizer | None, p: float, initializer: DenseInitializer
 ) -> None:
     network = Network(
         [4, 7, 6, 3],

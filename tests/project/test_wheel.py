@@ -5,25 +5,38 @@ Each is tried in an environment of its own that borrows nothing from this one bu
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import venv
 import zipfile
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import wellposed as wp
+from wellposed.random import cpu
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("native", "build_tools", "src", "docs", "tests", "benchmarks")
-BUILT = ignore_patterns("*.so", "*.pyc", "__pycache__", "*.egg-info", "_build")
+BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__", "*.egg-info", "_build")
 DATA = {"wellposed/py.typed", "wellposed/__init__.pyi", "wellposed/study/report.html.jinja"}
+LATER = (12, 13)  # minor versions of Python in which the core of the wheel is loaded, where the machine has them
+LOAD = """
+import array, importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("wellposed._native", sys.argv[1])
+core = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(core)
+core.use(0)
+words = array.array("i", [0] * 1000)
+core.fill(words.buffer_info()[0], *(bytes.fromhex(x) if isinstance(x, str) else x for x in json.loads(sys.argv[2])))
+print(json.dumps([sys.version_info[1], words.tolist()]))
+"""
 USE = """
 import json, torch, wellposed as wp
 from wellposed.environment import environment
@@ -48,7 +61,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.is_file() and path.name != ".git":
             (folder / path.name).write_bytes(path.read_bytes())
     for name in FOLDERS:
-        copytree(ROOT / name, folder / name, ignore=BUILT)
+        shutil.copytree(ROOT / name, folder / name, ignore=BUILT)
     make = "import sys; sys.path.insert(0, 'build_tools'); import backend; backend.build_sdist('dist')"
     call(sys.executable, "-c", make, at=folder)
     (made,) = (folder / "dist").glob("wellposed-*.tar.gz")
@@ -82,6 +95,7 @@ def test_the_source_archive_holds_what_the_readme_needs(archive: Path) -> None:
     with tarfile.open(archive) as content:
         names = {name.partition("/")[2] for name in content.getnames()}
     assert {"native/kernels.cpp", "build_tools/backend.py", "setup.py", "constraints.txt", "CONTRIBUTING.md"} <= names
+    assert {"CITATION.cff", "SECURITY.md", "LICENSE", ".ci/run"} <= names
     assert {"docs/study.svg", "docs/random.md", "tests/conftest.py", "tests/data/public_names.txt"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
@@ -94,6 +108,34 @@ def test_a_wheel_has_the_core_and_serves_every_python(archive: Path, tmp_path: P
     environment = use(made, tmp_path)
     assert str(environment["native core"]).startswith("instruction set")
     assert environment["backends"] == ["reference", "cpu"]
+
+
+def other_python(minor: int) -> Path:
+    """Python 3.minor of this machine, on the path or pyenv's."""
+    found = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/3.{minor}.*/bin/python")
+    for python in (shutil.which(f"python3.{minor}"), *found):
+        if python and not subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
+            return Path(python)
+    pytest.skip(f"no Python 3.{minor} here")
+
+
+@pytest.mark.parametrize("minor", LATER)
+def test_the_core_is_the_same_in_later_pythons(
+    minor: int, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = other_python(minor)
+    made, _ = wheel(archive, tmp_path)
+    with zipfile.ZipFile(made) as content:
+        core = content.extract("wellposed/_native.abi3.so", tmp_path)
+    wanted = wp.random.bits(1000, wp.Key(7), call=3)
+    asked: list[object] = []  # what the core is called with, but for the address
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "core", SimpleNamespace(fill=lambda _, *rest: asked.extend(rest)))
+        wp.random.bits(1000, wp.Key(7), call=3)
+    arguments = json.dumps([x.hex() if isinstance(x, bytes) else x for x in asked])
+    told, words = json.loads(call(python, "-c", LOAD, core, arguments, at=tmp_path))
+    assert told == minor
+    assert words == wanted.view(torch.int32).tolist()
 
 
 def test_without_a_compiler_that_works_the_reference_serves(archive: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import wellposed as wp
 from study_tools import write_table
-from wellposed.study.training.data import PARTS, Dataset, from_columns, load, permutation, split
-from wellposed.study.training.tables import Column, read
+from wellposed.study.training.columns import Column, read
+from wellposed.study.training.dataset import Dataset, from_columns, load
+from wellposed.study.training.splits import PARTS, permutation, split
 
 
 def columns(**values: list[float]) -> list[Column]:
@@ -44,8 +45,8 @@ def test_split_is_a_function_of_the_key() -> None:
 
 
 def test_permutation_sorts_the_words_of_the_key() -> None:
-    words = wp.random.bits((200,), wp.Key(3), call=5).numpy().astype(np.int64)
-    assert permutation(200, wp.Key(3), call=5).tolist() == np.argsort(words, kind="stable").tolist()
+    wording = wp.random.bits((200,), wp.Key(3), call=5).numpy().astype(np.int64)
+    assert permutation(200, wp.Key(3), call=5).tolist() == np.argsort(wording, kind="stable").tolist()
 
 
 def test_scikit_learn_agrees_on_standardised_columns() -> None:

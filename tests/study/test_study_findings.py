@@ -17,8 +17,8 @@ from wellposed.study.experiments import Settings
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
 from wellposed.study.results.summary import summarise
-from wellposed.study.training.train import Figures, Run
-from wellposed.study.words import Words
+from wellposed.study.training.train import Figures, TrainingRun
+from wellposed.study.wording import Wording
 
 ROWS = 500
 TESTED = ROWS // 5
@@ -38,7 +38,7 @@ class World:
         averaged: What the average of thinned networks scores more than the scaled one.
     """
 
-    score: Callable[[Run], float | None]
+    score: Callable[[TrainingRun], float | None]
     noise: float = 0.01
     task: str = "classification"
     seeds: int = 5
@@ -47,13 +47,13 @@ class World:
     averaged: float = 0.0
 
 
-def ladder(run: Run) -> float:
+def ladder(run: TrainingRun) -> float:
     """The papers' starts are best, a little of each penalty and of dropout helps, and much of either hurts."""
     score = {"random": 0.3, "torch": 0.5, "glorot_chapter": 0.5, "he_chapter": 0.7}.get(run.start, 0.85)
     return score + (0.05 if run.penalty != "none" else 0) - 20 * run.strength - run.p * (run.p - 0.25)
 
 
-def harm(run: Run) -> float:
+def harm(run: TrainingRun) -> float:
     return 0.9 - 10 * run.strength - run.p + (0.05 if run.start == "random" else 0.0)
 
 
@@ -84,7 +84,7 @@ WORLDS: dict[str, World] = {
 }
 
 
-def made_up(world: World, run: Run) -> Figures:
+def made_up(world: World, run: TrainingRun) -> Figures:
     draw = random.Random(repr(run))
     mean = world.score(run)
 
@@ -123,7 +123,7 @@ def studied(name: str) -> dict[str, Any]:
     """The results of a made-up study, wave by wave as a real one."""
     world = WORLDS[name]
     settings = Settings(hidden=(64, 64, 64, 64), seeds=world.seeds, strengths=(1e-3, 1e-2), rates=(0.1, 0.3, 0.6))
-    done: dict[Run, Figures] = {}
+    done: dict[TrainingRun, Figures] = {}
     for wave in experiments.WAVES:
         for case in [case for stage in wave for case in stage(settings, done)]:
             done |= {run: made_up(world, run) for run in case.runs}
@@ -150,7 +150,7 @@ class Facts:
     """The figures, said by words that are looked up in sentences."""
 
     def __init__(self, results: dict[str, Any]) -> None:
-        self.words, self.rows = Words(results["data"]["task"]), results["experiments"]
+        self.wording, self.rows = Wording(results["data"]["task"]), results["experiments"]
         self.seeds = len(results["seeds"])
 
     def chosen(self, experiment: str, **which: str) -> dict[str, Any]:
@@ -179,9 +179,9 @@ def all_three(facts: Facts, text: str) -> None:
     whole, none, start = (facts.together(name) for name in ("all", "none", "initialization"))
     change = difference(whole, none)
     assert told_apart(change)
-    assert facts.words.scored(whole) in text
-    assert f"against {facts.words.score(none)}" in text
-    assert facts.words.change(change) in text
+    assert facts.wording.scored(whole) in text
+    assert f"against {facts.wording.score(none)}" in text
+    assert facts.wording.change(change) in text
     if "The other two" in text:
         rest = difference(whole, start)
         assert told_apart(rest)
@@ -196,7 +196,7 @@ def one_by_one(facts: Facts, text: str) -> None:
         change = difference(facts.together(name), facts.together(base))
         assert told_apart(change)
         assert verb == ("adds" if (change["mean"] or 0) > 0 else "takes")
-        assert facts.words.amount(change) in part
+        assert facts.wording.amount(change) in part
 
 
 def he(facts: Facts, text: str) -> None:
@@ -230,8 +230,8 @@ def starts(facts: Facts, text: str) -> None:
     rivals = [row for row in facts.rows["initializers"] if row["activation"] == activation]
     lost = {row["label"] for row in rivals if None in row["test"]["values"]}
     best = next(row for row in rivals if row["chosen"])
-    assert ("with every start" in text) == (len(lost) == len(rivals))
-    if "with every start" in text:
+    assert ("with every initializer" in text) == (len(lost) == len(rivals))
+    if "with every initializer" in text:
         assert "chooses" not in text
     elif "diverged" in text:
         named = text.split("diverged with ")[1].removesuffix(".").removesuffix(", on one seed at least")
@@ -240,11 +240,11 @@ def starts(facts: Facts, text: str) -> None:
         assert not lost
     assert ("on one seed at least" in text) == ("diverged" in text and facts.seeds > 1)
     if "chooses" in text:
-        assert f"chooses {best['label']}: {facts.words.scored(best['test'])} on test" in text
+        assert f"chooses {best['label']}: {facts.wording.scored(best['test'])} on test" in text
         behind = [r for r in rivals if told_apart(c := difference(best["test"], r["test"])) and (c["mean"] or 0) > 0]
         least = min(behind, key=lambda row: row["test"]["mean"])
-        assert f"other starts {len(behind)} {'is' if len(behind) == 1 else 'are'} clearly behind" in text
-        assert facts.words.score(least["test"]) in text
+        assert f"other initializers {len(behind)} {'is' if len(behind) == 1 else 'are'} clearly behind" in text
+        assert facts.wording.score(least["test"]) in text
 
 
 def theory(facts: Facts, text: str) -> None:
@@ -282,7 +282,7 @@ def sparse(facts: Facts, text: str) -> None:
     )
     change = difference(row["validation"], facts.plain("penalties")["validation"])
     assert (change["mean"] or 0) > -0.02
-    assert facts.words.change(change) in text
+    assert facts.wording.change(change) in text
     assert told_apart(change) == ("no clear difference" not in text)
 
 
@@ -292,13 +292,13 @@ def penalty(facts: Facts, text: str) -> None:
     assert row["validation"]["mean"] == max(mean for mean in means if mean is not None)
     change = difference(row["test"], facts.plain("penalties")["test"])
     assert told_apart(change)
-    assert facts.words.change(change) in text
+    assert facts.wording.change(change) in text
 
 
 def gap(facts: Facts, text: str) -> None:
     plain, row = facts.plain("dropout")["gap"], facts.chosen("dropout")["gap"]
     assert told_apart(difference(row, plain))
-    assert f"from {facts.words.points(plain)} to {facts.words.points(row)} " in text
+    assert f"from {facts.wording.points(plain)} to {facts.wording.points(row)} " in text
     sizes = min(plain["mean"], row["mean"]) >= 0 and row["mean"] - plain["mean"]
     assert ("moves" if not sizes else "narrows" if sizes < 0 else "widens") in text
 
@@ -306,7 +306,7 @@ def gap(facts: Facts, text: str) -> None:
 def dropped(facts: Facts, text: str) -> None:
     change = difference(facts.chosen("dropout")["test"], facts.plain("dropout")["test"])
     assert told_apart(change)
-    assert facts.words.change(change) in text
+    assert facts.wording.change(change) in text
 
 
 def together(facts: Facts, text: str) -> None:
@@ -314,13 +314,13 @@ def together(facts: Facts, text: str) -> None:
     change = difference(ensemble["test"][-1], ensemble["scaled"]["test"])
     clear = "no clear difference" not in text
     assert told_apart(change) == clear
-    assert (facts.words.amount(change) if clear else facts.words.change(change)) in text
+    assert (facts.wording.amount(change) if clear else facts.wording.change(change)) in text
     if clear:
         assert (" more than the one" in text) == ((change["mean"] or 0) > 0)
     if "A single" in text:
         gain = difference(ensemble["test"][-1], ensemble["test"][0])
         assert told_apart(gain)
-        assert f"scores {facts.words.amount(gain)} less than that average" in text
+        assert f"scores {facts.wording.amount(gain)} less than that average" in text
 
 
 def too_much(facts: Facts, text: str) -> None:
@@ -332,7 +332,7 @@ def too_much(facts: Facts, text: str) -> None:
             assert told_apart(change)
             assert (change["mean"] or 0) <= -0.1
     row = next(row for row in facts.rows["dropout"] if row["p"] == float(said[1]))
-    assert f"scores {facts.words.score(row['validation'])} on validation" in text
+    assert f"scores {facts.wording.score(row['validation'])} on validation" in text
 
 
 SENTENCES: dict[str, Callable[[Facts, str], None]] = {
@@ -363,7 +363,7 @@ def test_sentences_are_whole(results: dict[str, Any]) -> None:
     for finding in results["findings"]:
         text = finding["text"].replace("\u00a0", " ")
         assert text.endswith(".")
-        assert not re.search(r"None|nan|inf\b|  |\u22120\.0+\b|of diverged|adds? \u2212|starts 1 are", text)
+        assert not re.search(r"None|nan|inf\b|  |\u22120\.0+\b|of diverged|adds? \u2212|initializers 1 are", text)
         if len(results["seeds"]) == 1:
             assert "±" not in text
 

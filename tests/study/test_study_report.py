@@ -12,8 +12,8 @@ from study_tools import HOSTILE, SETTINGS, write_table
 from wellposed.study import Study, study
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
-from wellposed.study.training.store import SCHEMA
-from wellposed.study.words import Words
+from wellposed.study.training.run_files import SCHEMA
+from wellposed.study.wording import Wording
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -203,5 +203,5 @@ def test_scores_of_thinned_networks_are_drawn_against_the_same_rows(done: Study)
     for row in changed["experiments"]["dropout"]:
         if row["ensemble"]:
             row["ensemble"]["scaled"]["test"] = {"mean": 0.123, "error": 0.0, "values": [0.123, 0.123]}
-    said = Words(changed["data"]["task"]).score({"mean": 0.123, "error": 0.0, "values": []})
+    said = Wording(changed["data"]["task"]).score({"mean": 0.123, "error": 0.0, "values": []})
     assert f"one scaled network: {said} " in report(changed)

@@ -17,15 +17,15 @@ import torch
 from study_tools import SETTINGS, write_table
 from wellposed import WellposedError
 from wellposed.study import Settings, study
-from wellposed.study.training.data import load
-from wellposed.study.training.runner import Silence
-from wellposed.study.training.store import Store
-from wellposed.study.training.train import Run, execute
+from wellposed.study.training.dataset import load
+from wellposed.study.training.run_files import RunFiles
+from wellposed.study.training.train import TrainingRun, execute
+from wellposed.study.training.workers import SilentListener
 
-RUN = Run(seed=3, hidden=(10, 10), p=0.2, penalty="elastic_net", strength=1e-3, steps=10, tracked=(0, 5))
+RUN = TrainingRun(seed=3, hidden=(10, 10), p=0.2, penalty="elastic_net", strength=1e-3, steps=10, tracked=(0, 5))
 
 
-class Count(Silence):
+class Count(SilentListener):
     """Counts what is run, and what was there before."""
 
     def __init__(self) -> None:
@@ -78,10 +78,10 @@ def test_a_finished_study_runs_nothing_again(alone: Path, table: Path) -> None:
 @pytest.mark.parametrize("change", [{"steps": 13}, {"hidden": (12, 12)}, {"rate": 0.2}])
 def test_runs_of_another_study_are_not_taken(alone: Path, table: Path, change: dict[str, Any]) -> None:
     data = load(table, "kind")
-    store = Store(alone / "runs", data.digest)
+    store = RunFiles(alone / "runs", data.digest)
     assert store.load(SETTINGS.run()) is not None
     assert store.load(Settings(**(vars(SETTINGS) | change)).run()) is None
-    assert Store(alone / "runs", "other data").load(RUN) is None
+    assert RunFiles(alone / "runs", "other data").load(RUN) is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_runs_of_another_study_are_not_taken(alone: Path, table: Path, change: d
     ],
 )
 def test_a_damaged_file_is_run_again(content: bytes, tmp_path: Path) -> None:
-    store = Store(tmp_path, "data")
+    store = RunFiles(tmp_path, "data")
     store.path(RUN).write_bytes(content)
     assert store.load(RUN) is None
     store.save(RUN, {"score": 1.0})
@@ -116,13 +116,13 @@ def test_results_name_the_versions_of_what_computes_and_what_reads(alone: Path) 
 def test_a_package_that_only_reads_may_change_while_a_study_rests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Store(tmp_path, "data").path(RUN)
+    before = RunFiles(tmp_path, "data").path(RUN)
     real = importlib.metadata.version
     changed: dict[str, str] = {"pyarrow": "0.1"}
-    monkeypatch.setattr("wellposed.study.training.store.version", lambda name: changed.get(name) or real(name))
-    assert Store(tmp_path, "data").path(RUN) == before
+    monkeypatch.setattr("wellposed.study.training.run_files.version", lambda name: changed.get(name) or real(name))
+    assert RunFiles(tmp_path, "data").path(RUN) == before
     changed["numpy"] = "0.1"
-    assert Store(tmp_path, "data").path(RUN) != before
+    assert RunFiles(tmp_path, "data").path(RUN) != before
 
 
 def test_a_run_reads_and_leaves_no_state(table: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_run_reads_and_leaves_no_state(table: Path) -> None:
 
 
 def test_training_that_diverges_is_told_as_such(table: Path) -> None:
-    found = execute(Run(seed=0, hidden=(10, 10), rate=1e30, steps=30), load(table, "kind"))
+    found = execute(TrainingRun(seed=0, hidden=(10, 10), rate=1e30, steps=30), load(table, "kind"))
     assert found["score"]["validation"] is None
     assert len(found["curve"]["step"]) < 11
     json.dumps(found, allow_nan=False)
@@ -202,7 +202,7 @@ def runs(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="styles for processes in /proc")
 @pytest.mark.parametrize(("jobs", "how"), [(2, signal.SIGKILL), (2, signal.SIGINT), (1, signal.SIGINT)])
 def test_a_stopped_study_goes_on(jobs: int, how: signal.Signals, alone: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -224,7 +224,7 @@ def test_a_stopped_study_goes_on(jobs: int, how: signal.Signals, alone: Path, ta
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="styles for processes in /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("started", [1, 2])
 def test_a_study_is_stopped_while_its_workers_still_import(started: int, how: signal.Signals, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_study_is_stopped_while_its_workers_still_import(started: int, how: si
         os.kill(process.pid, how)
     _, told = process.communicate(timeout=30)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
-    stopped = "wellposed: stopped; give the same command again to go on from the finished runs\n"
+    stopped = "wellposed: interrupted; a study resumes from its finished runs when the same command is given again\n"
     assert told == (stopped if how == signal.SIGINT else "")
     wait_for(lambda: not any(map(runs, helpers)), 20)
 
@@ -247,7 +247,7 @@ def test_a_study_is_stopped_while_its_workers_still_import(started: int, how: si
 def test_a_worker_that_is_killed_is_one_clear_sentence(table: Path, tmp_path: Path) -> None:
     import multiprocessing
 
-    class Kill(Silence):
+    class Kill(SilentListener):
         def finished(self, label: str) -> None:
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.SIGKILL)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from wellposed.study.methods import STARTS
-from wellposed.study.training.data import Dataset
+from wellposed.study.training.columns import Column
+from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.network import ACTIVATIONS
-from wellposed.study.training.tables import Column
-from wellposed.study.training.train import ROWS_WATCHED, Run, execute
+from wellposed.study.training.train import ROWS_WATCHED, TrainingRun, execute
 
-RUN = Run(seed=0, hidden=(64, 64, 64), steps=100)
+RUN = TrainingRun(seed=0, hidden=(64, 64, 64), steps=100)
 
 
 def regression(rows: int) -> Dataset:

@@ -1,4 +1,4 @@
-"""A whole study: data to figures, findings and a report."""
+"""A whole study: train every run, estimate the scores, and write the findings and the report."""
 
 import json
 import math
@@ -18,18 +18,19 @@ from wellposed.study.needs import need
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
 from wellposed.study.results.summary import Summary, summarise
-from wellposed.study.training import store
-from wellposed.study.training.data import PARTS, Dataset, load
-from wellposed.study.training.runner import Listener, Pool, Silence
-from wellposed.study.training.store import Store
-from wellposed.study.training.train import Figures, Run
+from wellposed.study.training import run_files
+from wellposed.study.training.dataset import Dataset, load
+from wellposed.study.training.run_files import RunFiles
+from wellposed.study.training.splits import PARTS
+from wellposed.study.training.train import Figures, TrainingRun
+from wellposed.study.training.workers import Listener, Pool, SilentListener
 
 _MOST_JOBS = 8  # by default: each is a process that imports torch
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What a study found.
+    """The results of a study.
 
     Attributes:
         results: What ``results.json`` holds.
@@ -46,7 +47,7 @@ class Study:
 
     @property
     def findings(self) -> list[str]:
-        """The findings, a sentence or a few each."""
+        """The findings, one text each."""
         return [finding["text"] for finding in self.results["findings"]]
 
 
@@ -68,11 +69,11 @@ def study(
     Args:
         data: ``"digits"``, or a path to a CSV or Parquet file.
         target: The column to learn; needed for a file.
-        settings: What to vary and what to hold fixed.
+        settings: The network, its training, and the grids of lambda and p.
         jobs: How many processes train at a time; ``None`` is one a core, at most eight. More than one needs the usual
             ``if __name__ == "__main__":`` around a script that calls this.
         out: The folder for the report, the figures and the finished runs.
-        listener: Hears of each run.
+        listener: Called back as runs start and finish.
         command: The command line to write down; ``None`` is this process's.
 
     Returns:
@@ -89,8 +90,8 @@ def study(
     dataset = load(data, target)
     _check_size(settings, dataset)
     folder = Path(out)
-    finished = Store(folder / "runs", dataset.digest)
-    done = _run(settings, dataset, finished, jobs, listener or Silence())
+    finished = RunFiles(folder / "runs", dataset.digest)
+    done = _run(settings, dataset, finished, jobs, listener or SilentListener())
     results = _results(settings, dataset, done, command or sys.argv)
     _write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     _write(folder / "report.html", report(results))
@@ -133,7 +134,7 @@ def _check_size(settings: Settings, data: Dataset) -> None:
 
 
 def _memory() -> float:
-    """The bytes of memory that this machine has, as far as it tells."""
+    """The physical memory of this machine in bytes; infinite where the system does not say."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
@@ -151,8 +152,10 @@ def _checked_jobs(jobs: int | None) -> int:
     return jobs
 
 
-def _run(settings: Settings, data: Dataset, finished: Store, jobs: int, listener: Listener) -> dict[Run, Figures]:
-    done: dict[Run, Figures] = {}
+def _run(
+    settings: Settings, data: Dataset, finished: RunFiles, jobs: int, listener: Listener
+) -> dict[TrainingRun, Figures]:
+    done: dict[TrainingRun, Figures] = {}
     with Pool(jobs, data, finished) as pool:
         for wave in experiments.WAVES:
             cases = [case for stage in wave for case in stage(settings, done)]
@@ -170,7 +173,7 @@ def _run(settings: Settings, data: Dataset, finished: Store, jobs: int, listener
     return done
 
 
-def _kept(finished: Store, run: Run) -> Figures:
+def _kept(finished: RunFiles, run: TrainingRun) -> Figures:
     figures = finished.load(run)
     if figures is None:
         raise WellposedError(
@@ -179,11 +182,11 @@ def _kept(finished: Store, run: Run) -> Figures:
     return figures
 
 
-def _results(settings: Settings, data: Dataset, done: dict[Run, Figures], command: Sequence[str]) -> Summary:
+def _results(settings: Settings, data: Dataset, done: dict[TrainingRun, Figures], command: Sequence[str]) -> Summary:
     results: dict[str, Any] = {
-        "schema": store.SCHEMA,
+        "schema": run_files.SCHEMA,
         "command": shlex.join(command),
-        "versions": store.versions(),
+        "versions": run_files.versions(),
         "seeds": list(range(settings.seeds)),
         "settings": asdict(settings) | {"batch": settings.run().batch},
         "data": {

@@ -1,10 +1,10 @@
-"""Means over seeds, and which differences between them the seeds can tell from chance."""
+"""Means over seeds with standard errors, and a paired t test for their differences."""
 
 import math
 from collections.abc import Sequence
 from typing import TypedDict
 
-# Two-sided 95 % points of Student's t by degrees of freedom; beyond ten, the last is kept, which errs to caution.
+# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond ten the last is used, which is conservative.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
@@ -46,7 +46,7 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def clear(change: Estimate, step: float = 0.0) -> bool:
-    """Whether a difference is further from 0 than chance explains: a two-sided t test at 5 %.
+    """Whether a difference is significant: a two-sided t test at 5 %.
 
     Args:
         change: The difference.
@@ -54,7 +54,7 @@ def clear(change: Estimate, step: float = 0.0) -> bool:
             than half of it.
 
     Returns:
-        The verdict; never true without a standard error, or where all that differs is rounding.
+        Whether it is; never true without a standard error, or where all that differs is rounding.
 
     Example:
         >>> clear(estimate([1.0, 1.2, 0.9])), clear(estimate([1.0, -1.0, 0.5])), clear(estimate([1.0]))

@@ -1,16 +1,16 @@
-"""The four experiments, as tables of configurations."""
+"""The four experiments, as lists of training runs: initializers, penalties, dropout rates, and all three together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.training.network import ACTIVATIONS
-from wellposed.study.training.train import Figures, Run
+from wellposed.study.training.train import Figures, TrainingRun
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a study varies, and what it holds fixed.
+    """The configuration of a study: its network, its training, and its grids of lambda and p.
 
     Attributes:
         hidden: The width of each hidden layer.
@@ -30,37 +30,37 @@ class Settings:
     strengths: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
 
-    def run(self, seed: int = 0) -> Run:
+    def run(self, seed: int = 0) -> TrainingRun:
         """The configuration that the experiments vary: a ReLU network without penalty and without dropout."""
-        return Run(seed, self.hidden, steps=self.steps, rate=self.rate, clip=self.clip)
+        return TrainingRun(seed, self.hidden, steps=self.steps, rate=self.rate, clip=self.clip)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of an experiment.
+    """One configuration of an experiment, run once for each seed.
 
     Attributes:
         experiment: The experiment's name.
-        label: What people call the row.
+        label: Its name in tables and figures.
         runs: One run a seed.
     """
 
     experiment: str
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[TrainingRun, ...]
 
     @property
-    def run(self) -> Run:
+    def run(self) -> TrainingRun:
         """The first seed's run, which tells what all have in common."""
         return self.runs[0]
 
 
-Done = Mapping[Run, Figures]
+Done = Mapping[TrainingRun, Figures]
 Plan = list[Case]
 
 
 def initializers(settings: Settings, done: Done) -> Plan:
-    """Every start, on a tanh and on a ReLU network."""
+    """Every initialization, on a tanh and on a ReLU network."""
     return [
         _case(settings, "initializers", f"{start.label}, {activation}", activation=activation, start=name)
         for activation in ACTIVATIONS
@@ -69,18 +69,18 @@ def initializers(settings: Settings, done: Done) -> Plan:
 
 
 def dropout(settings: Settings, done: Done) -> Plan:
-    """A grid of p, from no dropout on, at the chosen start."""
+    """A grid of p, from no dropout on, at the initialization that validation chose."""
     start = chosen_start(settings, done)
     return [_case(settings, "dropout", f"p = {p:g}", start=start, p=p) for p in (0.0, *settings.rates)]
 
 
 def unpenalised(settings: Settings, done: Done) -> Plan:
-    """The network without a penalty, whose largest weights the penalised ones are asked about."""
+    """The network without a penalty, whose largest weights the penalised runs report."""
     return [_case(settings, "penalties", PENALTIES["none"].label, start=chosen_start(settings, done))]
 
 
 def penalties(settings: Settings, done: Done) -> Plan:
-    """Every penalty over the grid of lambda, following the weights that are largest without one."""
+    """Every penalty over the grid of lambda, reporting the weights that are largest without one."""
     (plain,) = unpenalised(settings, done)
     tracked = [tuple(done[run]["weights"]["largest"]) for run in plain.runs]
     return [
@@ -117,7 +117,7 @@ def combined(settings: Settings, done: Done) -> Plan:
 
 
 def together(settings: Settings, done: Done) -> dict[str, Case]:
-    """None of the three, what validation chose of each, and all three, by name."""
+    """None of the three, each alone at what validation chose, and all three, by name."""
     cases = {
         "none": _case(settings, "together", "None of the three", start="random"),
         "initialization": replace(unpenalised(settings, done)[0], label="Initialization"),
@@ -129,7 +129,7 @@ def together(settings: Settings, done: Done) -> dict[str, Case]:
 
 
 Stage = Callable[[Settings, Done], Plan]
-# What one wave asks for may depend on what the waves before it found.
+# The configurations of one wave may depend on the figures of the waves before it.
 WAVES: Sequence[Sequence[Stage]] = (
     (initializers,),
     (dropout, unpenalised),
@@ -146,7 +146,7 @@ def size(settings: Settings) -> int:
 
 
 def chosen_start(settings: Settings, done: Done) -> str:
-    """The start that validation chooses on the ReLU network."""
+    """The initialization that validation chooses on the ReLU network."""
     return best([case for case in initializers(settings, done) if case.run.activation == "relu"], done).run.start
 
 

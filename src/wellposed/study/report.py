@@ -1,14 +1,14 @@
-"""The report: one HTML file that needs nothing but itself."""
+"""The report: one self-contained HTML file."""
 
 from importlib.resources import files
 from typing import Any
 
 from wellposed.study.needs import need
-from wellposed.study.pictures.drawing import css, render
-from wellposed.study.pictures.figures import figures
+from wellposed.study.plotting.figures import figures
+from wellposed.study.plotting.svg import css, render
 from wellposed.study.results.summary import Summary
-from wellposed.study.results.tabulate import tables
-from wellposed.study.words import Words, count
+from wellposed.study.results.tables import tables
+from wellposed.study.wording import Wording, count
 
 EXPERIMENTS = {
     "together": ("All three against none", "What each ingredient adds, and what they do together."),
@@ -36,9 +36,9 @@ def report(results: Summary) -> str:
     Raises:
         WellposedError: If jinja2 or matplotlib is not installed.
     """
-    words = Words(results["data"]["task"])
-    drawn = figures(results["experiments"], words)
-    laid_out = tables(results["experiments"], words)
+    wording = Wording(results["data"]["task"])
+    drawn = figures(results["experiments"], wording)
+    laid_out = tables(results["experiments"], wording)
     sections = [
         {
             "name": name,
@@ -59,7 +59,7 @@ def report(results: Summary) -> str:
     environment.globals["count"] = count
     text: str = environment.from_string(template).render(
         results=results,
-        words=words,
+        wording=wording,
         sections=sections,
         light=_safe(css(":root", dark=False)),
         dark=_safe(css(":root", dark=True)),

@@ -1,4 +1,4 @@
-"""The study in a terminal: how it goes, and what it found."""
+"""The study in a terminal: a progress bar, tables and findings."""
 
 import textwrap
 from pathlib import Path
@@ -12,15 +12,15 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from wellposed.study.conduct import Study
-from wellposed.study.results.tabulate import Table, tables
-from wellposed.study.words import Words
+from wellposed.study.results.tables import ResultTable, tables
+from wellposed.study.wording import Wording
 
 
 class Progress:
-    """A listener that tells what is running and how long is left.
+    """A progress bar with what is running and the time that is left.
 
     Args:
-        console: Where to; nothing moves if it is no terminal.
+        console: Where it is drawn, if that is a terminal.
         folder: Where finished runs are kept, to be named when some are found there.
     """
 
@@ -52,7 +52,7 @@ class Progress:
         self.bar.stop()
 
     def planned(self, total: int, kept: int) -> None:
-        """Take over what is there already; it says nothing about the time that the rest will take."""
+        """Set the total; runs that were kept from before do not count towards the estimate of the time that is left."""
         if self.kept is None:
             self.kept = kept
             self.bar.reset(self.task, total=total, completed=kept, description="")
@@ -62,11 +62,11 @@ class Progress:
             self.bar.update(self.task, total=total, completed=kept)
 
     def started(self, label: str) -> None:
-        """Name what is running."""
+        """Show the label of what is running."""
         self.bar.update(self.task, description=label)
 
     def finished(self, label: str) -> None:
-        """Count it."""
+        """Advance the bar by one run."""
         self.bar.advance(self.task)
 
 
@@ -77,8 +77,8 @@ def show(study: Study, console: Console) -> None:
         study: The study.
         console: Where to.
     """
-    words = Words(study.results["data"]["task"])
-    for table in tables(study.results["experiments"], words):
+    wording = Wording(study.results["data"]["task"])
+    for table in tables(study.results["experiments"], wording):
         columns = [list(column) for column in zip(table.head, *table.rows, strict=True)]
         grid = _grid(table, [[_heading(column[0]), *column[1:]] for column in columns])
         if console.measure(grid, options=_endless(console)).maximum > console.width:
@@ -95,11 +95,11 @@ def show(study: Study, console: Console) -> None:
     console.print(Text(f"Bold rows are what validation chose. Report: {study.report}"), highlight=False, soft_wrap=True)
 
 
-def _grid(table: Table, columns: list[list[str]], gap: int = 1) -> RichTable:
+def _grid(table: ResultTable, columns: list[list[str]], gap: int = 1) -> RichTable:
     grid = RichTable(title=Text(table.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
     grid.pad_edge, grid.padding, grid.show_edge = False, (0, gap, 0, 0), gap > 0
     for place, (heading, *_) in enumerate(columns):
-        grid.add_column(Text(heading), justify="left" if place < table.words else "right", no_wrap=True)
+        grid.add_column(Text(heading), justify="left" if place < table.text_columns else "right", no_wrap=True)
     for place, row in enumerate(zip(*(cells for _, *cells in columns), strict=True)):
         grid.add_row(*map(Text, row), style="bold" if place in table.chosen else None)
     return grid

@@ -1,1 +1,1 @@
-"""What runs come to: means over seeds, choices and findings."""
+"""The results of a study: means over seeds, choices, tables and findings."""

@@ -1,4 +1,4 @@
-"""Runs to a study: means over seeds, choices on validation, the test scores of what was chosen."""
+"""The results of a study: means over seeds, choices on validation, and the test scores of what was chosen."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The study's dense network, and the scale of what runs through it: measured, and as theory predicts it."""
+"""The study's dense network, and the root mean square of its signals and gradients, measured and predicted."""
 
 import functools
 import math
@@ -11,55 +11,55 @@ from torch import Tensor, nn
 
 from wellposed import dropouts, init
 from wellposed.random.key import Key
-from wellposed.study.pictures.drawing import Look
+from wellposed.study.plotting.svg import Style
 
 
 @dataclass(frozen=True)
-class Activation:
-    """What stands between layers.
+class NamedActivation:
+    """An activation function and its name in figures.
 
     Attributes:
-        label: What people call it.
-        function: Works on each element alone.
+        label: Its name in tables and figures.
+        function: Elementwise.
     """
 
     label: str
     function: Callable[[Tensor], Tensor]
 
 
-ACTIVATIONS: Mapping[str, Activation] = {
-    "tanh": Activation("tanh", torch.tanh),
-    "relu": Activation("ReLU", torch.relu),
+ACTIVATIONS: Mapping[str, NamedActivation] = {
+    "tanh": NamedActivation("tanh", torch.tanh),
+    "relu": NamedActivation("ReLU", torch.relu),
 }
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a network starts as.
+class Initialization:
+    """The initializers of a network's weights and biases, and their style in figures.
 
     Attributes:
-        label: What people call it.
-        look: How it is drawn.
+        label: Its name in tables and figures.
+        style: How it is drawn.
         weight: The initializer of each weight.
         bias: That of each bias, given the shape of its layer's weight; zeros unless said.
     """
 
     label: str
-    look: Look
+    style: Style
     weight: init.Initializer
     bias: Callable[[Sequence[int]], init.Initializer] = lambda shape: init.Zeros()
 
 
 @dataclass(frozen=True)
-class Thinning:
-    """Which units a forward pass leaves out: each hidden unit with probability p, by key and call."""
+class DropoutMask:
+    """The dropout mask of one forward pass: each hidden unit is dropped with probability p, as key and call say."""
 
     p: float
     key: Key
     call: int
 
 
-class Network(nn.Module):
+class DenseNetwork(nn.Module):
     """Dense layers with one activation function between them.
 
     Args:
@@ -69,23 +69,23 @@ class Network(nn.Module):
 
     def __init__(self, sizes: Sequence[int], activation: str) -> None:
         super().__init__()
-        # On the meta device torch's own start does not draw from the global generator.
+        # On the meta device torch's own initialization does not draw from the global generator.
         self.layers = nn.ModuleList(nn.Linear(i, o, device="meta").to_empty(device="cpu") for i, o in pairwise(sizes))
         self.activation = activation
 
-    def start_(self, start: Start, key: Key) -> "Network":
-        """Give every weight and bias its first value; each layer has a key of its own."""
+    def start_(self, start: Initialization, key: Key) -> "DenseNetwork":
+        """Initialize every weight and bias in place; each layer has a key of its own."""
         for number, layer in enumerate(self._linears()):
             start.weight.fill_(layer.weight, key.fold(number, "weight"))
             start.bias(layer.weight.shape).fill_(layer.bias, key.fold(number, "bias"))
         return self
 
-    def forward(self, x: Tensor, thinning: Thinning | None = None) -> Tensor:
-        """The outputs, shape (rows, outputs); one thinned network where a thinning is given."""
-        return self._forward(x, thinning)[-1]
+    def forward(self, x: Tensor, mask: DropoutMask | None = None) -> Tensor:
+        """The outputs, shape (rows, outputs), of the network thinned by a dropout mask where one is given."""
+        return self._forward(x, mask)[-1]
 
     def signals(self, x: Tensor) -> list[Tensor]:
-        """What each layer hands to the activation function, and the outputs last."""
+        """The pre-activations of each layer, and the outputs last."""
         return self._forward(x, None)
 
     def weights(self) -> list[Tensor]:
@@ -95,34 +95,34 @@ class Network(nn.Module):
     def _linears(self) -> list[nn.Linear]:
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
-    def _forward(self, x: Tensor, thinning: Thinning | None) -> list[Tensor]:
+    def _forward(self, x: Tensor, mask: DropoutMask | None) -> list[Tensor]:
         activate = ACTIVATIONS[self.activation].function
         *hidden, last = self.layers
         signals = []
         for number, layer in enumerate(hidden):
             signals.append(layer(x))
             x = activate(signals[-1])
-            if thinning is not None:
-                x = dropouts.dropout(x, thinning.p, key=_units(thinning.key, number), call=thinning.call)
+            if mask is not None:
+                x = dropouts.dropout(x, mask.p, key=_units(mask.key, number), call=mask.call)
         signals.append(last(x))
         return signals
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Root mean squares, one a layer, the outputs last.
+    """Root mean squares of pre-activations and of their gradients, one a layer, the outputs last.
 
     Attributes:
-        signal: Of what each layer hands on, before the activation function.
-        gradient: Of the loss of one example by that.
+        signal: Of the pre-activations.
+        gradient: Of the gradient of one example's loss with respect to them.
     """
 
     signal: list[float]
     gradient: list[float]
 
 
-def measure(network: Network, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Scales:
-    """Measure a network's scales.
+def measure(network: DenseNetwork, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Scales:
+    """Measure the scales of a network's signals and gradients.
 
     Args:
         network: The network.
@@ -138,17 +138,17 @@ def measure(network: Network, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tens
     return Scales([_rms(s) for s in signals], [_rms(g) for g in gradients])
 
 
-def predict(network: Network, start: Start, x: Tensor, output_gradient: float) -> Scales:
+def predict(network: DenseNetwork, start: Initialization, x: Tensor, output_gradient: float) -> Scales:
     r"""Predict the scales that a network has before training, from its shape and its initializer's variance.
 
-    With q_l the second moment of what layer l hands on, z ~ N(0, 1), and var_l the variance of layer l's weights,
+    With q_l the second moment of layer l's pre-activations, z ~ N(0, 1), and var_l the variance of layer l's weights,
 
     - forward: q_1 = fan_in var_1 mean(x^2), q_{l+1} = fan_in var_{l+1} E[phi(sqrt(q_l) z)^2], plus var(bias);
     - backward: g_l = fan_out var_{l+1} E[phi'(sqrt(q_l) z)^2] g_{l+1}, from the measured second moment at the outputs.
 
     Args:
         network: The network; its shape matters, its values do not.
-        start: What it starts as.
+        start: How it is initialized.
         x: The rows that are sent through it.
         output_gradient: The measured root mean square of the gradient at the outputs.
 
@@ -178,7 +178,7 @@ def second_moment(activation: str, scale: float, *, derivative: bool = False) ->
 
     Args:
         activation: A key of ``ACTIVATIONS``.
-        scale: The standard deviation of what the activation function is given.
+        scale: The standard deviation of the pre-activations.
         derivative: Take phi' rather than phi.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One run: a pure function of its configuration and the data."""
+"""One training run, a pure function of its configuration and the data."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,8 +13,9 @@ from torch.nn import functional
 from wellposed import penalties
 from wellposed.random.key import Key
 from wellposed.study.methods import PENALTIES, STARTS
-from wellposed.study.training.data import PARTS, Dataset, Split, permutation, split
-from wellposed.study.training.network import Network, Thinning, measure, predict
+from wellposed.study.training.dataset import Dataset
+from wellposed.study.training.network import DenseNetwork, DropoutMask, measure, predict
+from wellposed.study.training.splits import PARTS, Split, permutation, split
 
 ROWS_MEASURED = 512  # for the scales of signal and gradient
 ROWS_WATCHED = 400  # of each part, for the curves
@@ -26,7 +27,7 @@ Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """The configuration of one run.
 
     Attributes:
@@ -59,15 +60,15 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What a task minimises, and the score by which it is judged: larger is better, 1 is perfect."""
+class TaskObjective:
+    """The loss of a task, its score (1 is perfect), and the outputs that an ensemble averages."""
 
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor], float]
     average: Callable[[Tensor], Tensor]
 
 
-def execute(run: Run, data: Dataset) -> Figures:
+def execute(run: TrainingRun, data: Dataset) -> Figures:
     """Train one network and measure it.
 
     Args:
@@ -83,22 +84,22 @@ def execute(run: Run, data: Dataset) -> Figures:
     return figures
 
 
-def _execute(run: Run, data: Dataset) -> Figures:
-    key, goal = Key(run.seed), GOALS[data.task]
+def _execute(run: TrainingRun, data: Dataset) -> Figures:
+    key, objective = Key(run.seed), OBJECTIVES[data.task]
     parts = split(data, key.fold("split"))
-    network = Network((parts.inputs, *run.hidden, parts.outputs), run.activation)
+    network = DenseNetwork((parts.inputs, *run.hidden, parts.outputs), run.activation)
     start = STARTS[run.start]
     network.start_(start, key.fold("start"))
     x, y = parts.x["train"][:ROWS_MEASURED], parts.y["train"][:ROWS_MEASURED]
-    measured = measure(network, x, y, goal.loss)
+    measured = measure(network, x, y, objective.loss)
     predicted = predict(network, start, x, measured.gradient[-1])
-    curve = _train(run, network, parts, goal, key)
+    curve = _train(run, network, parts, objective, key)
     weights = torch.cat([weight.flatten() for weight in network.weights()])
     return {
         "signal": {"measured": measured.signal, "predicted": predicted.signal},
         "gradient": {"measured": measured.gradient, "predicted": predicted.gradient},
         "curve": curve,
-        "score": {part: goal.score(_outputs(network, parts.x[part]), parts.y[part]) for part in PARTS},
+        "score": {part: objective.score(_outputs(network, parts.x[part]), parts.y[part]) for part in PARTS},
         "weights": {
             "count": weights.numel(),
             "zero": int((weights == 0).sum()),
@@ -106,11 +107,13 @@ def _execute(run: Run, data: Dataset) -> Figures:
             "values": weights[largest].tolist(),
             "tracked": weights[list(run.tracked)].tolist(),
         },
-        "ensemble": _ensemble(run, network, parts, goal, key) if run.p else None,
+        "ensemble": _ensemble(run, network, parts, objective, key) if run.p else None,
     }
 
 
-def _train(run: Run, network: Network, parts: Split, goal: Goal, key: Key) -> dict[str, list[Any]]:
+def _train(
+    run: TrainingRun, network: DenseNetwork, parts: Split, objective: TaskObjective, key: Key
+) -> dict[str, list[Any]]:
     """Minibatch gradient descent; returns the loss and the scores along the way."""
     optimizer = torch.optim.SGD(network.parameters(), lr=run.rate)
     method = PENALTIES[run.penalty]
@@ -124,17 +127,17 @@ def _train(run: Run, network: Network, parts: Split, goal: Goal, key: Key) -> di
         if step in stops:
             outputs = {part: _outputs(network, x) for part, (x, _) in watched.items()}
             curve["step"].append(step)
-            curve["loss"].append(float(goal.loss(outputs["train"], watched["train"][1])))
+            curve["loss"].append(float(objective.loss(outputs["train"], watched["train"][1])))
             for part, (_, y) in watched.items():
-                curve[part].append(goal.score(outputs[part], y))
+                curve[part].append(objective.score(outputs[part], y))
         if step == run.steps or not math.isfinite(curve["loss"][-1]):
             break
         rows = next(batches)
-        thinning = Thinning(run.p, key.fold("dropout"), step) if run.p else None
-        loss = goal.loss(network(parts.x["train"][rows], thinning), parts.y["train"][rows])
+        mask = DropoutMask(run.p, key.fold("dropout"), step) if run.p else None
+        loss = objective.loss(network(parts.x["train"][rows], mask), parts.y["train"][rows])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        # Else one rate would not do for every start and target: on squared errors the paper's He could diverge.
+        # Or one learning rate would not do for every initialization: on squared errors the paper's He could diverge.
         nn.utils.clip_grad_norm_(network.parameters(), run.clip)
         optimizer.step()
     return curve
@@ -149,28 +152,30 @@ def _batches(rows: int, size: int, key: Key) -> Iterator[Tensor]:
         epoch += 1
 
 
-def _outputs(network: Network, x: Tensor) -> Tensor:
+def _outputs(network: DenseNetwork, x: Tensor) -> Tensor:
     with torch.no_grad():
         outputs: Tensor = network(x)
     return outputs
 
 
-def _ensemble(run: Run, network: Network, parts: Split, goal: Goal, key: Key) -> dict[str, Any]:
+def _ensemble(
+    run: TrainingRun, network: DenseNetwork, parts: Split, objective: TaskObjective, key: Key
+) -> dict[str, Any]:
     """The scores of averages of thinned networks, and of one network with its weights scaled, on the same rows."""
     key = key.fold("ensemble")
     scores: dict[str, Any] = {"networks": list(ENSEMBLE), "scaled": {}}
     with torch.no_grad():
         for part in ("validation", "test"):
             x, y = parts.x[part][:ROWS_WATCHED], parts.y[part][:ROWS_WATCHED]
-            thinned = [goal.average(network(x, Thinning(run.p, key, call))) for call in range(max(ENSEMBLE))]
+            thinned = [objective.average(network(x, DropoutMask(run.p, key, call))) for call in range(max(ENSEMBLE))]
             totals = torch.stack(thinned).cumsum(0)
-            scores["scaled"][part] = goal.score(network(x), y)
-            scores[part] = [goal.score(totals[count - 1] / count, y) for count in ENSEMBLE]
+            scores["scaled"][part] = objective.score(network(x), y)
+            scores[part] = [objective.score(totals[count - 1] / count, y) for count in ENSEMBLE]
     return scores
 
 
 def _accuracy(outputs: Tensor, y: Tensor) -> float:
-    # The greatest of numbers that are not numbers is no answer.
+    # Outputs that hold a NaN or an infinity have no greatest one.
     return float((outputs.argmax(1) == y).double().mean()) if bool(torch.isfinite(outputs).all()) else math.nan
 
 
@@ -180,9 +185,9 @@ def _r_squared(outputs: Tensor, y: Tensor) -> float:
     return float(1 - residual / spread)
 
 
-GOALS = {
-    "classification": Goal(functional.cross_entropy, _accuracy, lambda outputs: outputs.softmax(1)),
-    "regression": Goal(lambda outputs, y: functional.mse_loss(outputs.squeeze(1), y), _r_squared, lambda o: o),
+OBJECTIVES = {
+    "classification": TaskObjective(functional.cross_entropy, _accuracy, lambda outputs: outputs.softmax(1)),
+    "regression": TaskObjective(lambda outputs, y: functional.mse_loss(outputs.squeeze(1), y), _r_squared, lambda o: o),
 }
 
 

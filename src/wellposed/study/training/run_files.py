@@ -1,4 +1,4 @@
-"""Finished runs on disk: one small file a run, named for everything that its figures depend on."""
+"""Finished runs on disk: one JSON file a run, named by a hash of everything that its figures depend on."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.errors import WellposedError
-from wellposed.study.training.train import Figures, Run
+from wellposed.study.training.train import Figures, TrainingRun
 
 SCHEMA = 2
 _COMPUTE = ("wellposed", "torch", "numpy")
@@ -19,7 +19,7 @@ _READ = ("scikit-learn", "pyarrow")  # what is read has a digest of its own
 
 
 def versions() -> dict[str, str]:
-    """What a study ran on, as far as it is installed."""
+    """The versions of Python and of the installed packages that a study uses."""
     found = _computing()
     for package in _READ:
         with suppress(PackageNotFoundError):
@@ -28,11 +28,11 @@ def versions() -> dict[str, str]:
 
 
 def _computing() -> dict[str, str]:
-    """What a figure's last digit may depend on, besides its configuration and the data."""
+    """The versions that a figure's last digit may depend on."""
     return {"python": platform.python_version(), **{package: version(package) for package in _COMPUTE}}
 
 
-class Store:
+class RunFiles:
     """A folder of finished runs.
 
     Args:
@@ -55,11 +55,11 @@ class Store:
                 f"--out was given {str(folder.parent)!r}, which cannot be written to: {error.strerror}"
             ) from error
 
-    def path(self, run: Run) -> Path:
+    def path(self, run: TrainingRun) -> Path:
         """The file of a run."""
         return self.folder / f"{_digest([SCHEMA, asdict(run), self.data, _computing()])}.json"
 
-    def load(self, run: Run) -> Figures | None:
+    def load(self, run: TrainingRun) -> Figures | None:
         """The figures of a run, or ``None`` if it has not been finished or its file is not as it was written."""
         try:
             kept = json.loads(self.path(run).read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ class Store:
         whole = isinstance(kept, dict) and kept.get("digest") == _digest(kept.get("figures"))
         return kept["figures"] if whole else None
 
-    def save(self, run: Run, figures: Figures) -> None:
+    def save(self, run: TrainingRun, figures: Figures) -> None:
         """Keep the figures of a run. A file is there whole or not at all, however the process ends."""
         path = self.path(run)
         draft = path.with_suffix(f".{os.getpid()}.part")

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Scores, differences, percentages and counts as text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,33 +12,33 @@ _PLUS_MINUS = f"{NO_BREAK}±{NO_BREAK}"
 
 
 @dataclass(frozen=True)
-class Words:
-    """How the scores of a task are said.
+class Wording:
+    """How the scores of a task are written: accuracies in percent, or R squared.
 
     Args:
-        task: ``"classification"`` (scores are accuracies, said in percent) or ``"regression"`` (R squared).
+        task: ``"classification"`` (scores are accuracies, written in percent) or ``"regression"`` (R squared).
     """
 
     task: str
 
     @property
     def percent(self) -> bool:
-        """Whether scores are said in percent."""
+        """Whether scores are written in percent."""
         return self.task == "classification"
 
     @property
     def name(self) -> str:
-        """What a score is."""
+        """The name of the score."""
         return "accuracy" if self.percent else "R²"
 
     @property
     def error_name(self) -> str:
-        """What 1 less a score is."""
+        """The name of 1 minus the score."""
         return "error" if self.percent else "unexplained variance"
 
     @property
     def unit(self) -> str:
-        """What differences of scores are counted in."""
+        """The unit of a difference of scores."""
         return "points" if self.percent else "of R²"
 
     def score(self, value: Estimate) -> str:
@@ -63,7 +63,7 @@ class Words:
         return mean + ("" if error is None else f"{_PLUS_MINUS}{error * scale:.{digits}f}")
 
     def amount(self, value: Estimate) -> str:
-        """The size of a difference of scores with its unit, for a verb that tells its sign."""
+        """The absolute difference of scores with its unit, for a sentence whose verb gives the sign."""
         return f"{self.points(value).removeprefix(MINUS)}{NO_BREAK}{self.unit}"
 
     def change(self, value: Estimate) -> str:
@@ -75,18 +75,18 @@ class Words:
 
 
 def _rounded(value: float, digits: int) -> str:
-    """A number with a minus sign proper, and none before a zero."""
+    """A rounded number with a typographic minus sign, and none before a zero."""
     text = f"{value:.{digits}f}"
     return text.replace("-", MINUS if float(text) else "")
 
 
-def share(value: float) -> str:
-    """A share in percent.
+def percentage(value: float) -> str:
+    """A fraction in percent.
 
     Example:
-        >>> [share(value).split() for value in (0.5, 0.031, 0.0004)]
+        >>> [percentage(value).split() for value in (0.5, 0.031, 0.0004)]
         [['50', '%'], ['3.1', '%'], ['0.04', '%']]
-        >>> share(0.9997).split(), share(1.0).split()
+        >>> percentage(0.9997).split(), percentage(1.0).split()
         (['over', '99', '%'], ['100', '%'])
     """
     percent = 100 * value
@@ -98,17 +98,17 @@ def share(value: float) -> str:
 
 
 def factor(value: float) -> str:
-    """A factor below 1 as one part in so many, or as a share.
+    """A factor below 1 as one part in so many, or in percent.
 
     Example:
         >>> factor(1 / 243)
         '1/243'
     """
-    return f"1/{1 / value:,.0f}" if value < 0.1 else share(value)
+    return f"1/{1 / value:,.0f}" if value < 0.1 else percentage(value)
 
 
 def count(number: int, thing: str) -> str:
-    """A number of things.
+    """A number and a noun, in the singular or the plural.
 
     Example:
         >>> count(1, "run"), count(3, "run")
@@ -118,7 +118,7 @@ def count(number: int, thing: str) -> str:
 
 
 def join(parts: Sequence[str]) -> str:
-    """Things in a row.
+    """A list in a sentence.
 
     Example:
         >>> join(["L1"]), join(["L1", "L2", "dropout"])

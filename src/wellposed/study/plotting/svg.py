@@ -1,4 +1,4 @@
-"""How the study draws: one palette for light and dark, matplotlib to inline SVG, labels beside their lines."""
+"""Matplotlib panels as inline SVG, in one palette for light and dark pages, with labels beside their lines."""
 
 import io
 import re
@@ -31,8 +31,8 @@ INK, MUTED, RULE = (PALETTE[name][0] for name in ("ink", "muted", "rule"))
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one thing is drawn, wherever it is drawn: hollow and dashed, or filled."""
+class Style:
+    """The colour and marker of one method in every figure: filled with a solid line, or hollow and dashed."""
 
     color: str
     filled: bool = True
@@ -52,9 +52,9 @@ class Look:
         return {"markerfacecolor": self.color if self.filled else PALETTE["paper"][0]} | more
 
 
-def look_of(name: str, *, filled: bool = True) -> Look:
-    """The look of a colour of the palette."""
-    return Look(PALETTE[name][0], filled)
+def style_of(name: str, *, filled: bool = True) -> Style:
+    """The style in a colour of the palette."""
+    return Style(PALETTE[name][0], filled)
 
 
 _LABEL_GAP = 12.5  # points between the labels of neighbouring lines
@@ -62,7 +62,7 @@ _LABEL_GAP = 12.5  # points between the labels of neighbouring lines
 
 @dataclass(frozen=True)
 class Label:
-    """A text beside the end of a line."""
+    """A label at the right end of a line, in data coordinates."""
 
     x: float
     y: float
@@ -72,15 +72,15 @@ class Label:
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing.
+    """One pair of axes.
 
     Attributes:
         name: Unique among the drawings of a page; made of letters, digits and dashes.
         title: Stands above the drawing.
-        description: Says in words what it shows, for people who cannot see it.
+        description: What it shows, in words, for screen readers.
         draw: Draws on matplotlib axes; what it returns is written beside the lines.
         size: Width and height in inches.
-        right: The share of the width that the labels on the right take.
+        right: The fraction of the width that the labels on the right take.
         left: The inches that the axis on the left takes.
     """
 

@@ -7,13 +7,13 @@ from wellposed.study.estimate import Estimate, difference
 from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.results.summary import Summary
 from wellposed.study.training.network import ACTIVATIONS
-from wellposed.study.words import MINUS, Words, number, share
+from wellposed.study.wording import MINUS, Wording, number, percentage
 
 NOT_TESTED = "\u2013"
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """A table of text.
 
     Attributes:
@@ -22,7 +22,7 @@ class Table:
         head: The names of its columns.
         rows: Its cells.
         chosen: The places of the rows that validation chose.
-        words: How many columns, from the left, hold words rather than numbers.
+        text_columns: How many columns, from the left, hold text rather than numbers.
     """
 
     experiment: str
@@ -30,20 +30,20 @@ class Table:
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
     chosen: frozenset[int]
-    words: int
+    text_columns: int
 
 
-def tables(experiments: Summary, words: Words) -> list[Table]:
+def tables(experiments: Summary, wording: Wording) -> list[ResultTable]:
     """Every table of a study.
 
     Args:
         experiments: The ``experiments`` of ``results.json``.
-        words: How scores are said.
+        wording: How scores are written.
 
     Returns:
         The tables, in the order of the experiments.
     """
-    validation, test = f"validation {words.name}", f"test {words.name}"
+    validation, test = f"validation {wording.name}", f"test {wording.name}"
     starts, penalised = experiments["initializers"], experiments["penalties"]
     thinned, joint = experiments["dropout"], experiments["together"]
     most = thinned[-1]["ensemble"]["networks"][-1]
@@ -51,14 +51,14 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
         _table(
             "initializers",
             "Initializers",
-            ("network", "start", "signal, last / first", "gradient, first / last", validation, test),
+            ("network", "initializer", "signal, last / first", "gradient, first / last", validation, test),
             [
                 (
                     ACTIVATIONS[row["activation"]].label,
                     row["label"],
                     _along(row["signal"]),
                     _back(row["gradient"]),
-                    *_scores(row, words),
+                    *_scores(row, wording),
                 )
                 for row in starts
             ],
@@ -70,7 +70,7 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
             "Regularizers",
             ("penalty", "lambda", "weights zero", validation, test),
             [
-                (row["label"], number(row["strength"]) if row["strength"] else "", _zero(row), *_scores(row, words))
+                (row["label"], number(row["strength"]) if row["strength"] else "", _zero(row), *_scores(row, wording))
                 for row in penalised
             ],
             penalised,
@@ -81,7 +81,7 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
             "Dropout",
             ("p", f"gap, train {MINUS} test", f"{most} averaged {MINUS} 1 scaled, validation", validation, test),
             [
-                (number(row["p"]), words.points(row["gap"]), _ensemble(row, words), *_scores(row, words))
+                (number(row["p"]), wording.points(row["gap"]), _ensemble(row, wording), *_scores(row, wording))
                 for row in thinned
             ],
             thinned,
@@ -90,9 +90,9 @@ def tables(experiments: Summary, words: Words) -> list[Table]:
         _table(
             "together",
             "All three against none",
-            ("network", "start", "penalty", "p", validation, test),
+            ("network", "initializer", "penalty", "p", validation, test),
             [
-                (row["label"], STARTS[row["start"]].label, _penalty(row), number(row["p"]), *_scores(row, words))
+                (row["label"], STARTS[row["start"]].label, _penalty(row), number(row["p"]), *_scores(row, wording))
                 for row in joint
             ],
             joint,
@@ -107,14 +107,14 @@ def _table(
     head: tuple[str, ...],
     cells: list[tuple[str, ...]],
     rows: Sequence[Summary],
-    words: int,
-) -> Table:
+    text_columns: int,
+) -> ResultTable:
     chosen = frozenset(i for i, row in enumerate(rows) if row.get("chosen"))
-    return Table(experiment, title, head, cells, chosen, words)
+    return ResultTable(experiment, title, head, cells, chosen, text_columns)
 
 
-def _scores(row: Summary, words: Words) -> tuple[str, str]:
-    return words.score(row["validation"]), words.score(row["test"]) if row["test"] else NOT_TESTED
+def _scores(row: Summary, wording: Wording) -> tuple[str, str]:
+    return wording.score(row["validation"]), wording.score(row["test"]) if row["test"] else NOT_TESTED
 
 
 def _along(scale: Summary) -> str:
@@ -133,14 +133,14 @@ def _ratio(a: float | None, b: float | None) -> str:
 
 def _zero(row: Summary) -> str:
     zero: Estimate = row["zero"]
-    return NOT_TESTED if zero["mean"] is None else share(zero["mean"] / row["weights"])
+    return NOT_TESTED if zero["mean"] is None else percentage(zero["mean"] / row["weights"])
 
 
-def _ensemble(row: Summary, words: Words) -> str:
+def _ensemble(row: Summary, wording: Wording) -> str:
     ensemble = row["ensemble"]
     if ensemble is None:
         return NOT_TESTED
-    return words.points(difference(ensemble["validation"][-1], ensemble["scaled"]["validation"]))
+    return wording.points(difference(ensemble["validation"][-1], ensemble["scaled"]["validation"]))
 
 
 def _penalty(row: Summary) -> str:

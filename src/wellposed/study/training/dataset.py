@@ -1,7 +1,6 @@
-"""The data of a study: what is learned from what, and how rows are split and prepared."""
+"""A table to learn from: its target, its columns, and what was left out of it."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -9,24 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from wellposed import random
 from wellposed.errors import WellposedError
-from wellposed.random.key import Key
 from wellposed.study.needs import need
-from wellposed.study.training.tables import Column, read
-from wellposed.study.words import count
+from wellposed.study.training.columns import Column, read
+from wellposed.study.wording import count
 
 Task = Literal["classification", "regression"]
-PARTS: Mapping[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
 _LEAST_ROWS = 30
 _MOST_CLASSES = 100
 _FEW = 20  # whole numbers of at most so many kinds are classes
-_MOST_LEVELS = 50
+MOST_LEVELS = 50
 _NUMBER = re.compile(r"[+-]?\d[\d.,]*")  # of thousands or decimals after a comma, which cannot be told apart
 
 
@@ -66,28 +60,6 @@ class Dataset:
             digest.update(repr((column.name, column.levels)).encode())
             digest.update(np.ascontiguousarray(column.values).tobytes())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The rows of a dataset in three parts, as a network takes them.
-
-    Attributes:
-        rows: For each part of ``PARTS`` the indices of its rows, int64.
-        x: For each part its features, float32 (rows, inputs).
-        y: For each part its targets: int64 (rows,), or float32 (rows,) standardised on the training rows.
-        outputs: How many outputs a network needs.
-    """
-
-    rows: dict[str, Tensor]
-    x: dict[str, Tensor]
-    y: dict[str, Tensor]
-    outputs: int
-
-    @property
-    def inputs(self) -> int:
-        """How many inputs a network needs."""
-        return self.x["train"].shape[1]
 
 
 def load(data: str | Path = "digits", target: str | None = None) -> Dataset:
@@ -152,9 +124,9 @@ def from_columns(name: str, columns: list[Column], target: str | None) -> Datase
         if gaps:
             filled = "mean" if column.levels is None else "commonest text"
             notes.append(f"Filled {count(gaps, 'gap')} in column {column.name!r} with the training rows' {filled}.")
-        if column.levels and len(column.levels) > _MOST_LEVELS:
+        if column.levels and len(column.levels) > MOST_LEVELS:
             notes.append(
-                f"Kept the {_MOST_LEVELS} commonest of {len(column.levels)} texts in column {column.name!r}; "
+                f"Kept the {MOST_LEVELS} commonest of {len(column.levels)} texts in column {column.name!r}; "
                 "the others share no input."
             )
         features.append(column)
@@ -163,51 +135,6 @@ def from_columns(name: str, columns: list[Column], target: str | None) -> Datase
             f"{name} has no column to learn {target!r} from; {' '.join(notes) or 'it is the only one'}"
         )
     return Dataset(name, task, target, classes, tuple(features), y, tuple(notes))
-
-
-def split(data: Dataset, key: Key) -> Split:
-    """Split a dataset by a keyed permutation of its rows and prepare it.
-
-    Whatever is fitted (means, deviations, the texts that get an input) is fitted on the training rows alone.
-
-    Args:
-        data: The dataset.
-        key: Names the permutation.
-
-    Returns:
-        The three parts.
-    """
-    order = permutation(data.rows, key)
-    cuts = [round(data.rows * share) for share in np.cumsum(list(PARTS.values()))][:-1]
-    rows = dict(zip(PARTS, torch.tensor_split(order, cuts), strict=True))
-    train = rows["train"].numpy()
-    blocks = [_standardised(c, train) if c.levels is None else _one_hot(c, train) for c in data.features]
-    x = torch.from_numpy(np.concatenate(blocks, axis=1).astype(np.float32))
-    if data.task == "classification":
-        y, outputs = torch.from_numpy(data.y), len(data.classes)
-    else:
-        mean, deviation = data.y[train].mean(), data.y[train].std()
-        y, outputs = torch.from_numpy(((data.y - mean) / (deviation or 1.0)).astype(np.float32)), 1
-    return Split(rows, {part: x[i] for part, i in rows.items()}, {part: y[i] for part, i in rows.items()}, outputs)
-
-
-def permutation(n: int, key: Key, *, call: int = 0) -> Tensor:
-    """A keyed permutation of 0 .. n - 1: the order that sorts the key's words, ties by index.
-
-    Args:
-        n: How many there are.
-        key: Names the permutation.
-        call: Lets one key serve many permutations.
-
-    Returns:
-        int64 (n,).
-
-    Example:
-        >>> permutation(5, Key(0)).sort().values
-        tensor([0, 1, 2, 3, 4])
-    """
-    words = random.bits((n,), key, call=call).to(torch.int64)
-    return torch.sort(words, stable=True).indices
 
 
 def _digits() -> Dataset:
@@ -259,30 +186,6 @@ def _useless(column: Column) -> str | None:
         return "every row is missing"
     if kinds == 1:
         return "it is the same in every row"
-    if column.levels is not None and kinds > _MOST_LEVELS and kinds > 0.9 * len(present):
+    if column.levels is not None and kinds > MOST_LEVELS and kinds > 0.9 * len(present):
         return "nearly every row has a text of its own"
     return None
-
-
-def _standardised(column: Column, train: NDArray[Any]) -> NDArray[np.float64]:
-    seen = column.values[train]
-    seen = seen[~np.isnan(seen)]
-    if not len(seen) or np.ptp(seen) == 0:
-        return np.zeros((len(column.values), 1))
-    scale = np.abs(seen).max()  # first to [-1, 1], so that the squares of huge values do not overflow
-    values, seen = column.values / scale, seen / scale
-    standardised: NDArray[np.float64] = np.nan_to_num((values - seen.mean()) / seen.std(), nan=0.0)
-    return standardised[:, None]
-
-
-def _one_hot(column: Column, train: NDArray[Any]) -> NDArray[np.float64]:
-    seen = column.values[train]
-    levels = column.levels or ()
-    counts = np.bincount(seen[seen >= 0], minlength=len(levels))
-    commonest = np.argsort(-counts, kind="stable")[:_MOST_LEVELS]
-    place = np.full(len(levels) + 1, -1)
-    place[np.sort(commonest)] = np.arange(len(commonest))
-    place[:-1][counts == 0] = -1  # a text that training never saw has no trained weight: no input stands for it
-    place[-1] = place[commonest[0]]
-    hot: NDArray[np.bool_] = place[column.values][:, None] == np.arange(len(commonest))
-    return hot.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Files to columns: numbers with gaps, or text as codes. A column that is neither is named for what it holds."""
+"""CSV and Parquet files as columns: numbers with gaps, or text as codes."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ class Column:
         name: Its name.
         values: float64 with NaN for a gap; of a text column the codes, int64 with -1 for a gap.
         levels: The texts that the codes stand for, in alphabetical order; ``None`` for a column of numbers.
-        truth: Whether the numbers stand for false and true.
+        truth: Whether it holds booleans, as 0 and 1.
         strange: The kind of the values if they are no numbers, dates or text; all of them are gaps then.
     """
 
@@ -42,7 +42,7 @@ class Column:
         return replace(self, values=self.values[rows])
 
     def said(self, value: float) -> str:
-        """One of its values, as people write it."""
+        """One of its values as text."""
         if self.levels is not None:
             return self.levels[int(value)]
         return ("false", "true")[int(value)] if self.truth else f"{value:.15g}"

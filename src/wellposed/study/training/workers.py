@@ -1,4 +1,4 @@
-"""Runs to figures: over processes, keeping every finished run."""
+"""Training runs over worker processes; each is written to disk as it finishes."""
 
 import multiprocessing
 import signal
@@ -14,13 +14,13 @@ from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from wellposed.errors import WellposedError
-from wellposed.study.training.data import Dataset
-from wellposed.study.training.store import Store
-from wellposed.study.training.train import Run, execute
+from wellposed.study.training.dataset import Dataset
+from wellposed.study.training.run_files import RunFiles
+from wellposed.study.training.train import TrainingRun, execute
 
 
 class Listener(Protocol):
-    """What hears how a study goes."""
+    """Callbacks of a study, for a progress bar."""
 
     def planned(self, total: int, kept: int) -> None:
         """There are ``total`` runs in all so far, of which ``kept`` need not be run again."""
@@ -32,8 +32,8 @@ class Listener(Protocol):
         """A run is done and kept."""
 
 
-class Silence:
-    """Hears nothing."""
+class SilentListener:
+    """A listener that does nothing."""
 
     def planned(self, total: int, kept: int) -> None:
         """Nothing."""
@@ -56,13 +56,13 @@ class Pool:
     """Worker processes that train networks; with one job, this process alone.
 
     Args:
-        jobs: How many runs at a time.
+        jobs: How many runs train at a time.
         data: The dataset.
-        store: Where finished runs are kept.
+        files: Where finished runs are kept.
     """
 
-    def __init__(self, jobs: int, data: Dataset, store: Store) -> None:
-        self.jobs, self.data, self.store = jobs, data, store
+    def __init__(self, jobs: int, data: Dataset, files: RunFiles) -> None:
+        self.jobs, self.data, self.files = jobs, data, files
         self.workers: list[_Worker] = []
 
     def __enter__(self) -> "Pool":
@@ -75,12 +75,12 @@ class Pool:
         for worker in self.workers:
             worker.process.join()
 
-    def work(self, runs: Iterable[tuple[str, Run]], listener: Listener) -> None:
+    def work(self, runs: Iterable[tuple[str, TrainingRun]], listener: Listener) -> None:
         """Finish some runs, in any order.
 
         Args:
             runs: Labels and configurations.
-            listener: Hears of each.
+            listener: Called back as each starts and finishes.
 
         Raises:
             WellposedError: If a worker process is killed.
@@ -90,7 +90,7 @@ class Pool:
         if self.jobs == 1:
             for label, run in waiting:
                 listener.started(label)
-                self.store.save(run, execute(run, self.data))
+                self.files.save(run, execute(run, self.data))
                 listener.finished(label)
             return
         self._hire(min(self.jobs, len(waiting)) - len(self.workers))
@@ -118,7 +118,7 @@ class Pool:
         # All have started before the first is sent anything that has to wait for its imports.
         for worker in self.workers[present:]:
             with _ends_told(worker):
-                worker.connection.send((self.data, self.store))
+                worker.connection.send((self.data, self.files))
 
     def _start(self, more: int) -> None:
         """Start processes; they inherit this thread's mask, and leave Ctrl-C to be answered by the parent."""
@@ -133,7 +133,7 @@ class Pool:
             theirs.close()
             self.workers.append(_Worker(process, ours))
 
-    def _hand_over(self, worker: _Worker, waiting: "deque[tuple[str, Run]]", listener: Listener) -> None:
+    def _hand_over(self, worker: _Worker, waiting: "deque[tuple[str, TrainingRun]]", listener: Listener) -> None:
         worker.label, run = waiting.popleft()
         with _ends_told(worker):
             worker.connection.send(run)
@@ -143,15 +143,15 @@ class Pool:
 def _serve(connection: Connection) -> None:
     """Work until the other end of the line is closed, be it because the parent was killed."""
     with suppress(EOFError, OSError):
-        data, store = connection.recv()
+        data, files = connection.recv()
         while True:
-            connection.send(_fault(connection.recv(), data, store))
+            connection.send(_fault(connection.recv(), data, files))
 
 
-def _fault(run: Run, data: Dataset, store: Store) -> Exception | None:
+def _fault(run: TrainingRun, data: Dataset, files: RunFiles) -> Exception | None:
     """What kept a run from being finished, if anything did."""
     try:
-        store.save(run, execute(run, data))
+        files.save(run, execute(run, data))
     except WellposedError as error:
         return error
     except Exception:

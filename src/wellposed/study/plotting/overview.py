@@ -1,14 +1,19 @@
-"""The picture of a study, its three effects side by side: ``python -m wellposed.study.pictures.picture`` writes it."""
+"""The overview figure of a study, a panel each for initialization, regularization and dropout.
+
+``python -m wellposed.study.plotting.overview RESULTS.json FIGURE.svg`` writes it.
+"""
 
 import json
 import re
 import sys
 from pathlib import Path
 
-from wellposed.study.pictures.drawing import css, render
-from wellposed.study.pictures.figures import gap, scales, zeros
+from wellposed.study.plotting.dropout_panels import gap
+from wellposed.study.plotting.initializer_panels import scales
+from wellposed.study.plotting.penalty_panels import zeros
+from wellposed.study.plotting.svg import css, render
 from wellposed.study.results.summary import Summary
-from wellposed.study.words import Words
+from wellposed.study.wording import Wording
 
 _STARTS = ("random", "he_chapter", "he", "torch")
 _PENALTIES = ("l2", "l1", "l1_proximal")
@@ -25,11 +30,11 @@ def picture(results: Summary) -> str:
     Returns:
         An SVG document that is light or dark as its reader is.
     """
-    words, experiments = Words(results["data"]["task"]), results["experiments"]
+    wording, experiments = Wording(results["data"]["task"]), results["experiments"]
     panels = [
         scales(experiments["initializers"], "signal", "relu", _STARTS),
         zeros(experiments["penalties"], _PENALTIES),
-        gap(experiments["dropout"], words),
+        gap(experiments["dropout"], wording),
     ]
     titles = ("Initialization: the signal", "Regularization: exact zeros", "Dropout: the gap")
     drawn = render([panel.called(title, width=4.95) for panel, title in zip(panels, titles, strict=True)], titled=True)
@@ -56,5 +61,5 @@ def main(results: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m wellposed.study.pictures.picture wellposed-study/results.json study.svg")
+        sys.exit("usage: python -m wellposed.study.plotting.overview wellposed-study/results.json study.svg")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

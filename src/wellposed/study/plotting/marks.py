@@ -1,4 +1,4 @@
-"""The parts that figures are drawn of: lines with their errors, axes, and what they say in words."""
+"""Lines with error bands and bars, axes of errors, losses and strengths, and their descriptions in words."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wellposed.study.estimate import Estimate
-from wellposed.study.pictures.drawing import Label, Look
+from wellposed.study.plotting.svg import Label, Style
 from wellposed.study.results.summary import Summary
-from wellposed.study.words import Words
+from wellposed.study.wording import Wording
 
 ERRORS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 Points = list[tuple[float, float]]
@@ -16,27 +16,27 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Series:
-    """Points that belong together.
+    """The points of one line.
 
     Attributes:
         label: Stands beside the last point.
-        look: How they are drawn.
+        style: How they are drawn.
         points: Where the value is known.
         errors: The standard error of each; nothing where there is none.
     """
 
     label: str
-    look: Look
+    style: Style
     points: Points
     errors: tuple[float, ...] = ()
 
 
-def estimates(label: str, look: Look, xs: Sequence[float], ys: Sequence[Estimate], *, errors: bool = False) -> Series:
+def estimates(label: str, style: Style, xs: Sequence[float], ys: Sequence[Estimate], *, errors: bool = False) -> Series:
     """The means of estimates, where they have one; as errors in percent if they are scores and ``errors`` is set."""
     kept = [(x, y["mean"], y["error"] or 0.0) for x, y in zip(xs, ys, strict=True) if y["mean"] is not None]
     if errors:
         kept = [(x, 100 * (1 - mean), 100 * error) for x, mean, error in kept]
-    return Series(label, look, [(x, mean) for x, mean, _ in kept], tuple(error for *_, error in kept))
+    return Series(label, style, [(x, mean) for x, mean, _ in kept], tuple(error for *_, error in kept))
 
 
 def bands(axes: Any, series: Iterable[Series], *, least: float = -math.inf, **more: Any) -> list[Label]:
@@ -47,9 +47,9 @@ def bands(axes: Any, series: Iterable[Series], *, least: float = -math.inf, **mo
             xs, ys = xy(one.points)
             low = [max(y - error, least) for y, error in zip(ys, one.errors, strict=True)]
             high = [y + error for y, error in zip(ys, one.errors, strict=True)]
-            axes.fill_between(xs, low, high, color=one.look.color, alpha=0.16, linewidth=0)
-            axes.plot(xs, ys, **one.look.line(**more))
-            labels.append(Label(xs[-1], ys[-1], one.label, one.look.text))
+            axes.fill_between(xs, low, high, color=one.style.color, alpha=0.16, linewidth=0)
+            axes.plot(xs, ys, **one.style.line(**more))
+            labels.append(Label(xs[-1], ys[-1], one.label, one.style.text))
     return labels
 
 
@@ -58,17 +58,19 @@ def bars(axes: Any, series: Iterable[Series], **more: Any) -> list[Label]:
     labels = []
     for one in series:
         if one.points:
-            axes.errorbar(*xy(one.points), yerr=one.errors or None, elinewidth=1.0, **one.look.line(marker="o"), **more)
-            labels.append(Label(*one.points[-1], one.label, one.look.text))
+            axes.errorbar(
+                *xy(one.points), yerr=one.errors or None, elinewidth=1.0, **one.style.line(marker="o"), **more
+            )
+            labels.append(Label(*one.points[-1], one.label, one.style.text))
     return labels
 
 
-def error_axis(axes: Any, part: str, words: Words) -> None:
+def error_axis(axes: Any, part: str, wording: Wording) -> None:
     """Errors in percent: even steps up to 1 %, and by powers above, so that 2 % and 80 % are both read."""
     axes.set_yscale("symlog", linthresh=1, linscale=0.5)
     ticks(axes.yaxis, ERRORS)
     within(axes.yaxis, ERRORS)
-    axes.set_ylabel(f"{part} {words.error_name}, %".strip())
+    axes.set_ylabel(f"{part} {wording.error_name}, %".strip())
 
 
 def loss_axis(axes: Any) -> None:

@@ -1,0 +1,88 @@
+"""Panels on dropout: errors while training, the generalization gap, and the ensemble."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from wellposed.study.estimate import difference
+from wellposed.study.plotting import marks
+from wellposed.study.plotting.svg import RULE, Label, Panel, Style, style_of
+from wellposed.study.results.summary import Summary
+from wellposed.study.wording import Wording
+
+_PART = {"train": "training", "test": "test"}
+
+
+def error_curve(rows: Sequence[Summary], part: str, wording: Wording) -> Panel:
+    """The error while training, on training or test rows, for each p."""
+    series = [
+        marks.estimates(f"p = {row['p']:g}", _shade(row, rows), row["curve"]["step"], row["curve"][part], errors=True)
+        for row in rows
+    ]
+
+    def draw(axes: Any) -> list[Label]:
+        labels = marks.bands(axes, series, least=0.0)
+        axes.set_xlabel("updates")
+        marks.error_axis(axes, _PART[part], wording)
+        return labels
+
+    title = f"{_PART[part].capitalize()} {wording.error_name}"
+    return Panel(f"dropout-{part}", title, f"{wording.error_name} in percent: {marks.tell(series)}.", draw, right=0.2)
+
+
+def gap(rows: Sequence[Summary], wording: Wording) -> Panel:
+    """Training and test error after training, by p."""
+    styles = {"train": style_of("blue", filled=False), "test": style_of("blue")}
+    # The test rows' scores of rows that were not chosen are kept as gaps alone.
+    scores = {"train": [row["train"] for row in rows], "test": [difference(row["train"], row["gap"]) for row in rows]}
+    by_p = [row["p"] for row in rows]
+    series = [marks.estimates(_PART[part], style, by_p, scores[part], errors=True) for part, style in styles.items()]
+
+    def draw(axes: Any) -> list[Label]:
+        low, high = (dict(one.points) for one in series)
+        shared = [x for x in low if x in high]
+        axes.fill_between(
+            shared, [low[x] for x in shared], [high[x] for x in shared], color=RULE, alpha=0.5, linewidth=0
+        )
+        labels = marks.bars(axes, series)
+        axes.set_xlabel("p, the fraction of hidden units left out")
+        marks.error_axis(axes, "", wording)
+        return labels
+
+    title = f"{wording.error_name.capitalize()} by p"
+    return Panel("gap-by-p", title, f"{wording.error_name} in percent: {marks.tell(series)}.", draw, right=0.2)
+
+
+def ensemble(rows: Sequence[Summary], wording: Wording) -> Panel:
+    """The error of the average of n thinned networks, by n, against one network with its weights scaled."""
+    row = next(row for row in rows if row["chosen"])
+    ensemble, networks = row["ensemble"], row["ensemble"]["networks"]
+    average = marks.estimates("average", style_of("blue"), networks, ensemble["test"], errors=True)
+    same = [ensemble["scaled"]["test"]] * len(networks)
+    scaled = marks.estimates("scaled", style_of("grey", filled=False), networks, same, errors=True)
+
+    def draw(axes: Any) -> list[Label]:
+        labels = marks.bands(axes, [scaled], least=0.0) + marks.bands(axes, [average], least=0.0, marker="o")
+        axes.set_xscale("log", base=2)
+        marks.ticks(axes.xaxis, networks)
+        axes.set_xlabel("thinned networks averaged")
+        marks.error_axis(axes, "test", wording)
+        return labels
+
+    told = marks.tell([replace(average, label="Average of thinned networks")])
+    said = f"{told}; one scaled network: {wording.score(ensemble['scaled']['test'])} {wording.name}."
+    return Panel(
+        "ensemble",
+        f"The ensemble at p = {row['p']:g}",
+        f"Test {wording.error_name} in percent. {said}",
+        draw,
+        right=0.2,
+    )
+
+
+def _shade(row: Summary, rows: Sequence[Summary]) -> Style:
+    if not row["p"]:
+        return style_of("grey", filled=False)
+    others = [other["p"] for other in rows if other["p"]]
+    step = round(4 * others.index(row["p"]) / max(1, len(others) - 1))
+    return replace(style_of(f"scale{step + 1}"), faint=True)

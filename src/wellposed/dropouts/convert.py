@@ -1,8 +1,6 @@
 """Swapping the dropout modules inside a model for wellposed's: the plan, and the conversion that follows it."""
 
-import dataclasses
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
@@ -12,6 +10,7 @@ from wellposed.dropouts.equivalents import difference, equivalent, is_fused, own
 from wellposed.dropouts.naming.streams import Stochastic
 from wellposed.models.names import joined, plain_path
 from wellposed.models.tracing.draws import WatchedRun, draws
+from wellposed.tabular import Table, Tabular
 
 Model = TypeVar("Model", bound=nn.Module)
 _NO_EXAMPLE = "modules are told by their classes; give an example to find dropout that is called as a function"
@@ -37,15 +36,9 @@ class DropoutRow:
     stream: str | None = None
     reason: str = ""
 
-    def __str__(self) -> str:
-        path = self.path or "(the model)"
-        if self.what == "swapped":
-            return f"{path} -> {self.new}"
-        return f"{path} {self.what}" + (f": {self.reason}" if self.reason else "")
-
 
 @dataclass(frozen=True)
-class DropoutPlan:
+class DropoutPlan(Tabular[DropoutRow]):
     """What ``convert_dropout`` does to a model: a row for each module that it swaps, names, leaves or cannot see.
 
     A plan is a value and holds no model.
@@ -58,19 +51,12 @@ class DropoutPlan:
     rows: tuple[DropoutRow, ...]
     notes: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[DropoutRow]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __str__(self) -> str:
-        lines = [str(row) for row in self] or ["no dropout found"]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain data: ``rows``, each a dictionary of a row's attributes, and ``notes``."""
-        return {"rows": [dataclasses.asdict(row) for row in self], "notes": list(self.notes)}
+    def table(self) -> Table:
+        """The rows as a table of text."""
+        rows = [(row.path or "(the model)", row.what, row.new or row.reason, row.stream or "") for row in self]
+        notes = [f"note: {note}" for note in self.notes]
+        swapped = sum(row.what == "swapped" for row in self)
+        return Table(f"{swapped} swapped of {len(self)} found", ("module", "what", "by or why", "stream"), rows, notes)
 
 
 def convert_dropout(model: Model, *, seed: int = 0, example: Any = None) -> Model:
@@ -148,8 +134,10 @@ def plan_convert_dropout(model: nn.Module, *, seed: int = 0, example: Any = None
         >>> import torch
         >>> model = nn.Sequential(nn.Dropout(0.2), nn.LSTM(4, 2, 2, dropout=0.1))
         >>> print(plan_convert_dropout(model, example=torch.ones(3, 4)))
-        0 -> Dropout(p=0.2)
-        1 left: LSTM drops between layers inside a function (dropout=0.1)
+        1 swapped of 2 found
+        module  what     by or why                                                  stream
+        0       swapped  Dropout(p=0.2)                                             0
+        1       left     LSTM drops between layers inside a function (dropout=0.1)
     """
     run = _NO_RUN if example is None else draws(model, example, training=True)
     streams: dict[nn.Module, str] = {}

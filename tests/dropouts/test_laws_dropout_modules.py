@@ -130,9 +130,9 @@ def test_copies_pickles_and_states(case: Case) -> None:
     module, x = filled(case.make(0.25)), values(case)
     fresh = filled(case.make(0.25))
     fresh.load_state_dict(module.state_dict())
-    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), fresh):
-        assert torch.equal(run(twin, x), run(module, x))
-        assert repr(twin) == repr(module)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), fresh):
+        assert torch.equal(run(other, x), run(module, x))
+        assert repr(other) == repr(module)
     assert "0.25" in repr(module)
 
 

@@ -224,3 +224,39 @@ class OwnRate(nn.Module):
 def test_a_rate_of_zero_drops_nothing() -> None:
     assert left(nn.Sequential(OwnRate(0.0))) == set()
     assert left(nn.Sequential(OwnRate(0.1))) == {"0"}
+
+
+LINES: list[tuple[nn.Module, list[tuple[str, str]], tuple[int, ...]]] = [  # a model, what is found, an input's shape
+    (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Dropout(0.5), nn.Linear(2, 2)), [], (3, 2)),
+    (nn.Sequential(nn.Dropout(0.5), nn.Linear(2, 2), nn.BatchNorm1d(2)), [("before-batch-norm", "0")], (3, 2)),
+    (nn.Sequential(wp.Dropout(0.5), nn.BatchNorm1d(2)), [("before-batch-norm", "0")], (3, 2)),
+    (nn.Sequential(wp.Dropout(0.0), nn.BatchNorm1d(2)), [], (3, 2)),
+    (nn.Sequential(nn.Sequential(nn.Dropout2d(0.1), nn.BatchNorm2d(2))), [("before-batch-norm", "0.0")], (1, 2, 3, 3)),
+    (nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(0.1, inplace=True)), [("in-place-twice", "1")], (3,)),
+    (nn.Sequential(nn.ReLU(), nn.Dropout(0.1, inplace=True)), [], (3,)),
+]
+
+
+@pytest.mark.parametrize(("model", "wanted", "shape"), LINES)
+def test_what_is_found_along_a_line_of_layers(
+    model: nn.Module, wanted: list[tuple[str, str]], shape: tuple[int, ...]
+) -> None:
+    for findings in (wp.lint_dropout(model), wp.lint_dropout(model, torch.ones(shape))):
+        assert [(finding.rule, finding.path) for finding in findings] == wanted
+        assert all("; " in finding.message for finding in findings)
+
+
+def test_findings_are_in_the_models_order_and_name_its_lines() -> None:
+    model = nn.Sequential(Guarded(), Attends(), Aliased())
+    attends, aliased = wp.lint_dropout(model, X)
+    assert (attends.rule, attends.path, aliased.rule, aliased.path) == ("live-in-eval", "1", "live-in-eval", "2")
+    assert f"{__name__}:" in attends.message
+    assert "return F.scaled_dot_product_attention(x, x, x, dropout_p=self.rate); pass training=" in attends.message
+    assert "return dropout(x); pass training=self.training" in aliased.message
+
+
+def test_what_is_called_live_in_eval_is() -> None:
+    for model, is_live in ((Attends(), True), (Aliased(), True), (Guarded(), False)):
+        x = torch.ones(2, 64, 64)
+        model.eval()
+        assert torch.equal(model(x), model(x)) != is_live

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from wellposed._torch import AnyBatchNorm, modules_being_called
+from wellposed.dropouts.equivalents import equivalent
 from wellposed.dropouts.naming.streams import Stochastic
 from wellposed.dropouts.torch_dropout import MODULES, dropout_arguments
 from wellposed.models.example import tensors_in
@@ -78,10 +79,13 @@ def lint_dropout(model: nn.Module, example: Any = None) -> tuple[DropoutFinding,
         flow = _Flow()
         run = draws(model, example, training=False, beside=flow.of)
         findings += [DropoutFinding(rule, run.paths.get(m, ""), message) for rule, m, message in flow.found]
-        live = [("live-in-eval", path, _LIVE, ", ".join(lines)) for path, lines in run.drawn.items()]
-        for rule, path, message, *lines in [*live, *(("unseen", path, _UNSEEN) for path in run.unseen)]:
-            kind = type(model.get_submodule(path)).__name__
-            findings.append(DropoutFinding(rule, path, message.format(kind, *lines)))
+        for path, lines in run.drawn.items():
+            message = _LIVE.format(type(model.get_submodule(path)).__name__, ", ".join(lines))
+            findings.append(DropoutFinding("live-in-eval", path, message))
+        for path in run.unseen:
+            module = model.get_submodule(path)
+            if equivalent(module) is None:  # or else its class is known to obey the mode
+                findings.append(DropoutFinding("unseen", path, _UNSEEN.format(type(module).__name__)))
     for path, module in model.named_modules():
         if isinstance(module, nn.Sequential):
             findings += _order(path, module)

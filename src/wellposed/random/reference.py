@@ -1,4 +1,4 @@
-"""The truth: every draw in plain torch, on any device, written to be read. Kernels must give these very bits."""
+"""The reference backend: every draw in plain torch, on any device. The kernels must give the same bits."""
 
 from collections.abc import Callable, Sequence
 
@@ -60,7 +60,7 @@ def global_index(layout: Layout, first: int, count: int, device: torch.device) -
 
 
 def words(index: Tensor, key: int, call: int, *, wide: bool = False) -> Tensor:
-    """The 32-bit words of elements, or their 64 bits when they are wide, as int64 (wide ones in two's complement)."""
+    """The random words of elements as int64: 32 bits each; or 64, of two words, for values in float64 (``wide``)."""
     if wide:
         return words(2 * index, key, call) | words(2 * index + 1, key, call) << 32
     block = index // 4
@@ -87,7 +87,7 @@ def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
 
 
 def values(draw: Draw, word: Tensor) -> Tensor:
-    """What the draw makes of each word: float32, float64 when it is wide, int64 for bits, bool for Bernoulli."""
+    """The values of random words: float32, or float64 for a float64 draw; int64 for bits, and bool for Bernoulli."""
     return _FORMULAS[draw.kind](draw, word)
 
 

@@ -124,7 +124,7 @@ class _DropBlock(Thinning):
 
 
 class DropBlock2d(_DropBlock):
-    """Drop square regions of feature maps while training and scale the rest so that the mean over the batch stays.
+    """DropBlock: drop square regions of feature maps while training, and scale the rest so that the batch mean stays.
 
     Corners of regions are drawn with probability p H W / (block_size^2 (H - block_size + 1) (W - block_size + 1)).
 
@@ -152,7 +152,7 @@ class DropBlock2d(_DropBlock):
 
 
 class DropBlock3d(_DropBlock):
-    """Drop cubes of feature maps while training and scale the rest so that the mean over the batch stays.
+    """DropBlock in 3-D: drop cubes of feature maps while training, and scale the rest so that the batch mean stays.
 
     Args:
         p: The share of elements that are dropped, roughly: cubes may overlap.

@@ -138,9 +138,9 @@ class Dropout3d(_Channels):
 
 
 class AlphaDropout(Thinning):
-    """Set elements to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+    """Alpha dropout: set elements to SELU's lower limit with probability p while training; mean 0 and variance 1 stay.
 
-    With floor f, the output is a * (kept ? x : f) + b, where a = ((1 - p) (1 + p f^2))^(-1/2) and b = -a p f.
+    With that limit f, the output is a * (kept ? x : f) + b, where a = ((1 - p) (1 + p f^2))^(-1/2) and b = -a p f.
 
     Args:
         p: The probability that an element is dropped; at 1 all is 0.
@@ -170,7 +170,7 @@ class AlphaDropout(Thinning):
 
 
 class FeatureAlphaDropout(AlphaDropout):
-    """Set whole channels to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+    """Alpha dropout of whole channels, which are set to SELU's lower limit with probability p while training.
 
     Args:
         p: The probability that a channel is dropped; at 1 all is 0.

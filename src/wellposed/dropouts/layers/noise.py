@@ -64,7 +64,7 @@ def _vmap(
 
 
 class GaussianDropout(Thinning):
-    """Multiply elements by normal numbers of mean 1 and variance p / (1 - p) while training.
+    """Gaussian dropout: multiply elements by normal noise of mean 1 and variance p / (1 - p) while training.
 
     Args:
         p: The probability of the dropout that has the same variance, in [0, 1).

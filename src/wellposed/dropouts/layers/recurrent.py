@@ -21,9 +21,9 @@ _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 
 
 class DropConnect(Thinning):
-    """Drop elements of a module's weights while training: each call runs the module with thinned weights.
+    """DropConnect: drop elements of a module's weights, rather than of its outputs, while training.
 
-    The weights themselves are never touched: they are given to the module for the length of the call. Recurrent layers
+    Each call runs the module with newly thinned weights; its parameters themselves do not change. Recurrent layers
     run all their steps with one mask; a recurrent cell, which is called once a step, does so through ``thinned``.
 
     Args:
@@ -137,7 +137,7 @@ def _weights(module: nn.Module) -> list[str]:
 
 
 class Zoneout(Thinning):
-    """Keep elements of a recurrent cell's state as they were, with probability p while training.
+    """Zoneout: keep elements of a recurrent cell's state from the step before, with probability p while training.
 
     The new state is h' where kept and h elsewhere, where h' is what the cell makes of h; outside training
     h + (1 - p) (h' - h), its expectation.

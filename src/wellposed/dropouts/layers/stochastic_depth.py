@@ -12,7 +12,7 @@ from wellposed.errors import WellposedError
 
 
 class DropPath(Thinning):
-    """Drop a residual branch with probability p while training and scale it by 1 / (1 - p) where it is kept.
+    """Stochastic depth: drop a residual branch with probability p while training, and scale it by 1 / (1 - p) if kept.
 
     Args:
         p: The probability that the branch is dropped.
@@ -59,7 +59,7 @@ class DropPath(Thinning):
 
 
 class LayerDrop(Thinning):
-    """Run layers one after the other, leaving each out with probability p while training.
+    """LayerDrop: run layers one after the other, and skip each with probability p while training.
 
     Args:
         layers: Modules whose output can be the next one's input.

@@ -27,7 +27,7 @@ class Tokens(NamedTuple):
 
 
 class TokenDropout(Thinning):
-    """Leave out a fixed number of tokens of each sequence while training; the sequences get shorter.
+    """Patch dropout: leave out a fixed number of tokens of each sequence while training, which makes them shorter.
 
     Of L tokens, max(1, floor((1 - p) L)) are kept, drawn without replacement for each sample; they keep their order.
 
@@ -107,7 +107,7 @@ def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, stream: Tensor, 
 
 
 class EmbeddingDropout(Thinning):
-    """Drop whole words of an embedding while training: all occurrences of a word in a batch go together.
+    """Embedding dropout: drop whole words while training, all occurrences of a word in a batch together.
 
     Args:
         embedding: What maps words to vectors; it stays as it is.
@@ -151,7 +151,7 @@ class EmbeddingDropout(Thinning):
 
 
 class LockedDropout(Thinning):
-    """Drop the same elements at every step of a sequence while training.
+    """Variational (locked) dropout: drop the same elements at every step of a sequence while training.
 
     Args:
         p: The probability that an element is dropped.

@@ -63,8 +63,8 @@ def best_start(activation: str) -> Callable[[list[Summary], Judge], Sentence]:
             least = min(worse, key=lambda row: row["test"]["mean"])
             parts.append(
                 f"{network} validation chooses {best['label']}: {wording.scored(best['test'])} on test. Of the "
-                f"{len(rivals) - 1} other initializers {len(worse)} {'is' if len(worse) == 1 else 'are'} clearly behind, "
-                f"{least['label']} furthest with {wording.score(least['test'])}."
+                f"{len(rivals) - 1} other initializers {len(worse)} {'is' if len(worse) == 1 else 'are'} clearly "
+                f"behind, {least['label']} furthest with {wording.score(least['test'])}."
             )
         if lost:
             parts.append(

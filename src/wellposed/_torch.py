@@ -1,6 +1,6 @@
 """Private names of torch, its stack frames and its file names: all that we lean on, and nowhere else.
 
-Each has no public twin in torch 2.13, and says what breaks when it goes; ``test_private_names.py`` shows each at
+Each has no public counterpart in torch 2.13, and says what breaks when it goes; ``test_private_names.py`` shows each at
 work. All modules imported here are ones that ``import torch`` has loaded.
 """
 

@@ -37,12 +37,12 @@ def test_p_follows_the_schedule(name: str) -> None:
 
 
 def test_a_schedule_goes_on_from_its_state() -> None:
-    model, twin = nn.Sequential(wp.Dropout(0.4)), nn.Sequential(wp.Dropout(0.9))
+    model, counterpart = nn.Sequential(wp.Dropout(0.4)), nn.Sequential(wp.Dropout(0.9))
     plan = wp.DropoutSchedule(model, Linear(0.0, 1.0, 4))
     plan.step()
-    again = wp.DropoutSchedule(twin, Linear(0.0, 1.0, 4))
+    again = wp.DropoutSchedule(counterpart, Linear(0.0, 1.0, 4))
     again.load_state_dict(plan.state_dict())
-    assert twin[0].p == model[0].p == 0.1
+    assert counterpart[0].p == model[0].p == 0.1
     with pytest.raises(wp.WellposedError, match="expected \\['0'\\]"):
         plan.load_state_dict({"done": 0, "rates": {"1": 0.5}})
 

@@ -377,10 +377,10 @@ def test_the_prox_of_a_sum_with_a_square_is_exact(case: Case, step: float) -> No
 @rows()
 def test_a_penalty_is_a_value(case: Case) -> None:
     penalty = case.penalty
-    for twin in (copy.copy(penalty), copy.deepcopy(penalty), pickle.loads(pickle.dumps(penalty))):
-        assert twin == penalty
-        assert hash(twin) == hash(penalty)
-        assert repr(twin) == repr(penalty)
+    for counterpart in (copy.copy(penalty), copy.deepcopy(penalty), pickle.loads(pickle.dumps(penalty))):
+        assert counterpart == penalty
+        assert hash(counterpart) == hash(penalty)
+        assert repr(counterpart) == repr(penalty)
     assert penalty != object()
     assert all(penalty != other.penalty or repr(penalty) == repr(other.penalty) for other in CASES.values())
     with pytest.raises(AttributeError):

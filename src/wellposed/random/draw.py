@@ -42,7 +42,7 @@ class Draw:
 
     Attributes:
         kind: Which formula turns words into values.
-        wide: Whether values are drawn in float64, by two words an element, rather than in float32 by one.
+        is_float64: Whether values are drawn in float64, by two words an element, rather than in float32 by one.
         constants: The formula's constants, each exactly representable in that arithmetic.
         dtype: What the values are stored as.
         code: The number of the dtype in the interface of the kernels; -1 for one that they do not serve.
@@ -50,14 +50,14 @@ class Draw:
     """
 
     kind: Kind
-    wide: bool
+    is_float64: bool
     constants: tuple[float, ...]
     dtype: torch.dtype
     code: int = field(init=False, repr=False, compare=False)
     packed: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        exact = self.wide or self.kind == Kind.BERNOULLI
+        exact = self.is_float64 or self.kind == Kind.BERNOULLI
         object.__setattr__(self, "code", CODES.get(self.dtype, -1))
         letter = "d" if exact else "f"
         object.__setattr__(self, "packed", struct.pack(f"{len(self.constants)}{letter}", *self.constants))
@@ -104,7 +104,7 @@ def truncated_normal(mean: float, std: float, a: float, b: float, dtype: torch.d
     if std == 0:
         return _draw(Kind.UNIFORM, dtype, mean, 0.0, bottom, top)
     alpha, beta, width = (a - mean) / std, (b - mean) / std, (b - a) / std
-    wide = dtype == torch.float64
+    is_float64 = dtype == torch.float64
     if alpha < 0 < beta:
         cut = _draw(Kind.STRADDLING, dtype, mean, std, *straddling(alpha, beta), bottom, top)
         # Cut-offs so far out that no value reaches them: the same values with less to compute.
@@ -116,7 +116,7 @@ def truncated_normal(mean: float, std: float, a: float, b: float, dtype: torch.d
             f"truncated_normal was given mean={mean}, std={std}, a={a} and b={b}; "
             "expected an interval whose near end lies a finite number of standard deviations from the mean"
         )
-    tail = one_sided(near, width, *_DEPTH[wide])
+    tail = one_sided(near, width, *_DEPTH[is_float64])
     anchor, reach = (a, std) if upper else (b, -std)
     head = (anchor, 2 * reach / tail.hazard, tail.mass, tail.rest, tail.bend, tail.scale, tail.shift, bottom, top)
     return _draw(Kind.ONE_SIDED, dtype, *head, *tail.series)
@@ -143,8 +143,8 @@ def _check_dtype(name: str, dtype: torch.dtype) -> None:
 
 
 def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
-    wide = dtype == torch.float64
-    if not wide:
+    is_float64 = dtype == torch.float64
+    if not is_float64:
         rounded = tuple(torch.tensor(constants, dtype=torch.float64, device="cpu").to(torch.float32).tolist())
         if any(math.isinf(new) and math.isfinite(old) for new, old in zip(rounded, constants, strict=True)):
             raise WellposedError(
@@ -152,7 +152,7 @@ def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
                 "expected parameters below 3.4e38, or dtype=torch.float64"
             )
         constants = rounded
-    return Draw(kind, wide, constants, dtype)
+    return Draw(kind, is_float64, constants, dtype)
 
 
 def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from digest import source_digest
 
 ROOT = Path(__file__).parents[1]
-KERNELS = ROOT / "native" / "kernels.cpp"
+KERNELS = ROOT / "native" / "loops" / "kernels.cpp"
 
 # kernels.cpp is compiled once for each of these, best first; native/dispatch.cpp asks the processor which one to run.
 INSTRUCTION_SETS = {
@@ -63,7 +63,7 @@ def build(output: Path) -> None:
     command = [*(compiler() or ZIG), *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
     digest = f'-DSOURCE_DIGEST="{source_digest(ROOT)}"'
     units = [(name, KERNELS, _flags(name)) for name in INSTRUCTION_SETS]
-    units += [(path.stem, path, [digest]) for path in sorted(KERNELS.parent.glob("*.cpp")) if path != KERNELS]
+    units += [(path.stem, path, [digest]) for path in sorted((ROOT / "native").glob("*.cpp"))]
     with tempfile.TemporaryDirectory() as folder:
         objects = [f"{folder}/{name}.o" for name, _, _ in units]
         steps = [

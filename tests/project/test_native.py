@@ -96,7 +96,7 @@ def test_the_digest_is_of_every_source_and_of_the_way_they_are_compiled(tmp_path
         shutil.copytree(ROOT / name, tmp_path / name)
     seen = {digest(ROOT), digest(tmp_path)}
     assert len(seen) == 1
-    changed = [*(tmp_path / "native").iterdir(), tmp_path / "build_tools" / "core.py"]
+    changed = [*(p for p in (tmp_path / "native").rglob("*") if p.is_file()), tmp_path / "build_tools" / "core.py"]
     for path in changed:
         path.write_text(path.read_text() + "\n")
         seen.add(digest(tmp_path))

@@ -94,7 +94,13 @@ def use(wheel: Path, folder: Path) -> dict[str, object]:
 def test_the_source_archive_holds_what_the_readme_needs(archive: Path) -> None:
     with tarfile.open(archive) as content:
         names = {name.partition("/")[2] for name in content.getnames()}
-    assert {"native/kernels.cpp", "build_tools/backend.py", "setup.py", "constraints.txt", "CONTRIBUTING.md"} <= names
+    assert {
+        "native/loops/kernels.cpp",
+        "build_tools/backend.py",
+        "setup.py",
+        "constraints.txt",
+        "CONTRIBUTING.md",
+    } <= names
     assert {"CITATION.cff", "SECURITY.md", "LICENSE", ".ci/run"} <= names
     assert {"docs/study.svg", "docs/random.md", "tests/conftest.py", "tests/data/public_names.txt"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]

@@ -148,7 +148,7 @@ def test_every_instruction_set_gives_the_same_bits(instruction_set: str) -> None
 @pytest.mark.skipif(not (ROOT / "native").exists(), reason="the core's sources are not here")
 @pytest.mark.parametrize("dtype", ["float", "double"])
 def test_the_core_has_the_constants_of_the_reference(dtype: str) -> None:
-    source = (ROOT / "native" / "formulas.h").read_text()
+    source = (ROOT / "native" / "loops" / "formulas.h").read_text()
     arrays = {
         name: ast.literal_eval("[" + re.sub(r"(?<=\d)f\b", "", numbers) + "]")
         for name, numbers in re.findall(rf"constexpr {dtype} (\w+)\[\] = {{([^}}]*)}}", source)

@@ -9,7 +9,7 @@
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
-#include "kernels.h"
+#include "../kernels.h"
 
 #define INLINE inline __attribute__((always_inline))
 

@@ -6,7 +6,7 @@
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
-#include "kernels.h"
+#include "../kernels.h"
 
 #define STRING_OF(name) #name
 #define STRING(name) STRING_OF(name)

@@ -27,10 +27,10 @@ from wellposed.dropouts import Zoneout as Zoneout
 from wellposed.dropouts import checkpoint_context as checkpoint_context
 from wellposed.dropouts import convert_dropout as convert_dropout
 from wellposed.dropouts import dropout as dropout
-from wellposed.dropouts import dropout_conversion as dropout_conversion
 from wellposed.dropouts import keyed as keyed
 from wellposed.dropouts import lint_dropout as lint_dropout
 from wellposed.dropouts import monte_carlo as monte_carlo
+from wellposed.dropouts import plan_convert_dropout as plan_convert_dropout
 from wellposed.errors import WellposedError as WellposedError
 from wellposed.init import initialize as initialize
 from wellposed.init import plan_initialize as plan_initialize

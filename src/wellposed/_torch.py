@@ -1,6 +1,6 @@
 """Private names of torch, its stack frames and its file names: all that we lean on, and nowhere else.
 
-Each has no public twin in torch 2.13, and says what breaks when it goes; ``test_private_names.py`` shows each at
+Each has no public counterpart in torch 2.13, and says what breaks when it goes; ``test_private_names.py`` shows each at
 work. All modules imported here are ones that ``import torch`` has loaded.
 """
 
@@ -221,7 +221,7 @@ def modules_being_called() -> Iterator[nn.Module]:
     for frame in _stack():
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if isinstance(first, nn.Module) and code.co_name != "next_name":
+        if isinstance(first, nn.Module) and code.co_name != "next_stream":
             yield first
 
 
@@ -286,14 +286,14 @@ def step_hooks(optimizer: torch.optim.Optimizer) -> tuple[dict[Any, Any], dict[A
 
 
 def line_outside_torch(stacklevel: int) -> tuple[str, str, int]:
-    """The innermost line of the stack that is not torch's: its module, its file and its number.
+    """The innermost line of the stack that is neither torch's nor ours: its module, its file and its number.
 
-    Levels are counted as warnings count them. Warnings skip files too, but only for what they print. Without frames,
-    lint_dropout cannot tell the line that draws.
+    The modes that watch a run are ours, and stand on the stack too. Levels are counted as warnings count them. Warnings
+    skip files too, but only for what they print. Without frames, lint_dropout cannot tell the line that draws.
     """
     frames = _stack()[stacklevel - 1 :]
     names = [frame.f_globals.get("__name__", "") for frame in frames]
-    place = next((i for i, name in enumerate(names) if name.partition(".")[0] != "torch"), -1)
+    place = next((i for i, name in enumerate(names) if name.partition(".")[0] not in ("torch", "wellposed")), -1)
     return names[place], frames[place].f_code.co_filename, frames[place].f_lineno
 
 

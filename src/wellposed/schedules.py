@@ -33,28 +33,6 @@ class _Shape:
 
 
 @dataclass(frozen=True)
-class Constant(_Shape):
-    """The same factor at every step.
-
-    Args:
-        factor: The factor, >= 0.
-
-    Raises:
-        WellposedError: If it is negative, NaN or infinite.
-
-    Example:
-        >>> Constant(0.5)(7)
-        0.5
-    """
-
-    factor: float = 1.0
-
-    def __call__(self, step: int) -> float:
-        """The factor at a step."""
-        return self.factor
-
-
-@dataclass(frozen=True)
 class Linear(_Shape):
     """A straight line from ``start`` to ``end`` over ``steps`` steps, and ``end`` from then on.
 
@@ -140,7 +118,7 @@ class WarmUp(_Shape):
 class Step(_Shape):
     """One factor before step ``at``, another from then on.
 
-    ``Step(at)`` is late dropout: nothing before that step, all from it on.
+    ``Step(at)`` is late dropout: nothing before that step, all from it on. ``Step(0)`` is 1 throughout.
 
     Args:
         at: The first step of the second factor, >= 0.

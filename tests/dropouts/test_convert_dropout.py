@@ -1,5 +1,7 @@
 """``wp.convert_dropout`` on models of torch, timm, torchvision and transformers."""
 
+import json
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -80,20 +82,103 @@ def test_channels_are_dropped_of_every_input_that_torch_takes() -> None:
             assert varies[0] == varies[1], (kind, rank)
 
 
-def test_the_report_touches_nothing() -> None:
+def paths(plan: wp.dropouts.DropoutPlan, *what: str) -> set[str]:
+    return {row.path for row in plan if row.what in what}
+
+
+def reasons(plan: wp.dropouts.DropoutPlan) -> dict[str, str]:
+    """Path -> why it is left."""
+    return {row.path: row.reason for row in plan if row.what == "left"}
+
+
+def kinds(plan: wp.dropouts.DropoutPlan) -> set[str]:
+    """The classes that are swapped in."""
+    return {row.new.partition("(")[0] for row in plan if row.what == "swapped"}
+
+
+def test_the_plan_touches_nothing() -> None:
     model = Home()
-    report = wp.dropout_conversion(model)
-    assert type(model.a) is nn.Dropout
-    assert report.swapped["inner.1"] == "Dropout2d(p=0.3)"
-    assert report.named == ("ours",)
-    assert report.left == {}
-    assert "a -> Dropout(p=0.1)" in str(report)
+    before = {path: (module, dict(vars(module))) for path, module in model.named_modules(remove_duplicate=False)}
+    for example in (None, torch.ones(4)):
+        wp.plan_convert_dropout(model, seed=3, example=example)
+    after = {path: (module, dict(vars(module))) for path, module in model.named_modules(remove_duplicate=False)}
+    assert before == after
+
+
+def test_the_plan_is_a_value_that_prints_and_can_be_kept() -> None:
+    plan = wp.plan_convert_dropout(Home())
+    assert plan == wp.plan_convert_dropout(Home())
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert len(plan) == len(list(plan)) == 8
+    assert paths(plan, "named") == {"ours"}
+    lines = [line.split() for line in plan.table().text(width=0).splitlines()]
+    assert ["inner.1", "swapped", "Dropout2d(p=0.3)", "inner.1"] in lines
+    kept = json.loads(json.dumps(plan.to_dict()))
+    assert kept["rows"][0] == {"path": "a", "what": "swapped", "new": "Dropout(p=0.1)", "stream": "a", "reason": ""}
+    assert kept["notes"] == list(plan.notes)
+
+
+def test_the_plan_says_what_only_an_example_tells() -> None:
+    plain, seen = wp.plan_convert_dropout(Home()), wp.plan_convert_dropout(Home(), example=torch.ones(4))
+    assert "give an example to find dropout that is called as a function" in plain.table().text(width=0)
+    assert seen.notes == ()
+    assert plain.rows == seen.rows
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_what_is_done_is_what_was_planned(seed: int) -> None:
+    """By path: the module that stands there and its stream; nothing else has changed."""
+    named = wp.Dropout(0.5)
+    named.stream = "mine"
+    layer = nn.TransformerEncoderLayer(8, 2, 8, 0.3)
+    model = nn.ModuleDict({"home": Home(), "mine": named, "layer": nn.Sequential(layer, layer), "lstm": nn.LSTM(3, 3)})
+    before = dict(model.named_modules(remove_duplicate=False))
+    plan = wp.plan_convert_dropout(model, seed=seed)
+    wp.convert_dropout(model, seed=seed)
+    after = dict(model.named_modules(remove_duplicate=False))
+    swapped = paths(plan, "swapped")
+    assert {path for path in before if before[path] is not after[path]} == swapped
+    assert paths(plan, "named") == {"home.ours", "mine"}
+    for row in plan:
+        module = after[row.path]
+        if isinstance(module, Stochastic):
+            assert (module.stream, row.new or repr(module)) == (row.stream, repr(module))
+        else:
+            assert isinstance(module, wp.MultiheadAttention)
+            assert (module.drop.stream, row.new) == (row.stream, "MultiheadAttention(dropout=0.3)")
+    streams = {row.stream for row in plan}
+    assert {"mine", "home.a" if seed == 0 else "5/home.a"} <= streams
 
 
 class Functional(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.dropout(x, 0.5, self.training)
         return torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5 if self.training else 0.0)
+
+
+class Unreached(nn.Module):
+    """Layers of which only the first is called, and one whose function is called in another way than as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Functional() for _ in range(2)])
+        self.wrapped = nn.Sequential(nn.Sequential(nn.Linear(4, 4), Functional()), nn.Dropout(0.1))
+        self.other, self.own, self.lstm = Functional(), Own(0.5), nn.LSTM(4, 4, 2, dropout=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other.forward(self.layers[0](x))
+
+
+def test_what_the_example_does_not_reach_is_unseen_unless_its_class_tells() -> None:
+    plan = wp.plan_convert_dropout(Unreached(), example=torch.ones(2, 4))
+    assert paths(plan, "unseen") == {"layers.1", "wrapped.0.1"}
+    assert paths(plan, "left") == {"layers.0", "other", "own", "lstm"}
+    assert paths(plan, "swapped") == {"wrapped.1"}
+    with pytest.warns() as caught:
+        wp.convert_dropout(Unreached(), example=torch.ones(2, 4))
+    left, unseen = (str(warning.message) for warning in caught)
+    assert "layers.0: Functional draws" in left
+    assert "layers.1: Functional was not called" in unseen
 
 
 class Attention(nn.MultiheadAttention):
@@ -115,7 +200,6 @@ def test_what_is_left_is_named_and_warned_of() -> None:
     ahead.register_full_backward_pre_hook(lambda *_: None)
     model = nn.ModuleDict(
         {
-            "functional": Functional(),
             "attention": Attention(4, 2, dropout=0.1),
             "quiet": nn.MultiheadAttention(4, 2),
             "lstm": nn.LSTM(3, 3, 2, dropout=0.2),
@@ -128,13 +212,22 @@ def test_what_is_left_is_named_and_warned_of() -> None:
     )
     with pytest.warns(UserWarning, match="left dropout as it is"):
         wp.convert_dropout(model)
-    left = wp.dropout_conversion(model).left
+    left = reasons(wp.plan_convert_dropout(model))
     hooks = ["hooked", "hooked after", "hooked ahead", "hooked before"]
-    assert sorted(left) == ["attention", "functional", *hooks, "lstm"]
-    assert "nn.functional.dropout (line" in left["functional"]
-    assert "scaled_dot_product_attention" in left["functional"]
+    assert sorted(left) == ["attention", *hooks, "lstm"]
     assert isinstance(model["fine"], wp.Dropout)
     assert model["hooked"] is hooked
+
+
+def test_dropout_that_is_called_as_a_function_is_found_by_running() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Functional())
+    assert len(wp.plan_convert_dropout(model)) == 0
+    left = reasons(wp.plan_convert_dropout(model, example=torch.ones(2, 4)))
+    assert list(left) == ["1"]
+    assert "nn.functional.dropout(x, 0.5, self.training)" in left["1"]
+    assert "scaled_dot_product_attention" in left["1"]
+    with pytest.warns(UserWarning, match="left dropout as it is: 1: Functional draws at"):
+        wp.convert_dropout(model, example=torch.ones(2, 4))
 
 
 def test_a_subclass_with_its_own_forward_is_not_taken_for_its_parent() -> None:
@@ -162,10 +255,11 @@ def check(model: nn.Module, example: Any, swapped: set[str], left: dict[str, str
 
     model.eval()
     before = run()
-    report = wp.dropout_conversion(model, example)
-    assert {new.partition("(")[0] for new in report.swapped.values()} == swapped
-    assert report.left.keys() == (left or {}).keys()
-    assert all(part in report.left[path] for path, part in (left or {}).items())
+    plan = wp.plan_convert_dropout(model, example=example)
+    assert kinds(plan) == swapped
+    why = reasons(plan)
+    assert why.keys() == (left or {}).keys()
+    assert all(part in why[path] for path, part in (left or {}).items())
     wp.convert_dropout(model, example=example)
     assert torch.allclose(run(), before, atol=1e-5)
     for module in model.modules():
@@ -206,8 +300,8 @@ def test_timms_convolutions() -> None:
 def test_what_timm_has_beyond_its_kin_is_found_only_by_running() -> None:
     patches = peer("timm.layers").PatchDropoutWithIndices(0.5)
     model = nn.Sequential(nn.Identity(), patches)
-    assert wp.dropout_conversion(model).left == {}
-    left = wp.dropout_conversion(model, torch.ones(2, 9, 4)).left
+    assert reasons(wp.plan_convert_dropout(model)) == {}
+    left = reasons(wp.plan_convert_dropout(model, example=torch.ones(2, 9, 4)))
     assert list(left) == ["1"]
     assert "torch.randn" in left["1"]
 
@@ -243,10 +337,9 @@ def test_transformers() -> None:
         transformers.BertModel(transformers.BertConfig(**options, attention_probs_dropout_prob=0.0)), words, {"Dropout"}
     )
     model = transformers.BertModel(transformers.BertConfig(**options))
-    left = wp.dropout_conversion(model, words).left
+    left = reasons(wp.plan_convert_dropout(model, example=words))
     assert list(left) == [f"encoder.layer.{layer}.attention.self" for layer in range(2)]
     assert all("nn.functional.dropout" in why for why in left.values())
-    assert left.keys() == wp.dropout_conversion(model).left.keys()
 
 
 def causal(config: str, model: str, **options: Any) -> Callable[[], nn.Module]:
@@ -368,14 +461,13 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Any, set[str], set[str]]] = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MODELS)
 def test_models_from_small_configurations(name: str) -> None:
-    """What running finds reading finds too; outside training nothing changes; what is swapped is keyed."""
+    """What classes tell, running finds too; outside training nothing changes; what is swapped is keyed."""
     make, example, swapped, left = MODELS[name]
     model = make().eval()
-    read, ran = wp.dropout_conversion(model), wp.dropout_conversion(model, example)
-    assert {new.partition("(")[0] for new in ran.swapped.values()} == swapped
-    assert {path.rpartition(".")[2] for path in ran.left} == left
-    assert read.swapped == ran.swapped
-    assert read.left.keys() <= ran.left.keys()
+    told, ran = wp.plan_convert_dropout(model), wp.plan_convert_dropout(model, example=example)
+    assert kinds(ran) == swapped
+    assert {path.rpartition(".")[2] for path in paths(ran, "left", "unseen")} == left
+    assert set(told) <= set(ran)
 
     def run() -> Tensor:
         output = model(**example) if isinstance(example, dict) else model(example)

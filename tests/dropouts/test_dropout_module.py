@@ -159,11 +159,11 @@ def test_the_module_is_printed_copied_pickled_and_restored() -> None:
     assert repr(layer) == "Dropout(p=0.25)"
     assert layer.state_dict() == {}
     layer.load_state_dict({})
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         torch.manual_seed(5)
         wanted = layer(torch.ones(100))
         torch.manual_seed(5)
-        assert torch.equal(twin(torch.ones(100)), wanted)
+        assert torch.equal(other(torch.ones(100)), wanted)
 
 
 def test_p_may_be_changed_and_is_checked() -> None:

@@ -1,6 +1,7 @@
 """Laws of the dropout modules, over the table in dropout_module_cases.py."""
 
 import copy
+import inspect
 import itertools
 import math
 import pickle
@@ -17,6 +18,7 @@ import wellposed as wp
 from dropout_cases import DTYPES, bytes_kept, gradient
 from dropout_module_cases import CASES, THINNING, Case, filled, linear
 from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.dropouts.naming.streams import Stochastic
 
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's forward mode, of itself
@@ -128,9 +130,9 @@ def test_copies_pickles_and_states(case: Case) -> None:
     module, x = filled(case.make(0.25)), values(case)
     fresh = filled(case.make(0.25))
     fresh.load_state_dict(module.state_dict())
-    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), fresh):
-        assert torch.equal(run(twin, x), run(module, x))
-        assert repr(twin) == repr(module)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), fresh):
+        assert torch.equal(run(other, x), run(module, x))
+        assert repr(other) == repr(module)
     assert "0.25" in repr(module)
 
 
@@ -239,6 +241,34 @@ def test_p_is_checked(case: Case) -> None:
     for p in (-0.1, 1.1, math.nan):
         with pytest.raises(wp.WellposedError, match=r"expected a probability in \[0, 1\]"):
             case.make(p)
+
+
+@EVERY
+def test_nothing_is_done_in_place(case: Case) -> None:
+    """``inplace=False`` is taken, as torch's modules take it; ``True`` is refused, when made and afterwards."""
+    modules = [module for module in case.make(0.5).modules() if isinstance(module, Stochastic)]
+    assert modules
+    for module in modules:
+        kind, parameters = type(module), inspect.signature(type(module)).parameters.values()
+        required = {p.name: getattr(module, p.name) for p in parameters if p.default is p.empty}
+        assert kind(**required, inplace=False).inplace is False
+        with pytest.raises(wp.WellposedError, match=f"{kind.__name__} was given inplace=True.*leave inplace out"):
+            kind(**required, inplace=True)
+        with pytest.raises(wp.WellposedError, match="leave inplace out"):
+            module.inplace = True
+    x = values(case)
+    before = x.clone()
+    run(filled(case.make(0.5)), x)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"]
+)
+def test_signatures_begin_as_torchs(name: str) -> None:
+    ours, torchs = (list(inspect.signature(getattr(part, name)).parameters.values()) for part in (wp, nn))
+    assert [(p.name, p.default, p.kind) for p in ours] == [(p.name, p.default, p.kind) for p in torchs]
+    assert getattr(wp, name)(0.3, False).p == 0.3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``wp.lint_dropout``, and the reading of source that it shares with ``wp.dropout_conversion``."""
+"""``wp.lint_dropout``, and the watched run that it shares with ``wp.plan_convert_dropout``."""
 
 from collections.abc import Callable
 from typing import Any
@@ -89,23 +89,30 @@ class Never(One):
 LIVE = [Aliased, AnotherAlias, Torchs, Attends, AttendsByPosition, ManyHeads, ImportedWithin, ThroughAHelper]
 
 
+def left(model: nn.Module, *more: str) -> set[str]:
+    """The paths of what drops on the example in training mode and has no equivalent; and of what is not known."""
+    return {row.path for row in wp.plan_convert_dropout(model, example=X) if row.what in ("left", *more)}
+
+
 def rules(model: nn.Module, example: Any = None) -> list[tuple[str, str]]:
     return [(finding.rule, finding.path) for finding in wp.lint_dropout(model, example)]
 
 
 @pytest.mark.filterwarnings("ignore:.*dropout2d")
-@pytest.mark.parametrize("example", [None, X], ids=["by source", "by running"])
 @pytest.mark.parametrize("kind", LIVE)
-def test_dropout_that_is_live_in_evaluation_is_found(kind: Callable[[], nn.Module], example: Tensor | None) -> None:
-    assert rules(nn.Sequential(kind()), example) == [("live-in-eval", "0")]
-    assert list(wp.dropout_conversion(nn.Sequential(kind())).left) == ["0"]
+def test_dropout_that_is_live_in_evaluation_is_found(kind: Callable[[], nn.Module]) -> None:
+    """By running only: without an example, calls of functions are not seen."""
+    model = nn.Sequential(kind())
+    assert rules(model, X) == [("live-in-eval", "0")]
+    assert rules(model) == []
+    assert left(model) == {"0"}
 
 
-@pytest.mark.parametrize("example", [None, X], ids=["by source", "by running"])
 @pytest.mark.parametrize("kind", [Guarded, Never])
-def test_dropout_that_the_mode_governs_is_not(kind: Callable[[], nn.Module], example: Tensor | None) -> None:
-    assert rules(nn.Sequential(kind()), example) == []
-    assert list(wp.dropout_conversion(nn.Sequential(kind())).left) == (["0"] if kind is Guarded else [])
+def test_dropout_that_the_mode_governs_is_not(kind: Callable[[], nn.Module]) -> None:
+    model = nn.Sequential(kind())
+    assert rules(model, X) == rules(model) == []
+    assert left(model) == ({"0"} if kind is Guarded else set())
 
 
 class Called(One):
@@ -136,7 +143,7 @@ class AfterIt(One):
 
 
 linear, norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
-ORDERED: list[tuple[nn.Module, str, bool]] = [  # a model, the path of the dropout, whether source alone tells
+ORDERED: list[tuple[nn.Module, str, bool]] = [  # a model, where the dropout is, whether nn.Sequential tells
     (nn.Sequential(linear, nn.Dropout(0.5), norm), "1", True),
     (nn.Sequential(nn.Sequential(linear, nn.Dropout(0.5)), norm), "0.1", True),
     (nn.Sequential(nn.Dropout(0.5), nn.Sequential(linear, norm)), "0", True),
@@ -149,9 +156,9 @@ ORDERED: list[tuple[nn.Module, str, bool]] = [  # a model, the path of the dropo
 
 @pytest.mark.parametrize("case", range(len(ORDERED)))
 def test_dropout_before_batch_normalisation(case: int) -> None:
-    model, path, by_source = ORDERED[case]
+    model, path, by_order = ORDERED[case]
     wanted = [("before-batch-norm", path)]
-    assert rules(model) == (wanted if by_source else [])
+    assert rules(model) == (wanted if by_order else [])
     assert rules(model, X) == wanted
 
 
@@ -194,12 +201,14 @@ class Sometimes(nn.Module):
 
 
 def test_what_an_example_runs_does_not_depend_on_torchs_generator() -> None:
-    """And a module that it does not reach is read instead."""
+    """And a module that it does not reach is reported as unseen."""
     state = torch.get_rng_state()
     for seed in range(4):
         torch.manual_seed(seed)
-        assert set(wp.dropout_conversion(Sometimes(), X).left) == {"", *(f"layers.{i}" for i in range(6))}
-        assert {path for _, path in rules(Sometimes(), X)} == {"", *(f"layers.{i}" for i in range(6))}
+        assert left(Sometimes(), "unseen") == {"", *(f"layers.{i}" for i in range(6))}
+        found = rules(Sometimes(), X)
+        assert {path for _, path in found} == {"", *(f"layers.{i}" for i in range(6))}
+        assert {rule for rule, _ in found} == {"live-in-eval", "unseen"}
     torch.set_rng_state(state)
 
 
@@ -213,5 +222,41 @@ class OwnRate(nn.Module):
 
 
 def test_a_rate_of_zero_drops_nothing() -> None:
-    assert wp.dropout_conversion(nn.Sequential(OwnRate(0.0))).left == {}
-    assert list(wp.dropout_conversion(nn.Sequential(OwnRate(0.1))).left) == ["0"]
+    assert left(nn.Sequential(OwnRate(0.0))) == set()
+    assert left(nn.Sequential(OwnRate(0.1))) == {"0"}
+
+
+LINES: list[tuple[nn.Module, list[tuple[str, str]], tuple[int, ...]]] = [  # a model, what is found, an input's shape
+    (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Dropout(0.5), nn.Linear(2, 2)), [], (3, 2)),
+    (nn.Sequential(nn.Dropout(0.5), nn.Linear(2, 2), nn.BatchNorm1d(2)), [("before-batch-norm", "0")], (3, 2)),
+    (nn.Sequential(wp.Dropout(0.5), nn.BatchNorm1d(2)), [("before-batch-norm", "0")], (3, 2)),
+    (nn.Sequential(wp.Dropout(0.0), nn.BatchNorm1d(2)), [], (3, 2)),
+    (nn.Sequential(nn.Sequential(nn.Dropout2d(0.1), nn.BatchNorm2d(2))), [("before-batch-norm", "0.0")], (1, 2, 3, 3)),
+    (nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(0.1, inplace=True)), [("in-place-twice", "1")], (3,)),
+    (nn.Sequential(nn.ReLU(), nn.Dropout(0.1, inplace=True)), [], (3,)),
+]
+
+
+@pytest.mark.parametrize(("model", "wanted", "shape"), LINES)
+def test_what_is_found_along_a_line_of_layers(
+    model: nn.Module, wanted: list[tuple[str, str]], shape: tuple[int, ...]
+) -> None:
+    for findings in (wp.lint_dropout(model), wp.lint_dropout(model, torch.ones(shape))):
+        assert [(finding.rule, finding.path) for finding in findings] == wanted
+        assert all("; " in finding.message for finding in findings)
+
+
+def test_findings_are_in_the_models_order_and_name_its_lines() -> None:
+    model = nn.Sequential(Guarded(), Attends(), Aliased())
+    attends, aliased = wp.lint_dropout(model, X)
+    assert (attends.rule, attends.path, aliased.rule, aliased.path) == ("live-in-eval", "1", "live-in-eval", "2")
+    assert f"{__name__}:" in attends.message
+    assert "return F.scaled_dot_product_attention(x, x, x, dropout_p=self.rate); pass training=" in attends.message
+    assert "return dropout(x); pass training=self.training" in aliased.message
+
+
+def test_what_is_called_live_in_eval_is() -> None:
+    for model, is_live in ((Attends(), True), (Aliased(), True), (Guarded(), False)):
+        x = torch.ones(2, 64, 64)
+        model.eval()
+        assert torch.equal(model(x), model(x)) != is_live

@@ -33,12 +33,12 @@ def test_samples_are_the_thinned_networks_of_their_steps() -> None:
     model = network().eval()
     result = wp.monte_carlo(model, X, samples=7, seed=3)
     assert result.samples.shape == (7, 5, 3)
-    twin = wp.convert_dropout(network()).eval()
+    other = wp.convert_dropout(network()).eval()
     for index in (3, 5):
-        twin[index].train()
+        other[index].train()
     for sample in range(7):
         with wp.keyed(3, sample), torch.no_grad():
-            assert torch.allclose(result.samples[sample], twin(X), atol=1e-6)
+            assert torch.allclose(result.samples[sample], other(X), atol=1e-6)
     assert torch.equal(result.mean, result.samples.mean(dim=0))
     assert torch.equal(result.variance, result.samples.var(dim=0))
     assert torch.allclose(result.weight_scaled, model(X))
@@ -57,12 +57,12 @@ def test_nothing_of_the_model_or_of_torch_is_touched() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_how_many_run_at_once_does_not_matter() -> None:
+def test_how_many_run_chunk_size_does_not_matter() -> None:
     model = network()
     whole = wp.monte_carlo(model, X, samples=10).samples
-    for at_once in (1, 3, 10):
-        assert torch.allclose(wp.monte_carlo(model, X, samples=10, at_once=at_once).samples, whole, atol=1e-6)
-    assert torch.equal(wp.monte_carlo(model, X, samples=4, at_once=10).samples, whole[:4])
+    for chunk_size in (1, 3, 10):
+        assert torch.allclose(wp.monte_carlo(model, X, samples=10, chunk_size=chunk_size).samples, whole, atol=1e-6)
+    assert torch.equal(wp.monte_carlo(model, X, samples=4, chunk_size=10).samples, whole[:4])
 
 
 Pair = namedtuple("Pair", "y total")
@@ -108,12 +108,12 @@ class Several(nn.Module):
         return self.make(y, y.sum())
 
 
-@pytest.mark.parametrize("at_once", [None, 1, 4])
+@pytest.mark.parametrize("chunk_size", [None, 1, 4])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore")
-def test_outputs_may_be_of_many_kinds(kind: str, at_once: int | None) -> None:
+def test_outputs_may_be_of_many_kinds(kind: str, chunk_size: int | None) -> None:
     model, x, get = Several(kind), torch.ones(7, 2, 8), KINDS[kind][1]
-    result = wp.monte_carlo(model, x, samples=6, scale=2.0, at_once=at_once)
+    result = wp.monte_carlo(model, x, samples=6, scale=2.0, chunk_size=chunk_size)
     assert type(result.samples) is type(result.mean) is type(model(x))
     values, total = get(result.samples)
     assert values.shape == (6, 7, 2, 8)
@@ -150,12 +150,12 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("at_once", [None, 1])
+@pytest.mark.parametrize("chunk_size", [None, 1])
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_would_not_be_samples_is_refused(case: str, at_once: int | None) -> None:
+def test_what_would_not_be_samples_is_refused(case: str, chunk_size: int | None) -> None:
     function, message = REFUSED[case]
     with pytest.raises(wp.WellposedError, match=message):
-        wp.monte_carlo(Given(function), torch.ones(5, 4), samples=30, at_once=at_once)
+        wp.monte_carlo(Given(function), torch.ones(5, 4), samples=30, chunk_size=chunk_size)
 
 
 def test_dropout_that_never_drew_is_warned_of_where_other_dropout_did() -> None:
@@ -173,7 +173,7 @@ def test_torchs_fused_transformer_does_not_bypass_dropout(padded: bool) -> None:
     options: dict[str, Any] = {"src_key_padding_mask": torch.tensor([[False] * 4 + [True]] * 2)} if padded else {}
     whole = wp.monte_carlo(model, x, samples=5, **options).samples
     assert bool((whole.var(dim=0)[:, :4] > 0).all())
-    assert torch.allclose(wp.monte_carlo(model, x, samples=5, at_once=1, **options).samples, whole, atol=1e-5)
+    assert torch.allclose(wp.monte_carlo(model, x, samples=5, chunk_size=1, **options).samples, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("randomness", ["different", "same"])
@@ -181,7 +181,7 @@ def test_a_model_that_vectorises_is_the_same_batched_and_looped(randomness: str)
     model = Given(lambda m, x: torch.func.vmap(m.drop, randomness=randomness)(x))
     x = torch.ones(3, 64)
     whole = wp.monte_carlo(model, x, samples=4).samples
-    assert torch.equal(wp.monte_carlo(model, x, samples=4, at_once=1).samples, whole)
+    assert torch.equal(wp.monte_carlo(model, x, samples=4, chunk_size=1).samples, whole)
     assert bool((whole[0, 0] != whole[0, 1]).any()) == (randomness == "different")
 
 
@@ -196,11 +196,11 @@ def test_a_compiled_model_has_the_samples_of_the_model() -> None:
 def test_a_model_with_draws_of_its_own_is_warned_of_and_governed_by_the_seed() -> None:
     model = Given(lambda m, x: F.dropout(m.drop(x), 0.5, training=True))
     state, x, found = torch.get_rng_state(), torch.ones(64), []
-    for at_once, seed in ((None, 0), (2, 0), (1, 0), (1, 1)):
-        torch.manual_seed(at_once or 0)
+    for chunk_size, seed in ((None, 0), (2, 0), (1, 0), (1, 1)):
+        torch.manual_seed(chunk_size or 0)
         before = torch.get_rng_state()
         with pytest.warns(UserWarning, match="random numbers of its own"):
-            found.append(wp.monte_carlo(model, x, samples=6, seed=seed, at_once=at_once).samples)
+            found.append(wp.monte_carlo(model, x, samples=6, seed=seed, chunk_size=chunk_size).samples)
         assert torch.equal(torch.get_rng_state(), before)
     torch.set_rng_state(state)
     assert torch.equal(found[0], found[1])
@@ -209,6 +209,18 @@ def test_a_model_with_draws_of_its_own_is_warned_of_and_governed_by_the_seed() -
     assert not torch.equal(found[0], found[3])
     both = wp.Key(0).fold("drop")
     assert bool((found[0][0] == 0)[wp.random.bernoulli(64, both, 0.5)].all())
+
+
+def test_functional_dropout_that_evaluation_mode_turns_off_is_warned_of() -> None:
+    """Not sampling it in silence would understate the variance."""
+    x = torch.ones(64)
+    for function in (
+        lambda m, x: F.dropout(m.drop(x), 0.5, m.training),
+        lambda m, x: torch.dropout(m.drop(x), 0.5, m.training),
+    ):
+        with pytest.warns(UserWarning, match="0 calls dropout; use a module"):
+            wp.monte_carlo(nn.Sequential(Given(function)), x, samples=2)
+    wp.monte_carlo(Given(lambda m, x: F.dropout(m.drop(x), 0.0, m.training)), x, samples=2)
 
 
 def counts(model: Given, x: Tensor) -> Tensor:
@@ -227,7 +239,7 @@ def test_buffers_that_change_as_a_model_runs_start_anew_for_each_sample(function
     whole = wp.monte_carlo(model, torch.ones(64), samples=5).samples
     assert float(model.n) == 0
     assert set(whole.flatten().tolist()) == {1.0, 3.0}
-    assert torch.equal(wp.monte_carlo(model, torch.ones(64), samples=5, at_once=1).samples, whole)
+    assert torch.equal(wp.monte_carlo(model, torch.ones(64), samples=5, chunk_size=1).samples, whole)
 
 
 class Remembers(nn.Sequential):
@@ -250,7 +262,7 @@ def test_models_that_hold_tensors_with_a_history(case: str) -> None:
     y = model(X)
     assert wp.monte_carlo(model, X, samples=3).samples.shape == (3, 5, 3)
     assert wp.lint_dropout(model, X) == ()
-    assert wp.dropout_conversion(model, X).named == ("1",)
+    assert [(row.path, row.what) for row in wp.plan_convert_dropout(model, example=X)] == [("1", "named")]
     y.sum().backward()  # which nothing has cut
     weight: Any = next(model.parameters())
     assert weight.grad is not None
@@ -263,9 +275,15 @@ class Single(nn.Module):
 
 def test_models_that_cannot_be_copied_are_refused() -> None:
     model = nn.Sequential(Single(), wp.Dropout(0.5))
-    for run in (wp.monte_carlo, wp.lint_dropout, wp.dropout_conversion):
+    runs: list[Callable[[], object]] = [
+        lambda: wp.monte_carlo(model, X),
+        lambda: wp.lint_dropout(model, X),
+        lambda: wp.plan_convert_dropout(model, example=X),
+        lambda: wp.convert_dropout(model, example=X),
+    ]
+    for run in runs:
         with pytest.raises(wp.WellposedError, match=r"Sequential cannot be copied.*no copies of this"):
-            run(model, X)
+            run()
 
 
 class Widest(TorchDispatchMode):
@@ -335,9 +353,9 @@ def test_models_without_dropout_are_refused() -> None:
             wp.monte_carlo(model, X)
     with pytest.raises(wp.WellposedError, match="samples=0"):
         wp.monte_carlo(network(), X, samples=0)
-    for at_once in (0, -1):
-        with pytest.raises(wp.WellposedError, match=f"at_once={at_once}"):
-            wp.monte_carlo(network(), X, at_once=at_once)
+    for chunk_size in (0, -1):
+        with pytest.raises(wp.WellposedError, match=f"chunk_size={chunk_size}"):
+            wp.monte_carlo(network(), X, chunk_size=chunk_size)
     with pytest.raises(wp.WellposedError, match=r"expected an nn\.Module"):
         wp.monte_carlo(lambda x: x, X)  # type: ignore[arg-type]
 

@@ -152,5 +152,5 @@ def test_monte_carlo_of_a_model_that_vectorises_is_that_of_a_loop(randomness: Ra
             return y
 
     model, x = Model(), torch.ones(3, 16)
-    together, alone = (wp.monte_carlo(model, x, samples=5, at_once=at_once).samples for at_once in (5, 1))
+    together, alone = (wp.monte_carlo(model, x, samples=5, chunk_size=chunk_size).samples for chunk_size in (5, 1))
     assert torch.equal(together, alone)

@@ -130,9 +130,9 @@ def test_zero_size(case: Case) -> None:
 @EVERY
 def test_is_a_value(case: Case) -> None:
     initializer = case.initializer
-    for twin in (pickle.loads(pickle.dumps(initializer)), copy.deepcopy(initializer), copy.copy(initializer)):
-        assert twin == initializer
-        assert hash(twin) == hash(initializer)
+    for counterpart in (pickle.loads(pickle.dumps(initializer)), copy.deepcopy(initializer), copy.copy(initializer)):
+        assert counterpart == initializer
+        assert hash(counterpart) == hash(initializer)
     assert eval(repr(initializer), {name: getattr(wp.init, name) for name in dir(wp.init)}) == initializer
     with pytest.raises(AttributeError):
         initializer.scale = 3.0  # type: ignore[attr-defined]

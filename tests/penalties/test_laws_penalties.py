@@ -38,7 +38,7 @@ from wellposed.penalties import (
     conventions,
 )
 from wellposed.penalties.computing import kernels
-from wellposed.penalties.computing.passes import Added, Push, Step, add_gradients_, take_steps_
+from wellposed.penalties.computing.passes import Added, ProxStep, Push, add_gradients_, take_steps_
 from wellposed.penalties.computing.root_step import RootStep
 from wellposed.random import Key, normal, uniform
 
@@ -377,10 +377,10 @@ def test_the_prox_of_a_sum_with_a_square_is_exact(case: Case, step: float) -> No
 @rows()
 def test_a_penalty_is_a_value(case: Case) -> None:
     penalty = case.penalty
-    for twin in (copy.copy(penalty), copy.deepcopy(penalty), pickle.loads(pickle.dumps(penalty))):
-        assert twin == penalty
-        assert hash(twin) == hash(penalty)
-        assert repr(twin) == repr(penalty)
+    for counterpart in (copy.copy(penalty), copy.deepcopy(penalty), pickle.loads(pickle.dumps(penalty))):
+        assert counterpart == penalty
+        assert hash(counterpart) == hash(penalty)
+        assert repr(counterpart) == repr(penalty)
     assert penalty != object()
     assert all(penalty != other.penalty or repr(penalty) == repr(other.penalty) for other in CASES.values())
     with pytest.raises(AttributeError):
@@ -604,13 +604,13 @@ def test_kernels_do_what_the_formulas_do(penalty: Penalty, dtype: torch.dtype, s
         wanted = penalty.prox(w, step.tensor() if isinstance(step, RootStep) else step)
         moved = w.clone()
         version = moved._version
-        assert take_steps_([Step(penalty, moved, step)]) == [False]
+        assert take_steps_([ProxStep(penalty, moved, step)]) == [False]
         assert moved._version > version
         torch.testing.assert_close(moved, wanted, **close)
         if size:
             moved = w.clone()
             moved[-1] = torch.nan
-            assert take_steps_([Step(penalty, moved, step)]) == [True]
+            assert take_steps_([ProxStep(penalty, moved, step)]) == [True]
             assert moved[-1].isnan()
             torch.testing.assert_close(moved[:-1], wanted[:-1], **close)
     total = g.clone()
@@ -660,7 +660,7 @@ def test_many_tensors_in_one_pass_are_each_done_alone() -> None:
     weights.append(normal((4, 6), Key(1))[:, ::2])
     moved = [w.clone() for w in weights]
     moved[3][7] = torch.nan
-    seen = take_steps_([Step(ElasticNet(0.3, 0.1), w, 0.1 * (i + 1)) for i, w in enumerate(moved)])
+    seen = take_steps_([ProxStep(ElasticNet(0.3, 0.1), w, 0.1 * (i + 1)) for i, w in enumerate(moved)])
     assert seen == [False, False, False, True, False, False, False]
     for i, (w, m) in enumerate(zip(weights, moved, strict=True)):
         wanted = ElasticNet(0.3, 0.1).prox(w, 0.1 * (i + 1))

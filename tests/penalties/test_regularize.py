@@ -23,10 +23,10 @@ def test_gradient_mode_is_the_chapters_update() -> None:
     before = state(model)
     optimizer = SGD(model.parameters(), lr=alpha)
     regularize(optimizer, model, L2(lam), mode="gradient")
-    twin = network()
-    step(twin, SGD(twin.parameters(), lr=0.0))
+    counterpart = network()
+    step(counterpart, SGD(counterpart.parameters(), lr=0.0))
     step(model, optimizer)
-    for (name, w), (_, t) in zip(model.named_parameters(), twin.named_parameters(), strict=True):
+    for (name, w), (_, t) in zip(model.named_parameters(), counterpart.named_parameters(), strict=True):
         assert t.grad is not None
         push = lam * 2 * before[name] if name in ("0.weight", "3.weight") else torch.zeros_like(w)
         torch.testing.assert_close(w.detach(), before[name] - alpha * (t.grad + push))
@@ -34,31 +34,33 @@ def test_gradient_mode_is_the_chapters_update() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"maximize": True}])
 def test_gradient_mode_with_l2_is_the_optimizers_weight_decay(options: dict[str, Any]) -> None:
-    model, twin = network(), network()
+    model, counterpart = network(), network()
     ours = SGD(model.parameters(), lr=0.1, **options)
     regularize(ours, model, L2(0.02), mode="gradient", where="all")
-    theirs = SGD(twin.parameters(), lr=0.1, weight_decay=0.04, **options)
+    theirs = SGD(counterpart.parameters(), lr=0.1, weight_decay=0.04, **options)
     for _ in range(5):
         step(model, ours)
-        step(twin, theirs)
-    torch.testing.assert_close(state(model), state(twin))
+        step(counterpart, theirs)
+    torch.testing.assert_close(state(model), state(counterpart))
 
 
 def test_proximal_mode_is_the_prox_after_the_optimizers_own_step() -> None:
-    model, twin = network(), network()
+    model, counterpart = network(), network()
     ours = SGD([{"params": model[0].parameters(), "lr": 0.5}, {"params": model[1:].parameters(), "lr": 0.1}])
-    theirs = SGD([{"params": twin[0].parameters(), "lr": 0.5}, {"params": twin[1:].parameters(), "lr": 0.1}])
+    theirs = SGD(
+        [{"params": counterpart[0].parameters(), "lr": 0.5}, {"params": counterpart[1:].parameters(), "lr": 0.1}]
+    )
     regularize(ours, model, L1(0.2))
     schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in (ours, theirs)]
     for t in range(4):
         step(model, ours)
-        step(twin, theirs)
+        step(counterpart, theirs)
         with torch.no_grad():
-            for layer, lr in ((linear(twin, 0), 0.5), (linear(twin, 3), 0.1)):
+            for layer, lr in ((linear(counterpart, 0), 0.5), (linear(counterpart, 3), 0.1)):
                 layer.weight.copy_(L1(0.2).prox(layer.weight, lr * 0.5**t))
         for schedule in schedules:
             schedule.step()
-    torch.testing.assert_close(state(model), state(twin))
+    torch.testing.assert_close(state(model), state(counterpart))
     assert (linear(model, 0).weight == 0).any()
 
 
@@ -187,16 +189,16 @@ def test_penalties_differ_by_parameter_and_the_last_rule_that_matches_counts() -
 
 
 def test_a_schedule_multiplies_the_penalty() -> None:
-    model, twin = network(), network()
-    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, twin))
+    model, counterpart = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, counterpart))
     handle = regularize(ours, model, L1(0.4), schedule=lambda t: 0.5 * t)
     for t in range(3):
         step(model, ours)
-        step(twin, theirs)
+        step(counterpart, theirs)
         with torch.no_grad():
-            for layer in (linear(twin, 0), linear(twin, 3)):
+            for layer in (linear(counterpart, 0), linear(counterpart, 3)):
                 L1(0.2 * t).prox_(layer.weight, 0.1)
-    torch.testing.assert_close(state(model), state(twin))
+    torch.testing.assert_close(state(model), state(counterpart))
     total = sum(float(L1(0.6).value(linear(model, k).weight.detach())) for k in (0, 3))
     assert handle.value() == pytest.approx(total)
 
@@ -214,10 +216,10 @@ def test_parameters_without_a_gradient_are_left_alone() -> None:
 
 @pytest.mark.parametrize("mode", ["gradient", "proximal"])
 def test_closures_see_the_penalty(mode: Any) -> None:
-    model, twin = network(), network()
-    ours, theirs = (SGD(m.parameters(), lr=0.1, momentum=0.5) for m in (model, twin))
+    model, counterpart = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1, momentum=0.5) for m in (model, counterpart))
     regularize(ours, model, L2(0.1), mode=mode)
-    regularize(theirs, twin, L2(0.1), mode=mode)
+    regularize(theirs, counterpart, L2(0.1), mode=mode)
     x = torch.linspace(-1, 1, 24).view(6, 4)
 
     def closure() -> Tensor:
@@ -229,9 +231,9 @@ def test_closures_see_the_penalty(mode: Any) -> None:
     for _ in range(3):
         plain = float(closure().detach())
         assert float(ours.step(closure).detach()) == pytest.approx(plain, rel=1e-6)
-        step(twin, theirs)
+        step(counterpart, theirs)
     for k in (0, 3):
-        torch.testing.assert_close(linear(model, k).weight, linear(twin, k).weight)
+        torch.testing.assert_close(linear(model, k).weight, linear(counterpart, k).weight)
 
 
 def test_lbfgs_in_gradient_mode_reaches_ridge() -> None:
@@ -266,14 +268,14 @@ def test_exact_zeros_come_from_proximal_and_not_from_gradient() -> None:
 
 
 def test_remove_takes_it_off() -> None:
-    model, twin = network(), network()
-    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, twin))
+    model, counterpart = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, counterpart))
     handle = regularize(ours, model, L1(1.0))
     handle.remove()
     handle.remove()
     step(model, ours)
-    step(twin, theirs)
-    assert all(a.equal(b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    step(counterpart, theirs)
+    assert all(a.equal(b) for a, b in zip(model.parameters(), counterpart.parameters(), strict=True))
     regularize(ours, model, L1(1.0))
 
 
@@ -305,12 +307,12 @@ def test_an_unknown_optimizer_is_refused_until_its_metric_is_named() -> None:
     with pytest.raises(wp.WellposedError, match="metric of Unknown is not known"):
         regularize(optimizer, model, L1(0.1))
     regularize(optimizer, model, L1(0.1), metric=SGD)
-    twin = network()
-    known = SGD(twin.parameters(), lr=0.1)
-    regularize(known, twin, L1(0.1))
+    counterpart = network()
+    known = SGD(counterpart.parameters(), lr=0.1)
+    regularize(known, counterpart, L1(0.1))
     step(model, optimizer)
-    step(twin, known)
-    assert all(a.equal(b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    step(counterpart, known)
+    assert all(a.equal(b) for a, b in zip(model.parameters(), counterpart.parameters(), strict=True))
 
 
 def attach(**given: Any) -> Any:
@@ -412,15 +414,15 @@ class Clipped(torch.optim.SGD):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_step_that_calls_its_parents_step_takes_the_penalty_once(mode: Any) -> None:
-    model, twin = network(), network()
-    ours, theirs = Clipped(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    model, counterpart = network(), network()
+    ours, theirs = Clipped(model.parameters(), lr=0.1), SGD(counterpart.parameters(), lr=0.1)
     handle = regularize(ours, model, L2(0.5), mode=mode, metric=SGD)
-    regularize(theirs, twin, L2(0.5), mode=mode)
+    regularize(theirs, counterpart, L2(0.5), mode=mode)
     for _ in range(3):
         step(model, ours)
-        step(twin, theirs)
+        step(counterpart, theirs)
     assert handle.step == 3
-    torch.testing.assert_close(state(model), state(twin), rtol=0, atol=0)
+    torch.testing.assert_close(state(model), state(counterpart), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -466,15 +468,15 @@ def test_schedules_that_cannot_be_are_refused_at_once(schedule: Any) -> None:
 
 
 def test_schedules_differ_by_parameter() -> None:
-    model, twin = network(), network()
-    ours, theirs = SGD(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    model, counterpart = network(), network()
+    ours, theirs = SGD(model.parameters(), lr=0.1), SGD(counterpart.parameters(), lr=0.1)
     handle = regularize(ours, model, L1(0.5), schedule={"*": 0.5, "3.*": lambda t: float(t)})
-    regularize(theirs, twin, L1(0.25), where="0.weight")
-    regularize(theirs, twin, L1(0.5), where="3.weight", schedule=lambda t: float(t))
+    regularize(theirs, counterpart, L1(0.25), where="0.weight")
+    regularize(theirs, counterpart, L1(0.5), where="3.weight", schedule=lambda t: float(t))
     for _ in range(3):
         step(model, ours)
-        step(twin, theirs)
-    torch.testing.assert_close(state(model), state(twin), rtol=0, atol=0)
+        step(counterpart, theirs)
+    torch.testing.assert_close(state(model), state(counterpart), rtol=0, atol=0)
     expected = 0.25 * linear(model, 0).weight.detach().abs().sum() + 1.5 * linear(model, 3).weight.detach().abs().sum()
     assert handle.value() == pytest.approx(float(expected))
 
@@ -519,9 +521,9 @@ def test_a_closure_that_is_called_twice_decays_once() -> None:
             closure()
             return super().step(closure)
 
-    model, twin = network(), network()
-    ours, theirs = Twice(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
-    for m, optimizer in ((model, ours), (twin, theirs)):
+    model, counterpart = network(), network()
+    ours, theirs = Twice(model.parameters(), lr=0.1), SGD(counterpart.parameters(), lr=0.1)
+    for m, optimizer in ((model, ours), (counterpart, theirs)):
         regularize(optimizer, m, L2(0.5), mode="decoupled")
 
         def closure(m: nn.Module = m) -> Any:
@@ -530,4 +532,4 @@ def test_a_closure_that_is_called_twice_decays_once() -> None:
             return 0.0
 
         optimizer.step(closure)
-    torch.testing.assert_close(state(model), state(twin), rtol=0, atol=0)
+    torch.testing.assert_close(state(model), state(counterpart), rtol=0, atol=0)

@@ -136,12 +136,12 @@ def test_a_step_waits_for_nothing_and_comes_to_what_the_cpu_comes_to(kind: str, 
     make, options, way = OPTIMIZERS[kind]
     given: dict[str, Any] = {"penalty": MODES[mode], "mode": mode}
     ours, handle = train(lambda p: make(p, **options, **way), there, 7, **given)
-    theirs, twin = train(lambda p: make(p, **options, foreach=False), torch.clone, 7, **given)
+    theirs, counterpart = train(lambda p: make(p, **options, foreach=False), torch.clone, 7, **given)
     assert_same(ours, theirs)
     with Accelerator(patient=True):
         assert (handle.sparsity() > 0) == (mode == "proximal")
-        assert handle.sparsity() == twin.sparsity()
-        assert handle.value() == pytest.approx(twin.value(), rel=1e-3)
+        assert handle.sparsity() == counterpart.sparsity()
+        assert handle.value() == pytest.approx(counterpart.value(), rel=1e-3)
         assert handle.nan_steps() == {}
 
 
@@ -151,10 +151,10 @@ def test_foreach_and_fused_steps_come_to_what_the_loop_comes_to(kind: str, mode:
     make, options, way = OPTIMIZERS[kind]
     given: dict[str, Any] = {"penalty": MODES[mode], "mode": mode}
     ours, handle = train(lambda p: make(p, **options, **way), torch.clone, 7, **given)
-    theirs, twin = train(lambda p: make(p, **options, foreach=False), torch.clone, 7, **given)
+    theirs, counterpart = train(lambda p: make(p, **options, foreach=False), torch.clone, 7, **given)
     for name, w in ours.items():
         torch.testing.assert_close(w, theirs[name], rtol=1e-4, atol=1e-5)
-    assert handle.sparsity() == twin.sparsity()
+    assert handle.sparsity() == counterpart.sparsity()
 
 
 STRENGTHS: dict[str, Callable[[Callable[[Tensor], Tensor]], Any]] = {
@@ -241,18 +241,18 @@ def test_lambda_max_is_the_same_on_a_device(case: Case) -> None:
 def test_a_fused_step_that_the_device_skips_skips_the_penalty_unseen(kind: str, mode: Any) -> None:
     make, options, way = OPTIMIZERS[kind]
     weights = {name: nn.Parameter(there(normal(shape, Key(1).fold(name)))) for name, shape in SHAPES.items()}
-    twins = {name: nn.Parameter(here(w.detach())) for name, w in weights.items()}
+    counterparts = {name: nn.Parameter(here(w.detach())) for name, w in weights.items()}
     with Accelerator(patient=True):
         ours = make(list(weights.values()), **options, **way)
         handle = regularize(ours, list(weights.items()), MODES[mode], mode=mode)
-    theirs = make(list(twins.values()), **options)
-    regularize(theirs, list(twins.items()), MODES[mode], mode=mode)
+    theirs = make(list(counterparts.values()), **options)
+    regularize(theirs, list(counterparts.items()), MODES[mode], mode=mode)
     for t in range(4):
         overflow = t == 1
         kept = {name: here(w) for name, w in weights.items()}
         for name, w in weights.items():
             g = normal(w.shape, Key(2).fold(name), call=t)
-            twins[name].grad = g
+            counterparts[name].grad = g
             w.grad = there(torch.full_like(g, torch.nan) if overflow else 4 * g)
         # What a gradient scaler tells an optimizer that can divide its scale out.
         vars(ours).update(grad_scale=there(torch.tensor(4.0)), found_inf=there(torch.tensor(float(overflow))))
@@ -262,7 +262,7 @@ def test_a_fused_step_that_the_device_skips_skips_the_penalty_unseen(kind: str, 
             assert all(here(w).equal(kept[name]) for name, w in weights.items())
         else:
             theirs.step()
-    assert_same(weights, twins)
+    assert_same(weights, counterparts)
     with Accelerator(patient=True):
         assert handle.nan_steps() == {}
 

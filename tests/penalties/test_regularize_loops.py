@@ -38,15 +38,15 @@ SGD, Adam = torch.optim.SGD, torch.optim.Adam
 )
 def test_schedules_are_values_that_training_follows(schedule: Any) -> None:
     assert pickle.loads(pickle.dumps(schedule)) == schedule
-    model, twin = network(), network()
-    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, twin))
+    model, counterpart = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, counterpart))
     regularize(ours, model, L1(0.3), schedule=schedule)
     for t in range(6):
         step(model, ours)
-        step(twin, theirs)
+        step(counterpart, theirs)
         for k in (0, 3):
-            L1(0.3).prox_(linear(twin, k).weight, 0.1 * schedule(t))
-    torch.testing.assert_close(state(model), state(twin))
+            L1(0.3).prox_(linear(counterpart, k).weight, 0.1 * schedule(t))
+    torch.testing.assert_close(state(model), state(counterpart))
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def compiler() -> str | None:
 )
 def test_compiled_models_and_compiled_steps(backend: str, mode: Any) -> None:
     torch._dynamo.reset()
-    model, twin = network(), network()
+    model, counterpart = network(), network()
     compiled = torch.compile(model, backend=backend)
-    ours, theirs = (Adam(m.parameters(), lr=0.05) for m in (model, twin))
+    ours, theirs = (Adam(m.parameters(), lr=0.05) for m in (model, counterpart))
     handle = regularize(ours, compiled, L1(0.2), mode=mode)  # type: ignore[arg-type]
     assert {row.name for row in handle.plan} == {name for name, _ in model.named_parameters()}
-    regularize(theirs, twin, L1(0.2), mode=mode)
+    regularize(theirs, counterpart, L1(0.2), mode=mode)
     x = torch.linspace(-1, 1, 24).view(6, 4)
 
     def update() -> None:
@@ -130,8 +130,8 @@ def test_compiled_models_and_compiled_steps(backend: str, mode: Any) -> None:
         ours.zero_grad()
         torch.autograd.backward(compiled(x).square().mean())
         compiled_update()
-        step(twin, theirs)
-    torch.testing.assert_close(state(model), state(twin), rtol=1e-3, atol=1e-4)
+        step(counterpart, theirs)
+    torch.testing.assert_close(state(model), state(counterpart), rtol=1e-3, atol=1e-4)
     assert handle.step == 12
     assert (handle.sparsity() > 0) == (mode == "proximal")
 
@@ -140,11 +140,11 @@ def test_compiled_models_and_compiled_steps(backend: str, mode: Any) -> None:
 @pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}, {"capturable": True}])
 @pytest.mark.parametrize("mode", ["gradient", "proximal"])
 def test_steps_on_an_accelerator_wait_for_nothing(options: dict[str, Any], mode: Any) -> None:
-    model, twin = network().cuda(), network()
-    ours, theirs = Adam(model.parameters(), lr=0.05, **options), Adam(twin.parameters(), lr=0.05)
+    model, counterpart = network().cuda(), network()
+    ours, theirs = Adam(model.parameters(), lr=0.05, **options), Adam(counterpart.parameters(), lr=0.05)
     rules: dict[str, Penalty] = {"0.*": L1(0.2), "3.*": GroupLasso(0.2)}
     handle = regularize(ours, model, rules, mode=mode)
-    regularize(theirs, twin, rules, mode=mode)
+    regularize(theirs, counterpart, rules, mode=mode)
     x = torch.linspace(-1, 1, 24).view(6, 4)
     for _ in range(8):
         ours.zero_grad()
@@ -154,9 +154,9 @@ def test_steps_on_an_accelerator_wait_for_nothing(options: dict[str, Any], mode:
             ours.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        step(twin, theirs)
+        step(counterpart, theirs)
     moved = {name: p.cpu() for name, p in state(model).items()}
-    torch.testing.assert_close(moved, state(twin), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(moved, state(counterpart), rtol=1e-3, atol=1e-4)
     assert handle.nan_steps() == {}
 
 
@@ -187,16 +187,16 @@ def test_a_run_goes_on_from_saved_state_bit_for_bit(kind: Any, mode: Any) -> Non
 
 
 def test_strengths_that_differ_by_parameter_act_each_on_its_own() -> None:
-    model, twin = network(), network()
-    ours, theirs = (Adam(m.parameters(), lr=0.05) for m in (model, twin))
+    model, counterpart = network(), network()
+    ours, theirs = (Adam(m.parameters(), lr=0.05) for m in (model, counterpart))
     strengths = torch.linspace(0, 0.5, 20).view(5, 4)
     regularize(ours, model, {"0.*": L1(strengths), "3.*": L1(0.3)}, schedule=torch.tensor(0.5))
-    regularize(theirs, twin, L1(0.5 * strengths), where="0.weight")
-    regularize(theirs, twin, L1(0.15), where="3.weight")
+    regularize(theirs, counterpart, L1(0.5 * strengths), where="0.weight")
+    regularize(theirs, counterpart, L1(0.15), where="3.weight")
     for _ in range(5):
         step(model, ours)
-        step(twin, theirs)
-    torch.testing.assert_close(state(model), state(twin))
+        step(counterpart, theirs)
+    torch.testing.assert_close(state(model), state(counterpart))
 
 
 SAMPLES = torch.from_numpy(X), torch.from_numpy(Y)

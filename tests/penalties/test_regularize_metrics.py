@@ -118,14 +118,14 @@ def test_decoupled_l2_is_adamws_weight_decay() -> None:
     def groups(model: nn.Sequential) -> list[dict[str, Any]]:
         return [{"params": model[0].parameters(), "lr": 0.02}, {"params": model[1:].parameters()}]
 
-    model, twin = network(), network()
+    model, counterpart = network(), network()
     ours = torch.optim.Adam(groups(model), lr=0.05)
     regularize(ours, model, L2(0.1), mode="decoupled", where="all")
-    theirs = torch.optim.AdamW(groups(twin), lr=0.05, weight_decay=0.2)
+    theirs = torch.optim.AdamW(groups(counterpart), lr=0.05, weight_decay=0.2)
     for _ in range(5):
         step(model, ours)
-        step(twin, theirs)
-    torch.testing.assert_close(state(model), state(twin))
+        step(counterpart, theirs)
+    torch.testing.assert_close(state(model), state(counterpart))
 
 
 def test_decoupled_needs_a_smooth_penalty() -> None:
@@ -148,9 +148,9 @@ class Scaler(torch.amp.GradScaler):
 def test_a_gradient_scaler_changes_nothing_and_a_skipped_step_skips_the_penalty(
     mode: Any, options: dict[str, Any], unscale: bool, kind: Any
 ) -> None:
-    model, twin = network(), network()
-    ours, theirs = kind(model.parameters(), lr=0.05, **options), kind(twin.parameters(), lr=0.05)
-    for optimizer, one in ((ours, model), (theirs, twin)):
+    model, counterpart = network(), network()
+    ours, theirs = kind(model.parameters(), lr=0.05, **options), kind(counterpart.parameters(), lr=0.05)
+    for optimizer, one in ((ours, model), (theirs, counterpart)):
         regularize(optimizer, one, L2(0.1), mode=mode)
     scaler = Scaler()
     x = torch.linspace(-1, 1, 24).view(6, 4)
@@ -170,35 +170,35 @@ def test_a_gradient_scaler_changes_nothing_and_a_skipped_step_skips_the_penalty(
         if overflow:
             assert all(kept[name].equal(p) for name, p in model.named_parameters())
         else:
-            step(twin, theirs)
-    torch.testing.assert_close(state(model), state(twin), rtol=1e-4, atol=1e-6)
+            step(counterpart, theirs)
+    torch.testing.assert_close(state(model), state(counterpart), rtol=1e-4, atol=1e-6)
 
 
 def test_gradient_accumulation_penalises_once_a_step() -> None:
-    model, twin = nn.Linear(4, 2), nn.Linear(4, 2)
-    twin.load_state_dict(model.state_dict())
-    ours, theirs = SGD(model.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    model, counterpart = nn.Linear(4, 2), nn.Linear(4, 2)
+    counterpart.load_state_dict(model.state_dict())
+    ours, theirs = SGD(model.parameters(), lr=0.1), SGD(counterpart.parameters(), lr=0.1)
     regularize(ours, model, L2(0.3), mode="gradient")
-    regularize(theirs, twin, L2(0.3), mode="gradient")
+    regularize(theirs, counterpart, L2(0.3), mode="gradient")
     x = torch.linspace(-1, 1, 24).view(6, 4)
     for part in (x[:2], x[2:4], x[4:]):
         torch.autograd.backward(model(part).square().sum() / 12)
     ours.step()
-    torch.autograd.backward(twin(x).square().mean())
+    torch.autograd.backward(counterpart(x).square().mean())
     theirs.step()
-    torch.testing.assert_close(state(model), state(twin))
+    torch.testing.assert_close(state(model), state(counterpart))
 
 
 @pytest.mark.parametrize("kind", [SGD, torch.optim.Adam])
 def test_a_learning_rate_in_a_tensor(kind: Any) -> None:
-    model, twin = network(), network()
-    ours, theirs = kind(model.parameters(), lr=torch.tensor(0.05)), kind(twin.parameters(), lr=0.05)
-    for optimizer, one in ((ours, model), (theirs, twin)):
+    model, counterpart = network(), network()
+    ours, theirs = kind(model.parameters(), lr=torch.tensor(0.05)), kind(counterpart.parameters(), lr=0.05)
+    for optimizer, one in ((ours, model), (theirs, counterpart)):
         regularize(optimizer, one, L1(0.1))
     for _ in range(3):
         step(model, ours)
-        step(twin, theirs)
-    torch.testing.assert_close(state(model), state(twin))
+        step(counterpart, theirs)
+    torch.testing.assert_close(state(model), state(counterpart))
 
 
 def test_a_schedule_in_a_tensor_is_read_at_each_step() -> None:
@@ -305,9 +305,9 @@ def test_step_sizes_that_cannot_be_are_refused(given: Any) -> None:
 
 
 def test_a_threshold_that_is_nan_makes_nan_in_kernels_too() -> None:
-    from wellposed.penalties.computing.passes import Step, take_steps_
+    from wellposed.penalties.computing.passes import ProxStep, take_steps_
 
     w, second = torch.tensor([2.0, -2.0, 0.0]), torch.tensor([math.nan, math.nan, math.nan])
-    (bad,) = take_steps_([Step(L1(0.1), w, RootStep(0.1, second, 1.0, 1e-8))])
+    (bad,) = take_steps_([ProxStep(L1(0.1), w, RootStep(0.1, second, 1.0, 1e-8))])
     assert bad
     assert w.isnan().all()

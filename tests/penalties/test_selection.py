@@ -167,16 +167,16 @@ CALLS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("call", CALLS)
 def test_a_plan_is_what_the_handle_would_have_and_touches_nothing(call: dict[str, Any]) -> None:
     arguments = {"penalty": L1(0.1)} | call
-    model, twin = network(), network()
-    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, twin))
+    model, counterpart = network(), network()
+    ours, theirs = (SGD(m.parameters(), lr=0.1) for m in (model, counterpart))
     before = {name: dict(vars(ours))[name] for name in vars(ours)}
     kept = state(model)
     planned = plan_regularize(ours, model, **arguments)
     assert vars(ours) == before
     assert all(p.equal(kept[name]) for name, p in model.named_parameters())
     step(model, ours)
-    step(twin, theirs)
-    assert all(a.equal(b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    step(counterpart, theirs)
+    assert all(a.equal(b) for a, b in zip(model.parameters(), counterpart.parameters(), strict=True))
     assert planned == regularize(ours, model, **arguments).plan
     assert wp.plan_regularize is plan_regularize
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 import wellposed as wp
-from wellposed.schedules import Constant, Cosine, Curriculum, Linear, Schedule, Step, WarmUp
+from wellposed.schedules import Cosine, Curriculum, Linear, Schedule, Step, WarmUp
 
 # shape, its first factor, its last factor, how many steps it takes
 SHAPES: list[tuple[Schedule, float, float, int]] = [
-    (Constant(0.3), 0.3, 0.3, 0),
+    (Linear(0.3, 0.3, 1), 0.3, 0.3, 0),
     (Linear(0.2, 1.5, 7), 0.2, 1.5, 7),
     (Linear(1.0, 0.0, 3), 1.0, 0.0, 3),
     (Cosine(1.0, 0.25, 5), 1.0, 0.25, 5),
@@ -45,7 +45,7 @@ def test_a_shape_is_a_value(shape: Schedule) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Constant(-1.0),
+        lambda: Linear(-1.0, 1.0, 3),
         lambda: Linear(0.0, math.inf, 3),
         lambda: Linear(0.0, 1.0, 2.5),  # type: ignore[arg-type]
         lambda: Cosine(0.0, 1.0, 0),

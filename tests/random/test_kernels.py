@@ -113,12 +113,12 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 for dtype in (torch.float32, torch.float64):
     for size in (1, 17, 300_001):
         w, second = (wp.random.normal(size, KEY.fold(n), dtype=dtype) for n in "wv")
-        from wellposed.penalties.computing.passes import Push, Step, add_gradients_, take_steps_
+        from wellposed.penalties.computing.passes import ProxStep, Push, add_gradients_, take_steps_
         from wellposed.penalties.computing.root_step import RootStep
         for penalty in (wp.L1(0.3), wp.L2(0.2), wp.ElasticNet(0.3, 0.2)):
             for step in (0.7, RootStep(0.05, second.square(), 1.3, 1e-8)):
                 moved = w.clone()
-                take_steps_([Step(penalty, moved, step)])
+                take_steps_([ProxStep(penalty, moved, step)])
                 add(moved)
             total = second.clone()
             digest.update(repr(add_gradients_([Push(penalty, w, total, 0.5)])).encode())

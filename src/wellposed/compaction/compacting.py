@@ -1,7 +1,7 @@
 """``compact``: a copy of a model without its zero channels, filters and heads, and the plan of it."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from wellposed.errors import WellposedError
 from wellposed.models.copying import copied
 from wellposed.models.example import arguments
 from wellposed.models.tracing.branching import traced
-from wellposed.penalties.optim.selection import columns
+from wellposed.tabular import Table, Tabular
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CompactRow:
 
 
 @dataclass(frozen=True)
-class CompactPlan:
+class CompactPlan(Tabular[CompactRow]):
     """What :func:`compact` removes, and what it leaves alone and why; prints as a table.
 
     Args:
@@ -53,16 +53,11 @@ class CompactPlan:
     rows: tuple[CompactRow, ...]
     parameters: tuple[int, int]
 
-    def __iter__(self) -> Iterator[CompactRow]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """The rows as a table of text."""
         head = ("layer", "what", "before", "after", "zero but kept", "why")
         body = [(r.name, r.what, str(r.before), str(r.after), str(r.left), r.reason) for r in self]
-        return "\n".join([f"parameters: {self.parameters[0]} -> {self.parameters[1]}", *columns(head, *body)])
+        return Table(f"parameters: {self.parameters[0]} -> {self.parameters[1]}", head, body)
 
 
 def compact(model: nn.Module, *, example: Any = None) -> nn.Module:

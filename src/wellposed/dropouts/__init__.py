@@ -1,4 +1,4 @@
-"""What is left out of a forward pass: dropout whose mask is a pure function of a key, a call and an index."""
+"""Dropout whose mask is a pure function of a key, a call number and the index of an element."""
 
 from wellposed.lazy import names_of as _names_of
 

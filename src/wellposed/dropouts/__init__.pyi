@@ -1,6 +1,7 @@
-from wellposed.dropouts.convert import Conversion as Conversion
+from wellposed.dropouts.convert import DropoutPlan as DropoutPlan
+from wellposed.dropouts.convert import DropoutRow as DropoutRow
 from wellposed.dropouts.convert import convert_dropout as convert_dropout
-from wellposed.dropouts.convert import dropout_conversion as dropout_conversion
+from wellposed.dropouts.convert import plan_convert_dropout as plan_convert_dropout
 from wellposed.dropouts.functional import dropout as dropout
 from wellposed.dropouts.layers.attention_dropout import AttentionDropout as AttentionDropout
 from wellposed.dropouts.layers.attention_dropout import MultiheadAttention as MultiheadAttention
@@ -23,8 +24,8 @@ from wellposed.dropouts.layers.structured import LockedDropout as LockedDropout
 from wellposed.dropouts.layers.structured import TokenDropout as TokenDropout
 from wellposed.dropouts.lint import DropoutFinding as DropoutFinding
 from wellposed.dropouts.lint import lint_dropout as lint_dropout
-from wellposed.dropouts.montecarlo import Samples as Samples
-from wellposed.dropouts.montecarlo import monte_carlo as monte_carlo
-from wellposed.dropouts.naming.scope import checkpoint_context as checkpoint_context
-from wellposed.dropouts.naming.scope import keyed as keyed
+from wellposed.dropouts.naming.keyed import checkpoint_context as checkpoint_context
+from wellposed.dropouts.naming.keyed import keyed as keyed
+from wellposed.dropouts.sampling.montecarlo import monte_carlo as monte_carlo
+from wellposed.dropouts.sampling.samples import Samples as Samples
 from wellposed.dropouts.scheduling import DropoutSchedule as DropoutSchedule

@@ -1,4 +1,4 @@
-"""``dropout`` as a function of its input, a key and a call number."""
+"""``dropout`` as a pure function of its input, a key and a call number."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from wellposed.arguments import integer
-from wellposed.dropouts.operator import Mask, check_probability, thin, thin_by_operator, words_of
+from wellposed.dropouts.masks import Mask, check_probability, stream_tensor
+from wellposed.dropouts.operator import thin, thin_by_operator
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 from wellposed.random.key import Key
@@ -28,18 +29,18 @@ def dropout(
 
     An element is dropped iff its word is below round(p * 2^32), the very elements that ``random.bernoulli`` draws at
     the same key and call; so those dropped at a smaller p are among those dropped at a larger one. The product is taken
-    in float32 (float64 for float64) and rounded once. The backward pass makes the mask again: nothing is stored for it.
+    in float32 (float64 for float64) and rounded once. The backward pass draws the mask again: nothing is stored for it.
 
     Args:
         x: A tensor of any shape and strides: float32, float64, bfloat16, float16, complex64 or complex128. A complex
             element is dropped or kept whole.
         p: The probability that an element is dropped; 0 and 1 are exact. A scalar tensor lets a compiled graph take a
-            new p without being compiled again; a vector holds one p for each index of dimension 0.
-        key: The stream.
+            new p without a recompilation; a vector holds one p for each index of dimension 0.
+        key: The key of the stream that the mask is drawn from.
         call: Which draw of the stream, in [0, 2^64).
         dims: The dimensions that the mask varies over; elements that differ in others only are dropped together.
             ``None`` means all.
-        box: The whole that ``x`` is a part of, and where it lies in it: the mask is that part of the whole's mask.
+        box: Where ``x`` lies in a larger tensor: its mask is then that part of the larger tensor's mask.
         training: Whether to drop anything; if not, ``x`` itself is returned.
 
     Returns:
@@ -97,11 +98,11 @@ def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...
             f"dropout was given p of shape {tuple(p.shape)} for an input of shape {tuple(x.shape)}; "
             "expected a scalar or one p for each index of dimension 0"
         )
-    words = words_of(key.seed, call)
+    stream = stream_tensor(key.seed, call)
     if x.is_complex():
         parts, dims, box = _parts(x, dims, box)
-        return torch.view_as_complex(thin_by_operator(parts, words, p, dims, box))
-    return thin_by_operator(x, words, p, dims, box)
+        return torch.view_as_complex(thin_by_operator(parts, stream, p, dims, box))
+    return thin_by_operator(x, stream, p, dims, box)
 
 
 def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Tensor, tuple[int, ...], Box | None]:
@@ -111,7 +112,7 @@ def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Te
 
 
 def check_input(name: str, x: Tensor) -> None:
-    """Refuse a tensor of a dtype that cannot be scaled."""
+    """Refuse a tensor of a dtype that dropout cannot scale, such as integers."""
     if x.dtype not in _DTYPES:
         if isinstance(x, torch.fx.Proxy):
             raise WellposedError(
@@ -125,14 +126,14 @@ def check_input(name: str, x: Tensor) -> None:
 
 
 def check_real(name: str, x: Tensor) -> None:
-    """The same, and a complex one."""
+    """Refuse a tensor of a dtype that is not floating-point."""
     check_input(name, x)
     if x.is_complex():
         raise WellposedError(f"{name} was given a {x.dtype} tensor; expected float32, float64, bfloat16 or float16")
 
 
 def counted_dims(dims: int | Sequence[int], rank: int) -> tuple[int, ...]:
-    """The dimensions, none negative, in order.
+    """Dimensions counted from the first, in order.
 
     Raises:
         WellposedError: If one is out of range or named twice.

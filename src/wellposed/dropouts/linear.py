@@ -1,4 +1,4 @@
-"""Linear maps of which autograd keeps nothing: each derivative makes them again from what names them."""
+"""Linear maps as autograd functions that save nothing: each derivative computes the map, or its transpose, again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +12,10 @@ Map = Callable[[Tensor], Tensor]
 
 
 def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
-    """``forth(x)``, recorded for derivatives of any order.
+    """Apply a linear map, recorded for derivatives of any order without saving a tensor.
 
-    Compilers, functorch and modes see the map itself, and weigh keeping against making again themselves.
+    Compilers, function transforms and modes trace the map itself, and decide themselves what to save and what to
+    compute again.
 
     Args:
         x: The tensor.
@@ -22,7 +23,7 @@ def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
         back: Its transpose.
 
     Returns:
-        What the map makes of ``x``.
+        ``forth(x)``.
     """
     if is_ordinary(x) and is_recorded(x):
         return _apply(x, forth, back)

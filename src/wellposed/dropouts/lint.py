@@ -10,28 +10,38 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from wellposed._torch import AnyBatchNorm, modules_being_called, tree_leaves
-from wellposed.dropouts.calls import DROPOUTS, dropout_arguments, functional_dropout
+from wellposed._torch import AnyBatchNorm, modules_being_called
+from wellposed.dropouts.equivalents import equivalent
 from wellposed.dropouts.naming.streams import Stochastic
+from wellposed.dropouts.torch_dropout import MODULES, dropout_arguments
+from wellposed.models.example import tensors_in
 from wellposed.models.tracing.draws import draws
 
-_DROPS = (*DROPOUTS, Stochastic)
+_DROPS = (*MODULES, Stochastic)
 _SHIFTED = (
     "dropout comes before the batch normalisation {}, whose running variance then is that of training and too large in "
     "evaluation; move dropout behind the last batch normalisation"
+)
+_LIVE = (
+    "{} draws whatever the mode, so it drops in evaluation too: {}; pass training=self.training, or "
+    "dropout_p=p if self.training else 0.0"
 )
 _TWICE = (
     "{} works in place on what an activation wrote in place, and may overwrite what the backward pass needs; pass "
     "inplace=False to one of them"
 )
+_UNSEEN = (
+    "{} was not called in evaluation mode on the example, so whether it drops there is not known; give an example that "
+    "reaches it"
+)
 
 
 @dataclass(frozen=True)
 class DropoutFinding:
-    """One thing that is likely to be wrong.
+    """One thing that is likely to be wrong with the dropout in a model.
 
     Attributes:
-        rule: "before-batch-norm", "live-in-eval" or "in-place-twice".
+        rule: "before-batch-norm", "live-in-eval" or "in-place-twice"; or "unseen" for what could not be judged.
         path: Where in the model.
         message: What it is, why it matters and what to do.
     """
@@ -44,15 +54,15 @@ class DropoutFinding:
 def lint_dropout(model: nn.Module, example: Any = None) -> tuple[DropoutFinding, ...]:
     """Look for dropout that is likely to be a mistake.
 
-    Looked for are: dropout before batch normalisation; dropout called as a function without regard to the mode, which
-    is live in evaluation; in-place dropout right after an in-place activation. The first and the last are seen in
-    ``nn.Sequential``, and everywhere with an example.
+    Looked for are dropout before batch normalisation, in-place dropout right after an in-place activation, and dropout
+    that drops in evaluation mode too. Without an example the first two are looked for in ``nn.Sequential`` alone, and
+    the third, which is dropout called as a function without regard to the mode, is not seen at all.
 
     Args:
         model: The model.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments. With it a copy of the model
-            runs once in evaluation mode: what dropout makes is followed, and all that draws random numbers is found.
-            Of modules that do not run, source is read.
+            runs once in evaluation mode: the outputs of dropout are followed to where they are used, all that draws
+            random numbers is found, and modules that the run does not reach are reported as unseen.
 
     Returns:
         The findings, in the order of the model.
@@ -65,24 +75,20 @@ def lint_dropout(model: nn.Module, example: Any = None) -> tuple[DropoutFinding,
     Source: Li et al. (2019) for the shift of variance between dropout and batch normalisation.
     """
     findings: list[DropoutFinding] = []
-    drawn, ran = dict[str, list[str]](), frozenset[str]()
     if example is not None:
         flow = _Flow()
         run = draws(model, example, training=False, beside=flow.of)
-        drawn, ran = run.drawn, run.ran
         findings += [DropoutFinding(rule, run.paths.get(m, ""), message) for rule, m, message in flow.found]
+        for path, lines in run.drawn.items():
+            message = _LIVE.format(type(model.get_submodule(path)).__name__, ", ".join(lines))
+            findings.append(DropoutFinding("live-in-eval", path, message))
+        for path in run.unseen:
+            module = model.get_submodule(path)
+            if equivalent(module) is None:  # or else its class is known to obey the mode
+                findings.append(DropoutFinding("unseen", path, _UNSEEN.format(type(module).__name__)))
     for path, module in model.named_modules():
         if isinstance(module, nn.Sequential):
             findings += _order(path, module)
-        live = drawn.get(path, [])
-        if path not in ran:
-            live = live or [call.where for call in functional_dropout(module) if not call.is_guarded]
-        if live:
-            message = (
-                f"{type(module).__name__} draws whatever the mode, so it drops in evaluation too: {', '.join(live)}; "
-                "pass training=self.training, or dropout_p=p if self.training else 0.0"
-            )
-            findings.append(DropoutFinding("live-in-eval", path, message))
     places = {path: place for place, (path, _) in enumerate(model.named_modules())}
     once = {(finding.rule, finding.path): finding for finding in reversed(findings)}
     return tuple(sorted(once.values(), key=lambda finding: places.get(finding.path, 0)))
@@ -96,7 +102,7 @@ def _order(path: str, module: nn.Sequential) -> Iterator[DropoutFinding]:
             yield DropoutFinding("before-batch-norm", where, _SHIFTED.format(norms[0]))
     for (_, first), (where, second) in pairwise(children):
         both = getattr(first, "inplace", False) and getattr(second, "inplace", False)
-        if both and isinstance(second, DROPOUTS):
+        if both and isinstance(second, MODULES):
             yield DropoutFinding("in-place-twice", where, _TWICE.format(type(second).__name__))
 
 
@@ -111,7 +117,7 @@ def _flattened(path: str, module: nn.Sequential) -> Iterator[tuple[str, nn.Modul
 
 
 class _Flow(TorchFunctionMode):
-    """Follows what dropout made to where it goes, in one run of a model in evaluation mode.
+    """Follows the outputs of dropout to where they are used, in one run of a model in evaluation mode.
 
     Attributes:
         found: Rule, module and message of what is likely to be wrong.
@@ -125,7 +131,7 @@ class _Flow(TorchFunctionMode):
         self._written = WeakTensorKeyDictionary()  # tensors that an activation wrote in place
 
     def of(self, model: nn.Module) -> "_Flow":
-        """Follow what the dropout modules of a model make too, which in evaluation call no function of torch's."""
+        """Follow the outputs of wellposed's modules in a model too, which in evaluation call no torch function."""
         self._paths = {module: path for path, module in model.named_modules()}
         for module in model.modules():
             if isinstance(module, Stochastic) and getattr(module, "p", 1.0) != 0:
@@ -135,9 +141,9 @@ class _Flow(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        into = frozenset[nn.Module]().union(*(self._dropped.get(x, ()) for x in _tensors((args, kwargs))))
+        into = frozenset[nn.Module]().union(*(self._dropped.get(x, ()) for x in tensors_in((args, kwargs))))
         output = function(*args, **(kwargs or {}))
-        for tensor in _tensors(output):
+        for tensor in tensors_in(output):
             self._dropped[tensor] = into
         given = dropout_arguments(function, args, kwargs or {})
         if given is not None and given["p"] != 0:
@@ -160,7 +166,3 @@ class _Flow(TorchFunctionMode):
         marked = output.detach()
         self._dropped[marked] = self._dropped.get(output, frozenset()) | {module}
         return marked
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

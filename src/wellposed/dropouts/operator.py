@@ -1,73 +1,30 @@
-"""Thinning, the primitive under every dropout: drop elements by their words, scale the rest.
+"""Thinning, the primitive under every dropout: set elements to zero by their random words, and scale the others.
 
-Thinning is linear and its own transpose, so a derivative of any order thins again: nothing but the mask's name is kept
-for the backward pass. An ordinary tensor goes to a kernel at once; what compilers, transforms, modes and subclasses
-watch goes by ``wellposed::dropout``, an operator that they see whole. Its stream and p are tensors, so that a graph can
-carry them: a new step or a new p compiles nothing again.
+It is a self-adjoint linear map whose vector-Jacobian product is the same operator, so a derivative of any order thins
+again, and nothing but the stream is saved for the backward pass. An ordinary tensor goes to a kernel at once; what
+compilers, function transforms, modes and subclasses watch goes by the custom operator ``wellposed::dropout``. Its
+stream and p are tensors, so that a graph can have them as inputs: a new step or a new p causes no recompilation.
 """
 
-import functools
 import itertools
-import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
 from wellposed._torch import apply_of, is_ordinary, is_recorded, materialized, transforms_are_active
-from wellposed.arguments import signed
-from wellposed.errors import WellposedError
-from wellposed.random.backend import backend_for
-from wellposed.random.box import WHOLE, Box, layout
-from wellposed.random.draw import Cut
-
-# What p stands for. "scaled": 0, or x / (1 - p). "selu": SELU's floor, or x scaled and shifted so that mean 0 and
-# variance 1 stay (Klambauer et al., 2017). "selu slope": the derivative of that, which is linear.
-Law = Literal["scaled", "selu", "selu slope"]
-_SELU_FLOOR = -1.7580993408473766  # what SELU saturates at: -scale * alpha (Klambauer et al., 2017)
-
-
-class Mask(NamedTuple):
-    """What names a mask.
-
-    Attributes:
-        p: The probability that an element is dropped.
-        key: The 64 bits of the key.
-        call: The call number.
-        dims: The dimensions that the mask varies over, none negative, in order; ``None`` for all.
-        box: The whole that the tensor is a part of.
-        law: What p stands for.
-    """
-
-    p: float
-    key: int
-    call: int
-    dims: tuple[int, ...] | None = None
-    box: Box | None = None
-    law: Law = "scaled"
-
-
-@functools.lru_cache(maxsize=256)
-def cut_of(p: float, law: Law = "scaled") -> Cut:
-    """What a law makes of p: the threshold below which a word drops its element, and what becomes of the others."""
-    threshold = round(p * 4294967296.0)
-    if law == "scaled" or p in (0.0, 1.0):
-        return Cut(threshold, 1.0 / (1.0 - p) if p < 1.0 else 0.0)
-    gain = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
-    if law == "selu slope":
-        return Cut(threshold, gain)
-    floor = gain * (1 - p) * _SELU_FLOOR
-    return Cut(threshold, gain, floor - gain * _SELU_FLOOR, floor)
+from wellposed.dropouts.masks import Law, Mask, check_probability, compute, part_of_batch, slope, stream_tensor
+from wellposed.random.box import Box
 
 
 def thin(x: Tensor, mask: Mask) -> Tensor:
-    """Thin a tensor of any kind; autograd, transforms, compilers and subclasses see it done.
+    """Apply a mask to a tensor of any kind, in a way that autograd, transforms, compilers and subclasses follow.
 
     Args:
         x: The tensor.
-        mask: What names the mask.
+        mask: The mask.
 
     Returns:
         A tensor like ``x``.
@@ -76,25 +33,12 @@ def thin(x: Tensor, mask: Mask) -> Tensor:
         return thin_ordinary(x, mask)
     p, key, call, dims, box, law = mask
     rate = torch.tensor(p, dtype=torch.float64, device="cpu")
-    return thin_by_operator(x, words_of(key, call), rate, dims, box, law=law)
+    return thin_by_operator(x, stream_tensor(key, call), rate, dims, box, law=law)
 
 
 def thin_ordinary(x: Tensor, mask: Mask) -> Tensor:
-    """Thin an ordinary tensor."""
+    """Apply a mask to an ordinary tensor, recorded for autograd where that is asked for."""
     return _apply_thin(x, mask) if is_recorded(x) else compute(x, mask)
-
-
-def compute(x: Tensor, mask: Mask) -> Tensor:
-    """Thin the memory of an ordinary tensor; strides are kept."""
-    if x.is_meta:
-        return torch.empty_like(x)
-    p, key, call, dims, box, law = mask
-    where = WHOLE if dims is None and box is None else layout(x.shape, box, dims)
-    thinned = backend_for(x).thin(x, cut_of(p, law), key, call, where)
-    if x.is_contiguous():
-        return thinned
-    kept = torch.empty_like(x)
-    return thinned if kept.is_contiguous() else kept.copy_(thinned)
 
 
 class _Thin(torch.autograd.Function):
@@ -107,31 +51,21 @@ class _Thin(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return thin(grad, _slope(ctx.mask)), None
+        return thin(grad, slope(ctx.mask)), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return thin(materialized(tangent), _slope(ctx.mask))
+        return thin(materialized(tangent), slope(ctx.mask))
 
 
 _apply_thin = apply_of(_Thin)
 
 
-def _slope(mask: Mask) -> Mask:
-    """What names the derivative: thinning itself, but for a law that adds something."""
-    return mask._replace(law="selu slope") if mask.law == "selu" else mask
-
-
-def words_of(key: int, call: int, row: int = 0) -> Tensor:
-    """A stream as operators take it: the 64 bits of the key and of the call, and the row, in an int64 tensor."""
-    return torch.tensor([signed(key), signed(call), row], dtype=torch.int64, device="cpu")
-
-
-# A captured CUDA graph repeats what ran on the device, without the host, which makes the mask from its name.
+# A captured CUDA graph repeats what ran on the device, without the host, on which the stream is read.
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
-    "dropout(Tensor x, Tensor words, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset, int batch, str law)"
+    "dropout(Tensor x, Tensor stream, Tensor p, SymInt[]? dims, SymInt[] shape, SymInt[] offset, int batch, str law)"
     " -> Tensor",
     tags=TAGS,
 )
@@ -140,30 +74,30 @@ _NAME = "wellposed::dropout"
 
 def thin_by_operator(
     x: Tensor,
-    words: Tensor,
+    stream: Tensor,
     p: Tensor,
     dims: Sequence[int] | None = None,
     box: Box | None = None,
     batch: int = 0,
     law: Law = "scaled",
 ) -> Tensor:
-    """Thin a tensor of any kind by what tensors name.
+    """Apply a mask to a tensor of any kind by the custom operator, with the stream and p given as tensors.
 
     Args:
         x: The tensor.
-        words: int64 of shape (3,): the 64 bits of the key, the call number, and the row at which the tensor stands in
-            a larger batch.
+        stream: int64 of shape (3,): the 64 bits of the key, the call number, and the tensor's first row in a larger
+            batch.
         p: A scalar tensor, or one p for each sample.
         dims: The dimensions that the mask varies over; ``None`` means all.
-        box: The whole that the tensor is a part of.
+        box: Where the tensor lies in a larger one; ``None`` where it is the whole.
         batch: The dimension that holds the samples; -1 if none does.
-        law: What p stands for.
+        law: What becomes of the elements, see ``Mask``.
 
     Returns:
         A tensor like ``x``.
     """
     shape, offset = ((), ()) if box is None else (box.shape, box.offset)
-    return _apply(x, words, p, dims, shape, offset, batch, law)
+    return _apply(x, stream, p, dims, shape, offset, batch, law)
 
 
 def _apply(x: Tensor, *name: Any) -> Tensor:
@@ -174,13 +108,13 @@ def _apply(x: Tensor, *name: Any) -> Tensor:
     return _Transformed.apply(x, *name)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _times_mask(x: Tensor, words: Tensor, p: Tensor, *rest: Any) -> Tensor:
-    """The same by torch's operators and masks that need no derivative: what compilers trace under transforms."""
+def _times_mask(x: Tensor, stream: Tensor, p: Tensor, *rest: Any) -> Tensor:
+    """The same as a product with a mask that needs no derivative: what compilers trace under function transforms."""
     *where, law = rest
     exact = torch.promote_types(x.dtype, torch.float32)
 
     def made_of(value: float, law: Law) -> Tensor:
-        made: Tensor = torch.ops.wellposed.dropout(torch.full_like(x, value, dtype=exact), words, p, *where, law)
+        made: Tensor = torch.ops.wellposed.dropout(torch.full_like(x, value, dtype=exact), stream, p, *where, law)
         return made
 
     if law == "selu":  # of -0 it makes the shift, or the floor
@@ -193,7 +127,7 @@ def _times_mask(x: Tensor, words: Tensor, p: Tensor, *rest: Any) -> Tensor:
 @torch.library.impl(_library, "dropout", "CompositeExplicitAutograd")
 def _compute(
     x: Tensor,
-    words: Tensor,
+    stream: Tensor,
     p: Tensor,
     dims: list[int] | None,
     shape: list[int],
@@ -204,7 +138,7 @@ def _compute(
     rates: list[float] = p.reshape(-1).tolist()
     for rate in rates:
         check_probability("dropout", rate)
-    whole = _mask(x, words, rates[0] if rates else 0.0, dims, shape, offset, batch, law)
+    whole = _mask(x, stream, rates[0] if rates else 0.0, dims, shape, offset, batch, law)
     if p.dim() == 0:
         return compute(x, whole)
     result = torch.empty_like(x)
@@ -219,7 +153,7 @@ def _compute(
 
 def _mask(
     x: Tensor,
-    words: Tensor,
+    stream: Tensor,
     p: float,
     dims: list[int] | None,
     shape: list[int],
@@ -227,30 +161,16 @@ def _mask(
     batch: int,
     law: Law,
 ) -> Mask:
-    key, call, row = (number % 2**64 for number in words.tolist())
+    key, call, row = (number % 2**64 for number in stream.tolist())
     box = Box(tuple(shape), tuple(offset)) if shape else part_of_batch(x, row, batch)
     return Mask(p, key, call, None if dims is None else tuple(dims), box, law)
 
 
 def _slab(box: Box | None, x: Tensor, first: int, dim: int) -> Box:
-    """Where the part of ``x`` lies that starts at index ``first`` of dimension ``dim``."""
+    """Where the slice of ``x`` that starts at index ``first`` of dimension ``dim`` lies in the whole."""
     whole, offset = (x.shape, [0] * x.dim()) if box is None else (box.shape, list(box.offset))
     offset[dim] += first
     return Box(tuple(whole), tuple(offset))
-
-
-def check_probability(name: str, p: float) -> None:
-    """Refuse a p outside [0, 1]; NaN is."""
-    if not 0.0 <= p <= 1.0:
-        raise WellposedError(f"{name} was given p={p}; expected a probability in [0, 1]")
-
-
-def part_of_batch(x: Tensor, row: int, dim: int = 0) -> Box | None:
-    """The whole that ``x`` is a part of, where ``x`` holds the samples from ``row`` on in dimension ``dim``."""
-    if row == 0 or x.dim() == 0 or dim < 0:
-        return None
-    before, after = x.shape[:dim], x.shape[dim + 1 :]
-    return Box((*before, row + x.shape[dim], *after), (*(0 for _ in before), row, *(0 for _ in after)))
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:
@@ -258,41 +178,41 @@ def _fake(x: Tensor, *_: Any) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, words, p, *where, law = inputs
+    _, stream, p, *where, law = inputs
     ctx.where = (*where, "selu slope" if law == "selu" else law)
-    ctx.save_for_backward(words, p)
+    ctx.save_for_backward(stream, p)
 
 
-def _transpose(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _apply(grad, *ctx.saved_tensors, *ctx.where), *(None,) * 7
 
 
 def _vmap(
-    info: Any, in_dims: tuple[int | None, ...], x: Tensor, words: Tensor, p: Tensor, *where: Any
+    info: Any, in_dims: tuple[int | None, ...], x: Tensor, stream: Tensor, p: Tensor, *where: Any
 ) -> tuple[Tensor, int]:
-    """What a loop over the samples gives: one mask for all where the words are shared, else each its own."""
+    """The batching rule: one mask for all samples where they share the stream, else one for each."""
     x_dim = in_dims[0]
     if x_dim is not None and in_dims[1] is None and in_dims[2] is None:
         dims, shape, offset, batch, law = where
         x = x.movedim(x_dim, 0)
         counted = [d + 1 for d in (range(x.dim() - 1) if dims is None else dims)]
         whole = ((info.batch_size, *shape), (0, *offset)) if shape else ((), ())
-        return _apply(x, words, p, counted, *whole, batch + 1 if batch >= 0 else batch, law), 0
+        return _apply(x, stream, p, counted, *whole, batch + 1 if batch >= 0 else batch, law), 0
     samples = zip(
         *(
             [tensor] * info.batch_size if dim is None else tensor.unbind(dim)
-            for tensor, dim in zip((x, words, p), in_dims[:3], strict=True)
+            for tensor, dim in zip((x, stream, p), in_dims[:3], strict=True)
         ),
         strict=True,
     )
     return torch.stack([_one(*sample, *where) for sample in samples]), 0
 
 
-def _one(x: Tensor, words: Tensor, p: Tensor, *where: Any) -> Tensor:
-    """``_apply``, without torch's dispatcher where nobody needs it: it would cost more than the work."""
+def _one(x: Tensor, stream: Tensor, p: Tensor, *where: Any) -> Tensor:
+    """``_apply``, but without torch's dispatcher for ordinary tensors, where it would cost more than the work."""
     if p.dim() == 0 and is_ordinary(x):
-        return thin_ordinary(x, _mask(x, words, float(p), *where))
-    return _apply(x, words, p, *where)
+        return thin_ordinary(x, _mask(x, stream, float(p), *where))
+    return _apply(x, stream, p, *where)
 
 
 class _Transformed(torch.autograd.Function):
@@ -307,7 +227,7 @@ class _Transformed(torch.autograd.Function):
         _keep(ctx, inputs, output)
         ctx.save_for_forward(*inputs[1:3])
 
-    backward = staticmethod(_transpose)
+    backward = staticmethod(_backward)
     vmap = staticmethod(_vmap)
 
     @staticmethod
@@ -316,5 +236,5 @@ class _Transformed(torch.autograd.Function):
 
 
 torch.library.register_fake(_NAME, _fake, lib=_library)
-torch.library.register_autograd(_NAME, _transpose, setup_context=_keep, lib=_library)
+torch.library.register_autograd(_NAME, _backward, setup_context=_keep, lib=_library)
 torch.library.register_vmap(_NAME, _vmap, lib=_library)

@@ -122,10 +122,10 @@ def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:
         if not all(math.isfinite(float(end)) for end in torch.aminmax(piece)):
             return math.nan, math.nan, 1
         for block in _blocks(piece):
-            wide = block.to(torch.promote_types(block.dtype, torch.float32)).flatten() - pivot
-            count += wide.numel()
-            total += float(wide.sum())
-            squares += float(wide.square_().sum())
+            entries = block.to(torch.promote_types(block.dtype, torch.float32)).flatten() - pivot
+            count += entries.numel()
+            total += float(entries.sum())
+            squares += float(entries.square_().sum())
     mean = total / count
     return pivot + mean, max(squares / count - mean * mean, 0.0), count
 

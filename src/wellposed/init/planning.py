@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from wellposed.init.schemes.following import Following, followings
 from wellposed.init.schemes.named import scheme_of
 from wellposed.init.schemes.scheme import Choice, Scheme, Site
 from wellposed.models.fans import Axes, fans
+from wellposed.models.globs import matches
 from wellposed.models.names import listed
 from wellposed.models.roles import Part, buffers_of
 from wellposed.models.tracing.branch_names import named_branches
@@ -132,11 +132,7 @@ def _is_meant(weight: Weight, part: Part, glob: str) -> bool:
     paths = [*weight.names, weight.stream]
     if part.block is not None:
         paths += [f"{path}.{part.block}" for path in paths]
-    return any(_matches(path, glob) for path in paths)
-
-
-def _matches(name: str, glob: str) -> bool:
-    return fnmatchcase(name, glob) or fnmatchcase(f".{name}", glob)
+    return any(matches(path, glob) for path in paths)
 
 
 def _site(

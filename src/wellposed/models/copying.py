@@ -33,8 +33,8 @@ def copied(model: Model, tensors: Mapping[int, Any] | None = None) -> Model:
 
     Example:
         >>> model = nn.BatchNorm1d(4)
-        >>> twin = copied(model, {id(model.weight): model.weight})
-        >>> twin.weight is model.weight, twin.running_mean is model.running_mean
+        >>> other = copied(model, {id(model.weight): model.weight})
+        >>> other.weight is model.weight, other.running_mean is model.running_mean
         (True, False)
     """
     memo = dict(tensors or {})

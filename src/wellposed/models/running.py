@@ -1,4 +1,4 @@
-"""Running a model without a trace: torch's generators put back afterwards, memory measured."""
+"""Running a model: torch's generators restored afterwards, and the peak memory of its activations measured."""
 
 import contextlib
 import weakref
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed._torch import TorchDispatchMode, tree_leaves
+from wellposed._torch import TorchDispatchMode
+from wellposed.models.example import tensors_in
 
 
 @contextlib.contextmanager
 def own_generators(values: Any) -> Iterator[list[torch.Generator]]:
-    """The default generators of torch, of the CPU and of the tensors' devices, which are put back afterwards."""
-    devices = {leaf.device.index for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_cuda}
+    """Give torch's default generators, of the CPU and of the tensors' devices; their states are restored afterwards."""
+    devices = {tensor.device.index for tensor in tensors_in(values) if tensor.is_cuda}
     generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in sorted(devices))]
     states = [generator.get_state() for generator in generators]
     try:
@@ -25,12 +26,12 @@ def own_generators(values: Any) -> Iterator[list[torch.Generator]]:
 
 
 def seed_all(generators: Iterable[torch.Generator], words: tuple[int, int]) -> list[Tensor]:
-    """Seed generators with the 64 bits of two words; their states are returned."""
+    """Seed generators with the 64 bits of a key's two words, and return their states."""
     return [generator.manual_seed(words[0] | words[1] << 32).get_state() for generator in generators]
 
 
 class PeakMemory(TorchDispatchMode):
-    """Measures how much memory the tensors hold at most that operators make inside the block.
+    """Measures the peak memory of the tensors that operators make inside a ``with`` block.
 
     Attributes:
         most: The peak, in bytes.
@@ -58,7 +59,6 @@ class PeakMemory(TorchDispatchMode):
 
 
 def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
-    """The memory of tensors, each by the identity that it keeps while it is held."""
-    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
-    memory = [t.untyped_storage() for t in tensors if t.layout == torch.strided and not t.is_nested]
+    """The storages of tensors, each by its identity, which is its own for as long as it is referred to."""
+    memory = [t.untyped_storage() for t in tensors_in(values) if t.layout == torch.strided and not t.is_nested]
     return {id(storage): storage for storage in memory}

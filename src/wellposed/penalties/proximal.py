@@ -10,7 +10,7 @@ from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
 from wellposed.penalties.computing import operands
 from wellposed.penalties.computing.bisection import least_factor
-from wellposed.penalties.computing.passes import Push, Step, add_gradients_, take_steps_
+from wellposed.penalties.computing.passes import ProxStep, Push, add_gradients_, take_steps_
 
 
 class Traits(NamedTuple):
@@ -122,7 +122,7 @@ class ProximalFunction:
         Raises:
             WellposedError: As for :meth:`prox`.
         """
-        take_steps_([Step(self, w, step)])
+        take_steps_([ProxStep(self, w, step)])
         return w
 
     def accumulate_(self, w: Tensor, gradient: Tensor, factor: Number = 1.0) -> Tensor:

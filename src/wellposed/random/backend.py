@@ -1,4 +1,4 @@
-"""The registry of backends: which one serves a tensor, and how to choose one by hand."""
+"""Backends of the random numbers: which one serves a tensor, and how to choose one."""
 
 import contextlib
 import contextvars
@@ -15,7 +15,7 @@ from wellposed.random.native import missing
 
 
 class Backend(Protocol):
-    """What a backend's module offers."""
+    """The interface of a backend's module."""
 
     def serves(self, tensor: Tensor) -> bool:
         """Whether this backend can work on ``tensor``."""
@@ -87,7 +87,7 @@ def backend_for(tensor: Tensor) -> Backend:
 
 
 def cpu_for(tensor: Tensor) -> Any:
-    """The cpu backend's module if it serves ``tensor``, for what others do by torch's operators; or ``None``."""
+    """The cpu backend's module if it serves ``tensor``, for operations that only it has kernels for; else ``None``."""
     if not tensor.is_cpu or "cpu" not in _ON_CPU or _chosen.get() == "reference":
         return None
     cpu: Any = _loaded.get("cpu") or _load("cpu")

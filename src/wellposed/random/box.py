@@ -59,7 +59,7 @@ def _sizes(given: object, name: str) -> tuple[int, ...]:
 
 
 class Layout(NamedTuple):
-    """Which global index each element of a block has, as a sum over a few dimensions.
+    """The global index of each element of a block, as a start and strides over a few merged dimensions.
 
     Element (j_1, ..., j_n) of the merged dimensions has global index ``start + sum(j_d * strides[d])``. Dimensions that
     continue each other are merged, so a block that is one contiguous run has no dimension left.
@@ -78,13 +78,13 @@ class Layout(NamedTuple):
 
 
 def layout_of(start: int, sizes: tuple[int, ...] = (), strides: tuple[int, ...] = ()) -> Layout:
-    """A layout of such numbers."""
+    """A layout of a start, sizes and strides."""
     if strides == (1,):
         sizes = strides = ()
     return Layout(start, sizes, strides, struct.pack(f"{1 + 2 * len(sizes)}q", start, *sizes, *strides))
 
 
-WHOLE = layout_of(0)  # of a tensor that is no part of a larger one, whatever its size
+WHOLE = layout_of(0)  # of a tensor of any shape that is not a part of a larger one
 
 
 @functools.lru_cache(maxsize=1024)  # to find it takes longer than to draw a small tensor
@@ -94,7 +94,7 @@ def layout(shape: tuple[int, ...], box: Box | None = None, dims: tuple[int, ...]
     Args:
         shape: The block's shape.
         box: Where it lies; ``None`` when it is the whole tensor.
-        dims: The dimensions that the index counts; elements that differ in other dimensions only share one index.
+        dims: The dimensions that the index counts; elements that differ in other dimensions only have the same index.
             ``None`` counts all.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The same draws as ``reference.py``, bit for bit, at the speed of the memory: the native core's loops over tensors."""
+"""The CPU backend: the loops of the native core over the memory of tensors, with the same bits as ``reference.py``."""
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
 def clear_blocks(
     x: Tensor, maps: int, shared: int, sides: bytes, start: int, key: int, call: int, threshold: int
 ) -> Tensor:
-    """A contiguous copy of ``x`` without blocks, scaled by the share of elements that are left.
+    """DropBlock: a contiguous copy of ``x`` with blocks set to zero, and the rest divided by the fraction that is left.
 
     Args:
         x: Maps, of any shape.
@@ -44,7 +44,7 @@ def clear_blocks(
         start: The word of the first corner.
         key: The 64 bits of the key.
         call: The call number.
-        threshold: Below it a word is the corner of a block.
+        threshold: A word below it is drawn as the corner of a block.
     """
     x = _plain(x)
     result, size = torch.empty_like(x), x.numel() // max(1, maps * shared)
@@ -57,7 +57,7 @@ def clear_blocks(
 
 
 def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: int, call: int, back: bool) -> Tensor:
-    """Of each row of ``x`` the first ``prefix`` tokens and ``kept`` of the ``others``; or the transpose of that.
+    """Token dropout: gather the tokens of each row of ``x`` that are kept; or the transpose, which scatters them back.
 
     Args:
         x: Rows of tokens (rows, tokens, ...).
@@ -67,7 +67,7 @@ def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: i
         row: Which row of a larger batch is the first.
         key: The 64 bits of the key.
         call: The call number.
-        back: Whether tokens are put back to where they were taken from, and 0 where none was.
+        back: Whether to scatter tokens back to where they were gathered from, with 0 elsewhere.
     """
     x = _plain(x)
     rows, tokens, *rest = x.shape
@@ -82,5 +82,5 @@ def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: i
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy whose values lie in memory one after the other, none of them lazily negated."""
+    """The tensor, or a copy that is contiguous and not lazily negated."""
     return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()

@@ -1,4 +1,4 @@
-"""The public draws: each checks its arguments once and hands over to a backend."""
+"""Random numbers of each distribution, as functions of a key: arguments are checked here, and a backend draws."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -187,7 +187,7 @@ def truncated_normal(
     dtype: torch.dtype | None = None,
     device: _Device = None,
 ) -> Tensor:
-    """Draw from the normal distribution conditioned on [a, b], by inversion: no value is ever drawn again.
+    """Draw from the normal distribution truncated to [a, b], by inversion of its distribution function, not rejection.
 
     The uniform is mapped into [Phi(alpha), Phi(beta)] first. An interval that lies wholly on one side of the mean is
     counted from its near end, so that far tails keep all their digits.
@@ -327,7 +327,7 @@ def _empty(shape: _Shape, dtype: torch.dtype | None, device: _Device) -> Tensor:
 def _fill_(
     tensor: Tensor, distribution: Callable[..., Draw], numbers: tuple[float, ...], key: Key, call: int, box: Box | None
 ) -> Tensor:
-    """Fill a tensor with a distribution of such numbers, which users may give as anything that is a number."""
+    """Fill a tensor from a distribution with these parameters, which may be numbers of any type."""
     if not isinstance(tensor, Tensor):
         raise WellposedError(f"a {type(tensor).__name__} was given to be filled; expected a torch.Tensor")
     for number in numbers:
@@ -354,6 +354,6 @@ def _fill_(
 
 
 def _names(distribution: Callable[..., Draw]) -> list[str]:
-    """What numbers of a distribution are called in refusals."""
+    """The names of a distribution's parameters in error messages."""
     names = inspect.signature(distribution).parameters
     return [f"{distribution.__name__}({name})" for name in names]

@@ -1,4 +1,4 @@
-"""What backends are asked for: a distribution with its constants to draw from, and what dropout makes of an element."""
+"""What backends are asked to do: draw from a distribution with given constants, or apply a mask of dropout."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from wellposed.errors import WellposedError
 from wellposed.random.inverse_normal import one_sided, straddling
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-CODES = {  # what kernels call a dtype
+CODES = {  # the number of a dtype in the interface of the kernels
     torch.float32: 0,
     torch.float64: 1,
     torch.bfloat16: 2,
@@ -22,11 +22,11 @@ CODES = {  # what kernels call a dtype
     torch.uint8: 4,
     torch.uint32: 5,
 }
-_DEPTH = {False: (23, 18), True: (46, 48)}  # wide -> -log of the smallest uniform, rounded up; degree for full accuracy
+_DEPTH = {False: (23, 18), True: (46, 48)}  # is float64 -> -log of the smallest uniform, rounded up; degree
 
 
 class Kind(IntEnum):
-    """How an element is made from its word; the numbers are what kernels branch on."""
+    """The formulas that turn random words into values; the numbers are those of the kernels' interface."""
 
     BITS = 0
     UNIFORM = 1
@@ -38,26 +38,26 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One distribution for one dtype.
+    """A distribution to draw from, for one dtype.
 
     Attributes:
         kind: Which formula turns words into values.
-        wide: Whether an element takes two words and the arithmetic is float64, rather than one word and float32.
+        is_float64: Whether values are drawn in float64, by two words an element, rather than in float32 by one.
         constants: The formula's constants, each exactly representable in that arithmetic.
         dtype: What the values are stored as.
-        code: What kernels call the dtype; -1 where they know none.
-        packed: The constants as kernels read them: float32 unless wide or a threshold.
+        code: The number of the dtype in the interface of the kernels; -1 for one that they do not serve.
+        packed: The constants as kernels read them, as float32; as float64 where values are, and for a threshold.
     """
 
     kind: Kind
-    wide: bool
+    is_float64: bool
     constants: tuple[float, ...]
     dtype: torch.dtype
     code: int = field(init=False, repr=False, compare=False)
     packed: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        exact = self.wide or self.kind == Kind.BERNOULLI
+        exact = self.is_float64 or self.kind == Kind.BERNOULLI
         object.__setattr__(self, "code", CODES.get(self.dtype, -1))
         letter = "d" if exact else "f"
         object.__setattr__(self, "packed", struct.pack(f"{len(self.constants)}{letter}", *self.constants))
@@ -104,7 +104,7 @@ def truncated_normal(mean: float, std: float, a: float, b: float, dtype: torch.d
     if std == 0:
         return _draw(Kind.UNIFORM, dtype, mean, 0.0, bottom, top)
     alpha, beta, width = (a - mean) / std, (b - mean) / std, (b - a) / std
-    wide = dtype == torch.float64
+    is_float64 = dtype == torch.float64
     if alpha < 0 < beta:
         cut = _draw(Kind.STRADDLING, dtype, mean, std, *straddling(alpha, beta), bottom, top)
         # Cut-offs so far out that no value reaches them: the same values with less to compute.
@@ -116,7 +116,7 @@ def truncated_normal(mean: float, std: float, a: float, b: float, dtype: torch.d
             f"truncated_normal was given mean={mean}, std={std}, a={a} and b={b}; "
             "expected an interval whose near end lies a finite number of standard deviations from the mean"
         )
-    tail = one_sided(near, width, *_DEPTH[wide])
+    tail = one_sided(near, width, *_DEPTH[is_float64])
     anchor, reach = (a, std) if upper else (b, -std)
     head = (anchor, 2 * reach / tail.hazard, tail.mass, tail.rest, tail.bend, tail.scale, tail.shift, bottom, top)
     return _draw(Kind.ONE_SIDED, dtype, *head, *tail.series)
@@ -143,8 +143,8 @@ def _check_dtype(name: str, dtype: torch.dtype) -> None:
 
 
 def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
-    wide = dtype == torch.float64
-    if not wide:
+    is_float64 = dtype == torch.float64
+    if not is_float64:
         rounded = tuple(torch.tensor(constants, dtype=torch.float64, device="cpu").to(torch.float32).tolist())
         if any(math.isinf(new) and math.isfinite(old) for new, old in zip(rounded, constants, strict=True)):
             raise WellposedError(
@@ -152,7 +152,7 @@ def _draw(kind: Kind, dtype: torch.dtype, *constants: float) -> Draw:
                 "expected parameters below 3.4e38, or dtype=torch.float64"
             )
         constants = rounded
-    return Draw(kind, wide, constants, dtype)
+    return Draw(kind, is_float64, constants, dtype)
 
 
 def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -> tuple[float, float]:
@@ -177,13 +177,13 @@ def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -
 
 
 class Cut(NamedTuple):
-    """Elements whose word is below a threshold become ``floor``, and the others ``x * scale + shift``.
+    """The constants of a dropout mask: below the threshold an element becomes ``floor``, else ``x * scale + shift``.
 
     Attributes:
         threshold: In [0, 2^32].
         scale: What the others are multiplied by.
         shift: What is added to them then; -0 changes nothing, not even the sign of a zero.
-        floor: What the dropped ones become.
+        floor: The value of dropped elements.
     """
 
     threshold: int

@@ -1,7 +1,7 @@
 """The inverse normal distribution function: the constants that every backend evaluates, and exact truncation.
 
-Everything here runs on the host, once for a distribution. The work on each element (``reference.py``, ``cpu.py``) uses
-add, subtract, multiply, divide and square root only, in one fixed order, so that every backend gives the same bits.
+Everything here is computed on the host, once for each distribution. The backends' work on each element uses add,
+subtract, multiply, divide and square root only, in one fixed order, so that every backend gives the same bits.
 
 With x in (-1, 1) the centred uniform (x = 2F - 1) and t = 1 - |x| twice the smaller tail, the quantile is
 
@@ -62,7 +62,7 @@ _STRAIGHT_FROM = 10_000  # beyond, P = 1 to 17 digits and its argument would be 
 
 
 class Straddling(NamedTuple):
-    """A truncation to an interval around the mean: x = middle + half * x0, t = tail + half * t0 on either side."""
+    """Truncation to an interval around the mean: x = middle + half * x0, t = tail + half * t0 on either side."""
 
     middle: float
     half: float
@@ -71,7 +71,7 @@ class Straddling(NamedTuple):
 
 
 class OneSided(NamedTuple):
-    """A truncation to an interval beyond the mean, by the excess over its near end.
+    """Truncation to an interval on one side of the mean, by the excess over the interval's near end.
 
     With S the upper tail, near end alpha and far end beta, the excess d solves S(alpha + d) / S(alpha) = 1 - mass * u,
     mass = 1 - rest. For y = -log of the right side it is

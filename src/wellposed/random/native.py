@@ -1,4 +1,4 @@
-"""The native core: whether it is here, and if it is not, why and how to get it. This is the one place that imports it.
+"""Import of the native core: whether it is installed, and if it is not, why and how to get it.
 
 ``from wellposed.random.native import core`` is the core, ``wellposed._native``, or an ``ImportError`` that says that.
 """
@@ -26,7 +26,7 @@ def _advice(error: ImportError) -> str:
 
 
 def _warn_if_stale() -> None:
-    """In a checkout, where sources change and what was built from them stays."""
+    """Warn in a checkout whose sources have changed since the core was built from them."""
     if _DIGEST.exists() and core.source_digest() != runpy.run_path(str(_DIGEST))["source_digest"](_ROOT):
         warnings.warn(
             "the native core was built from other sources than native/ has now; `pip install -e .` builds it again",

@@ -1,4 +1,4 @@
-"""The truth: every draw in plain torch, on any device, written to be read. Kernels must give these very bits."""
+"""The reference backend: every draw in plain torch, on any device. The kernels must give the same bits."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +26,7 @@ def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> No
     for first in range(0, flat.numel(), _CHUNK):
         part = flat[first : first + _CHUNK]
         index = global_index(layout, first, part.numel(), tensor.device)
-        part.copy_(values(draw, words(index, key, call, wide=draw.wide)))
+        part.copy_(values(draw, words(index, key, call, is_float64=draw.is_float64)))
     if not tensor.is_contiguous():
         tensor.copy_(flat.view(tensor.shape))
 
@@ -59,9 +59,9 @@ def global_index(layout: Layout, first: int, count: int, device: torch.device) -
     return index
 
 
-def words(index: Tensor, key: int, call: int, *, wide: bool = False) -> Tensor:
-    """The 32-bit words of elements, or their 64 bits when they are wide, as int64 (wide ones in two's complement)."""
-    if wide:
+def words(index: Tensor, key: int, call: int, *, is_float64: bool = False) -> Tensor:
+    """The random words of elements as int64: 32 bits each, or 64, of two words, for values in float64."""
+    if is_float64:
         return words(2 * index, key, call) | words(2 * index + 1, key, call) << 32
     block = index // 4
     counter = [block & _WORD, block >> 32, torch.full_like(index, call & _WORD), torch.full_like(index, call >> 32)]
@@ -87,7 +87,7 @@ def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
 
 
 def values(draw: Draw, word: Tensor) -> Tensor:
-    """What the draw makes of each word: float32, float64 when it is wide, int64 for bits, bool for Bernoulli."""
+    """The values of random words: float32, or float64 for a float64 draw; int64 for bits, and bool for Bernoulli."""
     return _FORMULAS[draw.kind](draw, word)
 
 
@@ -101,7 +101,7 @@ def _bernoulli(draw: Draw, word: Tensor) -> Tensor:
 
 def _uniform(draw: Draw, word: Tensor) -> Tensor:
     low, span, bottom, top = draw.constants
-    if draw.wide:
+    if draw.is_float64:
         u = (word >> 11 & (1 << 53) - 1).to(torch.float64) * 2.0**-53
     else:
         u = (word >> 8).to(torch.float32) * 2.0**-24
@@ -110,13 +110,13 @@ def _uniform(draw: Draw, word: Tensor) -> Tensor:
 
 def _normal(draw: Draw, word: Tensor) -> Tensor:
     mean, std = draw.constants
-    x, t, _ = _centred(word, draw.wide)
+    x, t, _ = _centred(word, draw.is_float64)
     return mean + std * _quantile(x, t)
 
 
 def _straddling(draw: Draw, word: Tensor) -> Tensor:
     mean, std, middle, half, lower_tail, upper_tail, bottom, top = draw.constants
-    x, t, lower = _centred(word, draw.wide)
+    x, t, lower = _centred(word, draw.is_float64)
     x = middle + half * x
     below = x < 0
     t = torch.where(below == lower, t, 2 - t)
@@ -127,7 +127,7 @@ def _straddling(draw: Draw, word: Tensor) -> Tensor:
 
 def _one_sided(draw: Draw, word: Tensor) -> Tensor:
     anchor, amplitude, mass, rest, bend, scale, shift, bottom, top, *series = draw.constants
-    _, t, lower = _centred(word, draw.wide)
+    _, t, lower = _centred(word, draw.is_float64)
     near = lower == (amplitude > 0)
     left = mass * (0.5 * torch.where(near, t, 2 - t))  # the part of the mass between the anchor and the value
     right = rest + mass * (0.5 * torch.where(near, 2 - t, t))
@@ -159,12 +159,12 @@ def _clamp(value: Tensor, bottom: float, top: float) -> Tensor:
     return torch.where(value > top, top, value)
 
 
-def _centred(word: Tensor, wide: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _centred(word: Tensor, is_float64: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The centred uniform x in [-1, 1], twice the smaller tail t in (0, 1], and whether it is the lower one.
 
     Both come from the word itself, so each keeps all its digits: x near the centre, t far out in the tail.
     """
-    if wide:
+    if is_float64:
         lower = word >= 0  # the sign bit of the 64 bits
         from_end, from_centre, dtype, unit = word ^ (word >> 63), word ^ -(2**63), torch.float64, 2.0**-63
     else:

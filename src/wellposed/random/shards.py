@@ -1,4 +1,4 @@
-"""Shards: the block of a distributed tensor that this process holds, and where it lies in the whole."""
+"""Shards: the local shard of a distributed tensor, and where it lies in the whole."""
 
 import math
 import sys
@@ -20,18 +20,18 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | None]:
-    """The memory behind a tensor and where it lies in the whole.
+    """The local shard of a tensor, and where it lies in the whole.
 
     Args:
         tensor: Any tensor.
         box: Where it lies, if it is not a DTensor, which knows that itself.
 
     Returns:
-        What this process holds of a DTensor, and its box; any other tensor with the box as it was given.
+        The local shard of a DTensor, and its box; any other tensor itself, with the box as it was given.
 
     Raises:
-        WellposedError: If the tensor stores its values in another form, a DTensor is given with a box, holds terms of a
-            sum, or is sharded so that what a process holds is no block.
+        WellposedError: If the tensor stores its values in another form, or a DTensor is given with a box, has partial
+            placements, or is sharded so that a local shard is not a block.
 
     Example:
         >>> import torch
@@ -62,7 +62,7 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
 
 
 def total(values: Tensor, like: Tensor) -> Tensor:
-    """The sum of some numbers over the processes that hold different shards of a tensor; all of them have to call it.
+    """Sum numbers over the processes that have different shards of a tensor (an all-reduce); all have to call it.
 
     Args:
         values: This process's numbers.
@@ -86,7 +86,7 @@ def _has_no_memory(tensor: Tensor) -> bool:
 
 
 def _offset(whole: Any) -> tuple[int, ...]:
-    """Where the block that this process holds starts; a process that is not of the mesh holds none."""
+    """Where the local shard starts; empty for a process outside the mesh, which has none."""
     mesh, place = whole.device_mesh, whole.device_mesh.get_coordinate()
     if place is None:
         return ()
@@ -104,7 +104,7 @@ def _offset(whole: Any) -> tuple[int, ...]:
 
 
 def _is_interleaved(whole: Any) -> bool:
-    """Whether a dimension was sharded by a later mesh dimension first, and not evenly."""
+    """Whether a dimension was sharded unevenly, and by a later mesh dimension first, so that shards are not blocks."""
     placements, mesh = whole.placements, whole.device_mesh
     for i, placement in enumerate(placements):
         stride = getattr(placement, "split_factor", 1)

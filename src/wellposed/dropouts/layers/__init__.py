@@ -1,1 +1,1 @@
-"""The modules that drop."""
+"""Dropout modules, one family a file."""

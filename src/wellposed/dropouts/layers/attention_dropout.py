@@ -94,7 +94,7 @@ def attention_weights(
 
 
 class MultiheadAttention(nn.MultiheadAttention):
-    """``torch.nn.MultiheadAttention`` whose attention weights are dropped by a stream of ours while training.
+    """``torch.nn.MultiheadAttention`` with reproducible dropout of its attention weights while training.
 
     Arguments, parameters and results are torch's; rows where all is masked attend to nothing, rather than being NaN.
 

@@ -13,32 +13,38 @@ from wellposed._torch import is_ordinary
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import thin_by_operator, words_of
+from wellposed.dropouts.masks import stream_tensor
+from wellposed.dropouts.operator import thin_by_operator
 from wellposed.errors import WellposedError
 from wellposed.random.backend import cpu_for
 
 
 class Corners(NamedTuple):
-    """Where blocks may lie in maps of a shape: their sides, and the shape of the corners.
+    """Where the blocks of DropBlock may lie in feature maps of a shape.
 
-    A corner is drawn with probability p * size / covered, at most 1: ``size`` is that of a map, and ``covered`` that of
-    all blocks that it has places for.
+    A corner is drawn with probability p * size / covered, at most 1.
+
+    Attributes:
+        blocks: The sides of a block.
+        shape: The shape of the mask of corners, (N, C or 1, ...).
+        size: How many elements a map has.
+        covered: How many elements all blocks have together that a map has places for.
     """
 
     blocks: tuple[int, ...]
-    shape: tuple[int, ...]  # (N, C or 1, ...)
+    shape: tuple[int, ...]
     size: int
     covered: int
 
 
 class Rule(NamedTuple):
-    """What blocks are like."""
+    """The side of a block, and whether all channels of a sample have the same blocks."""
 
     block_size: int
     couple_channels: bool
 
     def corners(self, shape: tuple[int, ...]) -> Corners:
-        """Where they may lie in maps of a shape (N, C, ...)."""
+        """Where blocks may lie in maps of a shape (N, C, ...)."""
         sides = shape[2:]
         blocks = tuple(min(self.block_size, side) for side in sides)
         places = tuple(side - block + 1 for side, block in zip(sides, blocks, strict=True))
@@ -47,10 +53,11 @@ class Rule(NamedTuple):
 
 
 def clear_blocks(x: Tensor, rule: Rule, p: float, key: int, call: int, row: int) -> Tensor:
-    """Clear the blocks that a stream names, and scale the rest so that the mean over the batch stays."""
+    """Set the blocks to zero whose corners a stream draws, and scale the rest so that the mean over the batch stays."""
     cpu = cpu_for(x) if is_ordinary(x) else None
     if cpu is None:
-        return clear_by_operators(x, rule, words_of(key, call, row), torch.tensor(p, dtype=torch.float64, device="cpu"))
+        rate = torch.tensor(p, dtype=torch.float64, device="cpu")
+        return clear_by_operators(x, rule, stream_tensor(key, call, row), rate)
     blocks, corners, size, covered = rule.corners(x.shape)
     maps, places, shared = math.prod(corners[:2]), math.prod(corners[1:]), max(1, x.shape[1] // max(1, corners[1]))
     ones = (1,) * (3 - len(blocks))
@@ -60,13 +67,13 @@ def clear_blocks(x: Tensor, rule: Rule, p: float, key: int, call: int, row: int)
     return cleared
 
 
-def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tensor:
-    """The same by torch's operators, the truth beside the kernel; ``words`` stand for the key, the call and the row."""
+def clear_by_operators(x: Tensor, rule: Rule, stream: Tensor, p: Tensor) -> Tensor:
+    """The same by torch's operators, as a reference for the kernel."""
     if 0 in x.shape:  # which torch's pools refuse
         return x.clone()
     blocks, corners, size, covered = rule.corners(x.shape)
     ones = x.new_ones(corners, dtype=torch.float32)
-    dropped = (thin_by_operator(ones, words, (p * size / covered).clamp(max=1)) == 0).float()
+    dropped = (thin_by_operator(ones, stream, (p * size / covered).clamp(max=1)) == 0).float()
     dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
     pool = nn.functional.max_pool2d if len(blocks) == 2 else nn.functional.max_pool3d
     for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
@@ -78,12 +85,14 @@ def clear_by_operators(x: Tensor, rule: Rule, words: Tensor, p: Tensor) -> Tenso
 
 
 class _DropBlock(Thinning):
-    """Dropout of boxes of feature maps."""
+    """DropBlock in any number of dimensions."""
 
     rank: int  # dimensions of a map
 
-    def __init__(self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False) -> None:
-        super().__init__(p)
+    def __init__(
+        self, p: float = 0.1, block_size: int = 7, *, couple_channels: bool = False, inplace: bool = False
+    ) -> None:
+        super().__init__(p, inplace)
         if block_size < 1:
             raise WellposedError(f"{type(self).__name__} was given block_size={block_size}; expected at least 1")
         self.block_size, self.couple_channels = block_size, couple_channels
@@ -102,10 +111,11 @@ class _DropBlock(Thinning):
             return x
         rule = Rule(self.block_size, self.couple_channels)
         if is_ordinary(x):
-            key, call, row = self.next_name()
+            key, call, row = self.next_stream()
             clear = functools.partial(clear_blocks, rule=rule, p=self._p, key=key, call=call, row=row)
         else:
-            clear = functools.partial(clear_by_operators, rule=rule, words=self.next_words(x.detach()), p=self._rate)
+            stream = self.next_stream_tensor(x.detach())
+            clear = functools.partial(clear_by_operators, rule=rule, stream=stream, p=self._rate)
         return linear(x, clear, clear)
 
     def extra_repr(self) -> str:
@@ -114,7 +124,7 @@ class _DropBlock(Thinning):
 
 
 class DropBlock2d(_DropBlock):
-    """Drop square regions of feature maps while training and scale the rest so that the mean over the batch stays.
+    """DropBlock: drop square regions of feature maps while training, and scale the rest so that the batch mean stays.
 
     Corners of regions are drawn with probability p H W / (block_size^2 (H - block_size + 1) (W - block_size + 1)).
 
@@ -122,12 +132,14 @@ class DropBlock2d(_DropBlock):
         p: The share of elements that are dropped, roughly: regions may overlap.
         block_size: The side of a region.
         couple_channels: Whether the same regions are dropped from all channels of a sample.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, C, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
 
     Raises:
-        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, the block size is not positive, or the
+            input is not of that shape.
 
     Example:
         >>> DropBlock2d(0.2, 3)(torch.ones(2, 3, 8, 8)).shape
@@ -140,18 +152,20 @@ class DropBlock2d(_DropBlock):
 
 
 class DropBlock3d(_DropBlock):
-    """Drop cubes of feature maps while training and scale the rest so that the mean over the batch stays.
+    """DropBlock in 3-D: drop cubes of feature maps while training, and scale the rest so that the batch mean stays.
 
     Args:
         p: The share of elements that are dropped, roughly: cubes may overlap.
         block_size: The side of a cube.
         couple_channels: Whether the same cubes are dropped from all channels of a sample.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, C, D, H, W), and the output is like the input. A side shorter than ``block_size`` is dropped whole.
 
     Raises:
-        WellposedError: If p is not in [0, 1], the block size is not positive or the input not of that shape.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, the block size is not positive, or the
+            input is not of that shape.
 
     Example:
         >>> DropBlock3d(0.2, 3)(torch.ones(2, 3, 4, 8, 8)).shape

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from wellposed.dropouts.functional import check_real
 from wellposed.dropouts.layers.noise import noise
+from wellposed.dropouts.masks import check_probability
 from wellposed.dropouts.naming.streams import Stochastic
-from wellposed.dropouts.operator import check_probability
 from wellposed.errors import WellposedError
 
 _TINY = 1e-7  # keeps logarithms finite
@@ -23,6 +23,7 @@ class ConcreteDropout(Stochastic):
     Args:
         p: The probability that it starts from, in (0, 1).
         temperature: How soft the mask is; dropout is the limit 0.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Attributes:
         logit: The parameter that is learned, log(p / (1 - p)).
@@ -31,7 +32,7 @@ class ConcreteDropout(Stochastic):
         Any, and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in (0, 1) or the temperature not positive.
+        WellposedError: If p is not in (0, 1), ``inplace`` is true, or the temperature is not positive.
 
     Example:
         >>> layer = ConcreteDropout(0.1)
@@ -43,8 +44,8 @@ class ConcreteDropout(Stochastic):
     Source: Gal, Hron and Kendall (2017).
     """
 
-    def __init__(self, p: float = 0.1, *, temperature: float = 0.1) -> None:
-        super().__init__()
+    def __init__(self, p: float = 0.1, *, temperature: float = 0.1, inplace: bool = False) -> None:
+        super().__init__(inplace)
         check_probability("ConcreteDropout", p)
         if p in (0.0, 1.0) or not temperature > 0:
             raise WellposedError(
@@ -63,7 +64,7 @@ class ConcreteDropout(Stochastic):
         if not self.training:
             return x
         check_real("ConcreteDropout", x)
-        u = noise(x, self.next_words(x.detach()), x.shape, "uniform")
+        u = noise(x, self.next_stream_tensor(x.detach()), x.shape, "uniform")
         logit = self.logit.to(torch.promote_types(self.logit.dtype, torch.float32))  # 1 - p may be 0 in narrow dtypes
         logits = logit + torch.log(u + _TINY) - torch.log1p(_TINY - u)
         kept = torch.sigmoid(-logits / self.temperature)

@@ -1,4 +1,4 @@
-"""Dropout of elements and of channels, and its self-normalising kin: thin shells over the one primitive."""
+"""Dropout of elements and of channels, and alpha dropout for self-normalising networks."""
 
 from torch import Tensor
 
@@ -10,18 +10,19 @@ from wellposed.errors import WellposedError
 class Dropout(Thinning):
     """Set elements to zero with probability p while training and scale the others by 1 / (1 - p); else the identity.
 
-    Each call draws a new mask, named by one int64 number from torch's default CPU generator, so ``torch.manual_seed``
-    governs it and activation checkpointing repeats it; inside ``wellposed.keyed`` nothing global is read. Nothing is
-    stored for the backward pass but the mask's name.
+    Each call draws a new mask from a stream whose key is one int64 number of torch's default CPU generator, so
+    ``torch.manual_seed`` governs it and activation checkpointing repeats it; inside ``wellposed.keyed`` nothing global
+    is read. The backward pass draws the mask again, and nothing is stored for it but the key.
 
     Args:
         p: The probability that an element is dropped, in [0, 1].
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         Any, and the output is like the input: floating-point or complex.
 
     Raises:
-        WellposedError: If p is not in [0, 1].
+        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
 
     Example:
         >>> import torch
@@ -41,7 +42,7 @@ class Dropout(Thinning):
 
 
 class _Channels(Thinning):
-    """Dropout of whole channels."""
+    """Dropout of whole channels of a sample."""
 
     ranks: tuple[int, ...]  # numbers of dimensions of an input with a batch dimension
     lone_ranks: tuple[int, ...]  # and without
@@ -69,12 +70,13 @@ class Dropout1d(_Channels):
 
     Args:
         p: The probability that a channel is dropped.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, C, L) or (C, L), and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has another number of dimensions.
 
     Example:
         >>> import torch
@@ -92,12 +94,13 @@ class Dropout2d(_Channels):
 
     Args:
         p: The probability that a channel is dropped.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, C, H, W) or, as in torch, (N, C, L); the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has another number of dimensions.
 
     Example:
         >>> import torch
@@ -115,12 +118,13 @@ class Dropout3d(_Channels):
 
     Args:
         p: The probability that a channel is dropped.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, C, D, H, W) or (C, D, H, W), and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has another number of dimensions.
 
     Example:
         >>> import torch
@@ -134,18 +138,19 @@ class Dropout3d(_Channels):
 
 
 class AlphaDropout(Thinning):
-    """Set elements to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+    """Alpha dropout: set elements to SELU's lower limit with probability p while training; mean 0 and variance 1 stay.
 
-    With floor f, the output is a * (kept ? x : f) + b, where a = ((1 - p) (1 + p f^2))^(-1/2) and b = -a p f.
+    With that limit f, the output is a * (kept ? x : f) + b, where a = ((1 - p) (1 + p f^2))^(-1/2) and b = -a p f.
 
     Args:
         p: The probability that an element is dropped; at 1 all is 0.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         Any, and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1].
+        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
 
     Example:
         >>> import wellposed as wp
@@ -165,16 +170,17 @@ class AlphaDropout(Thinning):
 
 
 class FeatureAlphaDropout(AlphaDropout):
-    """Set whole channels to SELU's floor with probability p while training, and keep mean 0 and variance 1.
+    """Alpha dropout of whole channels, which are set to SELU's lower limit with probability p while training.
 
     Args:
         p: The probability that a channel is dropped; at 1 all is 0.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, C, ...), and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the input has fewer than two dimensions.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has fewer than two dimensions.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""``wellposed::noise``: uniform or normal numbers of a stream, for modules that need more than a mask."""
+"""Uniform and normal noise from a stream, by the operator ``wellposed::noise``, and Gaussian dropout."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,29 +10,30 @@ from torch.compiler import is_dynamo_compiling
 from wellposed.dropouts.functional import check_real
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import TAGS, part_of_batch
+from wellposed.dropouts.masks import part_of_batch
+from wellposed.dropouts.operator import TAGS
 from wellposed.errors import WellposedError
 from wellposed.random.distributions import normal_, uniform_
 from wellposed.random.key import Key
 
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
-_library.define("noise(Tensor x, Tensor words, SymInt[] shape, str kind) -> Tensor", tags=TAGS)
+_library.define("noise(Tensor x, Tensor stream, SymInt[] shape, str kind) -> Tensor", tags=TAGS)
 _FILLS = {"normal": normal_, "uniform": uniform_}
 
 
-def noise(x: Tensor, words: Tensor, shape: Sequence[int], kind: Literal["normal", "uniform"]) -> Tensor:
-    """Numbers of a stream: standard normal, or uniform on [0, 1).
+def noise(x: Tensor, stream: Tensor, shape: Sequence[int], kind: Literal["normal", "uniform"]) -> Tensor:
+    """Draw standard normal numbers, or uniform ones on [0, 1), from a stream.
 
     Args:
-        x: What they are for: its device and, but for halves, its dtype; halves get float32.
-        words: The stream, as ``Stochastic.next_words`` gives it.
+        x: A tensor whose device and dtype the numbers have; float32 for bfloat16 and float16.
+        stream: The stream, as ``Stochastic.next_stream_tensor`` gives it.
         shape: The shape of the result, of which dimension 0 counts the rows of a batch.
         kind: The distribution.
 
     Returns:
         A tensor that needs no gradient.
     """
-    numbers: Tensor = torch.ops.wellposed.noise(x.detach(), words, shape, kind)
+    numbers: Tensor = torch.ops.wellposed.noise(x.detach(), stream, shape, kind)
     return numbers
 
 
@@ -41,38 +42,39 @@ def _empty(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 @torch.library.impl(_library, "noise", "CompositeExplicitAutograd")
-def _noise(x: Tensor, words: Tensor, shape: Sequence[int], kind: str) -> Tensor:
-    seed, call, row = (number % 2**64 for number in words.tolist())
+def _noise(x: Tensor, stream: Tensor, shape: Sequence[int], kind: str) -> Tensor:
+    seed, call, row = (number % 2**64 for number in stream.tolist())
     numbers = _empty(x, shape)
     return _FILLS[kind](numbers, Key(seed), call=call, box=part_of_batch(numbers, row))
 
 
 @torch.library.register_fake("wellposed::noise", lib=_library)  # type: ignore[untyped-decorator]
-def _fake(x: Tensor, words: Tensor, shape: Sequence[int], kind: str) -> Tensor:
+def _fake(x: Tensor, stream: Tensor, shape: Sequence[int], kind: str) -> Tensor:
     return _empty(x, shape)
 
 
 @torch.library.register_vmap("wellposed::noise", lib=_library)  # type: ignore[untyped-decorator]
 def _vmap(
-    info: Any, in_dims: tuple[int | None, ...], x: Tensor, words: Tensor, shape: Sequence[int], kind: str
+    info: Any, in_dims: tuple[int | None, ...], x: Tensor, stream: Tensor, shape: Sequence[int], kind: str
 ) -> tuple[Tensor, int | None]:
     sample = x if in_dims[0] is None else x.select(in_dims[0], 0)
     if in_dims[1] is None:
-        return torch.ops.wellposed.noise(sample, words, shape, kind), None
-    return torch.stack([torch.ops.wellposed.noise(sample, w, shape, kind) for w in words.unbind(in_dims[1])]), 0
+        return torch.ops.wellposed.noise(sample, stream, shape, kind), None
+    return torch.stack([torch.ops.wellposed.noise(sample, w, shape, kind) for w in stream.unbind(in_dims[1])]), 0
 
 
 class GaussianDropout(Thinning):
-    """Multiply elements by normal numbers of mean 1 and variance p / (1 - p) while training.
+    """Gaussian dropout: multiply elements by normal noise of mean 1 and variance p / (1 - p) while training.
 
     Args:
         p: The probability of the dropout that has the same variance, in [0, 1).
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         Any, and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1).
+        WellposedError: If p is not in [0, 1), or ``inplace`` is true.
 
     Example:
         >>> y = GaussianDropout(0.5)(torch.ones(100_000))
@@ -96,11 +98,11 @@ class GaussianDropout(Thinning):
             return x
         else:
             std = (self.p / (1 - self.p)) ** 0.5
-        words = self.next_words(x.detach())
+        stream = self.next_stream_tensor(x.detach())
         like = x.detach().new_empty(())
 
         def multiply(x: Tensor) -> Tensor:
-            product: Tensor = x * (1 + std * noise(like, words, x.shape, "normal"))
+            product: Tensor = x * (1 + std * noise(like, stream, x.shape, "normal"))
             return product.to(x.dtype)
 
         return linear(x, multiply, multiply)

@@ -1,4 +1,4 @@
-"""Dropout of weights, and of what a recurrent cell carries from step to step."""
+"""Dropout of weights, and of the hidden state of recurrent cells."""
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -12,7 +12,8 @@ from wellposed._torch import is_ordinary
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import Mask, part_of_batch, thin, thin_by_operator, words_of
+from wellposed.dropouts.masks import Mask, part_of_batch, stream_tensor
+from wellposed.dropouts.operator import thin, thin_by_operator
 from wellposed.errors import WellposedError
 from wellposed.random.key import Key
 
@@ -20,23 +21,25 @@ _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 
 
 class DropConnect(Thinning):
-    """Drop elements of a module's weights while training: each call runs the module with thinned weights.
+    """DropConnect: drop elements of a module's weights, rather than of its outputs, while training.
 
-    The weights themselves are never touched: they are given to the module for the length of the call. Recurrent layers
+    Each call runs the module with newly thinned weights; its parameters themselves do not change. Recurrent layers
     run all their steps with one mask; a recurrent cell, which is called once a step, does so through ``thinned``.
 
     Args:
         module: Any module.
         p: The probability that an element of a weight is dropped.
         names: The parameters that are thinned; when ``None``, every one of two dimensions or more whose own name has
-            "weight" in it. A weight's mask is named by the key's 64 bits plus those of ``Key(0).fold(name)``, so it
+            "weight" in it. The key of a weight's stream is that of the module plus ``Key(0).fold(name)``, so its mask
             does not depend on which others are thinned.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         That of the module.
 
     Raises:
-        WellposedError: If p is not in [0, 1] a name is not a parameter's, or there is nothing to thin.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, a name is not a parameter's, or there is
+            nothing to thin.
 
     Example:
         >>> import torch
@@ -48,8 +51,10 @@ class DropConnect(Thinning):
     Source: Wan et al. (2013); for recurrent weights Merity et al. (2018).
     """
 
-    def __init__(self, module: nn.Module, p: float = 0.5, names: Sequence[str] | None = None) -> None:
-        super().__init__(p)
+    def __init__(
+        self, module: nn.Module, p: float = 0.5, names: Sequence[str] | None = None, *, inplace: bool = False
+    ) -> None:
+        super().__init__(p, inplace)
         known = [name for name, _ in module.named_parameters()]
         if names is None:
             names = _weights(module)
@@ -83,19 +88,19 @@ class DropConnect(Thinning):
         return lambda *arguments, **options: functional_call(self.module, thinned, arguments, options)
 
     def _thinned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All of them, by one name of the module's: checkpointing runs it once again, however many there are."""
+        """All the weights, thinned by one draw of the module's stream, which checkpointing repeats as one."""
         if not all(map(is_ordinary, weights.values())):
-            words = self.next_words(next(iter(weights.values())))
-            offsets = {name: words_of(offset, 0) for name, offset in self._offsets.items()}
+            stream = self.next_stream_tensor(next(iter(weights.values())))
+            offsets = {name: stream_tensor(offset, 0) for name, offset in self._offsets.items()}
             return {
                 name: _by_parts(
-                    x, lambda x, dims, o=offsets[name]: thin_by_operator(x, words + o, self._rate, dims, batch=-1)
+                    x, lambda x, dims, o=offsets[name]: thin_by_operator(x, stream + o, self._rate, dims, batch=-1)
                 )
                 for name, x in weights.items()
             }
         if self._p == 0.0:
             return weights
-        key, call, _ = self.next_name()
+        key, call, _ = self.next_stream()
         keys = {name: (key + offset) % 2**64 for name, offset in self._offsets.items()}
         return {
             name: _by_parts(x, lambda x, dims, key=keys[name]: thin(x, Mask(self._p, key, call, dims)))
@@ -108,14 +113,14 @@ class DropConnect(Thinning):
 
 
 def _by_parts(x: Tensor, thinned: Callable[..., Tensor]) -> Tensor:
-    """Thin a weight, of which a complex element goes as a whole."""
+    """Thin a weight; of a complex one, an element is dropped or kept whole."""
     if not x.is_complex():
         return thinned(x, None)
     return torch.view_as_complex(thinned(torch.view_as_real(x), tuple(range(x.dim()))))
 
 
 def _weights(module: nn.Module) -> list[str]:
-    """What is thinned if nothing else is said."""
+    """The names of the parameters that are thinned by default."""
     names = []
     for name, parameter in module.named_parameters():
         path = name.split(".")
@@ -132,7 +137,7 @@ def _weights(module: nn.Module) -> list[str]:
 
 
 class Zoneout(Thinning):
-    """Keep elements of a recurrent cell's state as they were, with probability p while training.
+    """Zoneout: keep elements of a recurrent cell's state from the step before, with probability p while training.
 
     The new state is h' where kept and h elsewhere, where h' is what the cell makes of h; outside training
     h + (1 - p) (h' - h), its expectation.
@@ -141,12 +146,13 @@ class Zoneout(Thinning):
         cell: An ``RNNCell``, ``GRUCell`` or ``LSTMCell``.
         p: The probability that an element of the hidden state stays.
         cell_p: The same for an LSTM's cell state; p when ``None``.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         That of the cell; a state that is not given is zero.
 
     Raises:
-        WellposedError: If a probability is not in [0, 1] or the cell is none of the three.
+        WellposedError: If a probability is not in [0, 1], ``inplace`` is true, or the cell is none of the three.
 
     Example:
         >>> import torch
@@ -159,9 +165,14 @@ class Zoneout(Thinning):
     """
 
     def __init__(
-        self, cell: nn.RNNCell | nn.GRUCell | nn.LSTMCell, p: float = 0.1, cell_p: float | None = None
+        self,
+        cell: nn.RNNCell | nn.GRUCell | nn.LSTMCell,
+        p: float = 0.1,
+        cell_p: float | None = None,
+        *,
+        inplace: bool = False,
     ) -> None:
-        super().__init__(p)
+        super().__init__(p, inplace)
         if not isinstance(cell, _CELLS):
             raise WellposedError(f"Zoneout was given {cell!r}; expected an nn.RNNCell, nn.GRUCell or nn.LSTMCell")
         self.cell = cell
@@ -186,15 +197,15 @@ class Zoneout(Thinning):
             p = thinning.p
             if p == 0.0:
                 return after
-            key, call, row = thinning.next_name()
+            key, call, row = thinning.next_stream()
 
             def thinned(ones: Tensor) -> Tensor:
                 return thin(ones, Mask(p, key, call, None, part_of_batch(ones, row, batch)))
         else:
-            words, rate = thinning.next_words(after.detach()), thinning._rate
+            stream, rate = thinning.next_stream_tensor(after.detach()), thinning._rate
 
             def thinned(ones: Tensor) -> Tensor:
-                return thin_by_operator(ones, words, rate, batch=batch)
+                return thin_by_operator(ones, stream, rate, batch=batch)
 
         def kept(x: Tensor) -> Tensor:
             return thinned(torch.ones(x.shape, dtype=torch.float32, device=x.device)) != 0

@@ -1,4 +1,4 @@
-"""Dropout of whole branches and layers of a network: stochastic depth."""
+"""Stochastic depth: dropout of residual branches and of whole layers."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -12,18 +12,19 @@ from wellposed.errors import WellposedError
 
 
 class DropPath(Thinning):
-    """Drop a residual branch with probability p while training and scale it by 1 / (1 - p) where it is kept.
+    """Stochastic depth: drop a residual branch with probability p while training, and scale it by 1 / (1 - p) if kept.
 
     Args:
         p: The probability that the branch is dropped.
         mode: "row" decides for each sample (dimension 0) by itself, "batch" for all samples at once.
         scale_by_keep: Whether to scale; without it, the branch's mean shrinks by 1 - p.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, ...), and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the mode is neither.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the mode is neither.
 
     Example:
         >>> DropPath(0.5)(torch.ones(8, 3, 4)).flatten(1).std(dim=1).max()
@@ -32,8 +33,15 @@ class DropPath(Thinning):
     Source: Huang et al. (2016), stochastic depth; Larsson et al. (2017).
     """
 
-    def __init__(self, p: float = 0.0, mode: Literal["row", "batch"] = "row", *, scale_by_keep: bool = True) -> None:
-        super().__init__(p)
+    def __init__(
+        self,
+        p: float = 0.0,
+        mode: Literal["row", "batch"] = "row",
+        *,
+        scale_by_keep: bool = True,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__(p, inplace)
         if mode not in ("row", "batch"):
             raise WellposedError(f"DropPath was given mode={mode!r}; expected 'row' or 'batch'")
         self.mode, self.scale_by_keep = mode, scale_by_keep
@@ -51,17 +59,18 @@ class DropPath(Thinning):
 
 
 class LayerDrop(Thinning):
-    """Run layers one after the other, leaving each out with probability p while training.
+    """LayerDrop: run layers one after the other, and skip each with probability p while training.
 
     Args:
         layers: Modules whose output can be the next one's input.
         p: The probability that a layer is left out.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         That of the layers. Further arguments are given to every layer.
 
     Raises:
-        WellposedError: If p is not in [0, 1].
+        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
 
     Example:
         >>> stack = LayerDrop([nn.Identity(), nn.Identity()], p=0.5)
@@ -71,8 +80,8 @@ class LayerDrop(Thinning):
     Source: Fan et al. (2020).
     """
 
-    def __init__(self, layers: Iterable[nn.Module], p: float = 0.1) -> None:
-        super().__init__(p)
+    def __init__(self, layers: Iterable[nn.Module], p: float = 0.1, *, inplace: bool = False) -> None:
+        super().__init__(p, inplace)
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:

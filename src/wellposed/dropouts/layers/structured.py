@@ -1,4 +1,4 @@
-"""Dropout of tokens, words and sequences."""
+"""Dropout of tokens, of words, and of the same elements at all steps of a sequence."""
 
 import functools
 import math
@@ -12,13 +12,14 @@ from wellposed._torch import is_ordinary
 from wellposed.dropouts.layers.noise import noise
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.operator import thin_by_operator, words_of
+from wellposed.dropouts.masks import stream_tensor
+from wellposed.dropouts.operator import thin_by_operator
 from wellposed.errors import WellposedError
 from wellposed.random.backend import cpu_for
 
 
 class Tokens(NamedTuple):
-    """How many tokens of a sequence are always kept, at its start; its others, and how many of them stay."""
+    """How many tokens at the start of a sequence are always kept, how many others it has, and how many of them stay."""
 
     prefix: int
     others: int
@@ -26,19 +27,20 @@ class Tokens(NamedTuple):
 
 
 class TokenDropout(Thinning):
-    """Leave out a fixed number of tokens of each sequence while training; the sequences get shorter.
+    """Patch dropout: leave out a fixed number of tokens of each sequence while training, which makes them shorter.
 
     Of L tokens, max(1, floor((1 - p) L)) are kept, drawn without replacement for each sample; they keep their order.
 
     Args:
         p: The share of tokens that is left out.
         prefix: How many tokens at the start, such as a class token, are always kept and not counted.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (N, prefix + L, ...) to (N, prefix + kept, ...).
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the input has fewer than two dimensions.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has fewer than two dimensions.
 
     Example:
         >>> TokenDropout(0.5, prefix=1)(torch.ones(2, 9, 4)).shape
@@ -47,8 +49,8 @@ class TokenDropout(Thinning):
     Source: Liu et al. (2023), patch dropout.
     """
 
-    def __init__(self, p: float = 0.5, *, prefix: int = 0) -> None:
-        super().__init__(p)
+    def __init__(self, p: float = 0.5, *, prefix: int = 0, inplace: bool = False) -> None:
+        super().__init__(p, inplace)
         if prefix < 0:
             raise WellposedError(f"TokenDropout was given prefix={prefix}; expected at least 0")
         self.prefix = prefix
@@ -67,11 +69,11 @@ class TokenDropout(Thinning):
         others = x.shape[1] - self.prefix
         tokens = Tokens(self.prefix, others, min(others, max(1, math.floor(others * (1 - self.p)))))
         if is_ordinary(x):
-            key, call, row = self.next_name()
+            key, call, row = self.next_stream()
             move = functools.partial(_move, tokens, key=key, call=call, row=row)
         else:
             like = x.detach().new_empty((), dtype=torch.float32)
-            move = functools.partial(_move_by_operators, tokens, like=like, words=self.next_words(x.detach()))
+            move = functools.partial(_move_by_operators, tokens, like=like, stream=self.next_stream_tensor(x.detach()))
         return linear(x, functools.partial(move, back=False), functools.partial(move, back=True))
 
     def extra_repr(self) -> str:
@@ -80,23 +82,20 @@ class TokenDropout(Thinning):
 
 
 def _move(tokens: Tokens, x: Tensor, key: int, call: int, row: int, back: bool) -> Tensor:
-    """Take the tokens of ``x`` that are kept, or put those of ``x`` back to where they were taken from."""
+    """Gather the tokens of ``x`` that are kept; or the transpose, which scatters them back to where they were."""
     cpu = cpu_for(x) if is_ordinary(x) else None
     if cpu is not None:
         moved: Tensor = cpu.move_tokens(x, *tokens, row, key, call, back)
         return moved
     like = torch.empty((), dtype=torch.float32, device=x.device)
-    return _move_by_operators(tokens, x, like, words_of(key, call, row), back)
+    return _move_by_operators(tokens, x, like, stream_tensor(key, call, row), back)
 
 
-def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, words: Tensor, back: bool) -> Tensor:
-    """The same by torch's operators, the truth beside the kernel, on the device of ``like``.
-
-    ``words`` stand for the key, the call and the row.
-    """
+def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, stream: Tensor, back: bool) -> Tensor:
+    """The same by torch's operators, on the device of ``like``, as a reference for the kernel."""
     prefix, others, kept = tokens
     rows, whole, rest = x.shape[0], prefix + others, x.shape[2:]
-    order = noise(like, words, (rows, others), "uniform").argsort(dim=1, stable=True)
+    order = noise(like, stream, (rows, others), "uniform").argsort(dim=1, stable=True)
     chosen = order[:, :kept].sort(dim=1).values + prefix
     always = torch.arange(prefix, device=like.device).expand(rows, -1)
     first = torch.arange(rows, device=like.device).unsqueeze(1) * whole
@@ -108,17 +107,18 @@ def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, words: Tensor, b
 
 
 class EmbeddingDropout(Thinning):
-    """Drop whole words of an embedding while training: all occurrences of a word in a batch go together.
+    """Embedding dropout: drop whole words while training, all occurrences of a word in a batch together.
 
     Args:
         embedding: What maps words to vectors; it stays as it is.
         p: The probability that a word of the vocabulary is dropped.
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         Integers of any shape (...) to (..., D).
 
     Raises:
-        WellposedError: If p is not in [0, 1].
+        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
 
     Example:
         >>> layer = EmbeddingDropout(nn.Embedding(10, 4), 0.5)
@@ -129,8 +129,8 @@ class EmbeddingDropout(Thinning):
     Source: Gal and Ghahramani (2016); Merity et al. (2018).
     """
 
-    def __init__(self, embedding: nn.Embedding, p: float = 0.1) -> None:
-        super().__init__(p)
+    def __init__(self, embedding: nn.Embedding, p: float = 0.1, *, inplace: bool = False) -> None:
+        super().__init__(p, inplace)
         self.embedding = embedding
 
     def forward(self, words: Tensor) -> Tensor:
@@ -138,30 +138,31 @@ class EmbeddingDropout(Thinning):
         vectors: Tensor = self.embedding(words)
         if not self.training:
             return vectors
-        names, rate = self.next_words(vectors.detach()), self._rate
+        stream, rate = self.next_stream_tensor(vectors.detach()), self._rate
         exact = torch.promote_types(vectors.dtype, torch.float32)
 
         count = self.embedding.num_embeddings
 
         def drop(x: Tensor) -> Tensor:
-            factors = thin_by_operator(x.new_ones(count, dtype=exact), names, rate, batch=-1)
+            factors = thin_by_operator(x.new_ones(count, dtype=exact), stream, rate, batch=-1)
             return (x.to(exact) * factors[words].unsqueeze(-1)).to(x.dtype)
 
         return linear(vectors, drop, drop)
 
 
 class LockedDropout(Thinning):
-    """Drop the same elements at every step of a sequence while training.
+    """Variational (locked) dropout: drop the same elements at every step of a sequence while training.
 
     Args:
         p: The probability that an element is dropped.
         batch_first: Whether the input is (N, T, C) rather than (T, N, C).
+        inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
         (T, N, C), or (N, T, C) if ``batch_first``, and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1] or the input has another number of dimensions.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has another number of dimensions.
 
     Example:
         >>> LockedDropout(0.5)(torch.ones(7, 2, 4)).std(dim=0).max()
@@ -170,8 +171,8 @@ class LockedDropout(Thinning):
     Source: Gal and Ghahramani (2016); Merity et al. (2018).
     """
 
-    def __init__(self, p: float = 0.5, *, batch_first: bool = False) -> None:
-        super().__init__(p)
+    def __init__(self, p: float = 0.5, *, batch_first: bool = False, inplace: bool = False) -> None:
+        super().__init__(p, inplace)
         self.batch_first = batch_first
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The module that every dropout of a fixed probability stands on."""
+"""``Thinning``: the base class of dropout modules with a fixed probability."""
 
 from typing import Any
 
@@ -8,22 +8,30 @@ from torch.compiler import is_compiling
 
 from wellposed._torch import is_ordinary
 from wellposed.dropouts.functional import check_input
+from wellposed.dropouts.masks import Law, Mask, check_probability, part_of_batch
 from wellposed.dropouts.naming.streams import Stochastic, own_tensor
-from wellposed.dropouts.operator import Law, Mask, check_probability, part_of_batch, thin_by_operator, thin_ordinary
+from wellposed.dropouts.operator import thin_by_operator, thin_ordinary
 
 
 class Thinning(Stochastic):
-    """A module that drops with probability p while training.
+    """The base class of modules that drop something with probability p while training.
+
+    Args:
+        p: The probability, in [0, 1].
+        inplace: Taken since torch's dropout modules take it; only ``False`` is possible.
 
     Attributes:
-        p: The probability, in [0, 1]. It may be changed at any time; a compiled graph takes the new one as it is.
+        p: The probability. It may be changed at any time, and a change causes no recompilation.
+
+    Raises:
+        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
     """
 
     _p: float
     _graphs_rate: Tensor
 
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__()
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__(inplace)
         self.p = p
 
     @property
@@ -39,11 +47,21 @@ class Thinning(Stochastic):
 
     @property
     def _rate(self) -> Tensor:
-        """The same as a tensor: for a graph the one that it reads when it runs, else one of the modes that are on."""
+        """The probability as a tensor: in a graph the one that it reads as it runs, else one of the active modes."""
         return self._graphs_rate if is_compiling() else torch.tensor(self._p, dtype=torch.float64, device="cpu")
 
     def thin(self, x: Tensor, dims: tuple[int, ...] | None = None, batch: int = 0, law: Law = "scaled") -> Tensor:
-        """``x`` with a new mask over ``dims``; dimension ``batch`` holds the samples, and none does if it is -1."""
+        """Drop elements of a tensor with a new mask, and scale the others.
+
+        Args:
+            x: The tensor.
+            dims: The dimensions that the mask varies over; ``None`` for all.
+            batch: The dimension that holds the samples; -1 if none does.
+            law: What becomes of the elements, see ``Mask``.
+
+        Returns:
+            A tensor like ``x``.
+        """
         check_input(type(self).__name__, x)
         if x.is_complex():
             counted = tuple(range(x.dim())) if dims is None else dims
@@ -51,10 +69,10 @@ class Thinning(Stochastic):
         if is_ordinary(x):
             if self._p == 0.0:
                 return x
-            key, call, row = self.next_name()
+            key, call, row = self.next_stream()
             box = part_of_batch(x, row, batch) if row else None
             return thin_ordinary(x, Mask(self._p, key, call, dims, box, law))
-        return thin_by_operator(x, self.next_words(x), self._rate, dims, batch=batch, law=law)
+        return thin_by_operator(x, self.next_stream_tensor(x), self._rate, dims, batch=batch, law=law)
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

@@ -1,1 +1,1 @@
-"""Where a mask's stream comes from: a keyed block, or torch's generator."""
+"""Which RNG stream a mask is drawn from: one of a ``keyed`` block, or of torch's generator."""

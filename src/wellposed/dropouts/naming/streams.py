@@ -1,11 +1,13 @@
-"""Where a module's mask comes from: a ``keyed`` block, or else one int64 a call from torch's default CPU generator.
+"""``Stochastic``: the module that draws a new mask in each call, and the RNG stream that it draws from.
 
-``torch.manual_seed`` governs that generator, and activation checkpointing, which restores it, repeats the mask. The
-number drawn is the key, and the call number is 0.
+Inside a ``keyed`` block the block's scope tells the stream. Outside, one int64 a call is drawn from torch's default CPU
+generator: it is the key, and the call number is 0. ``torch.manual_seed`` governs that generator, and activation
+checkpointing, which restores it, repeats the mask.
 
-A graph names its masks by an operator when it runs, so neither a new step nor a new seed compiles anything again. It
-takes the input that the mask is for, or two draws would be merged into one, and carries the tag that tells compilers
-never to draw again when they recompute. The module is a number in a tensor, since graphs are not specialised on those.
+A compiled graph asks for the stream when it runs, by the operator ``wellposed::stream``, so that neither a new step nor
+a new seed causes a recompilation. The operator takes the input that the mask is for, or two draws would be merged into
+one, and carries the tag that tells compilers never to draw again when they recompute. The module is a number in a
+tensor, since graphs are not specialised on the values of tensors.
 """
 
 import functools
@@ -22,16 +24,23 @@ from torch.compiler import is_compiling
 from torch.utils.dlpack import from_dlpack
 
 from wellposed import _torch
-from wellposed.dropouts.naming.scope import _entered, check_no_other_thread, current_scope
-from wellposed.dropouts.operator import words_of
+from wellposed.dropouts.masks import stream_tensor
+from wellposed.dropouts.naming.scope import check_no_other_thread, current_scope, open_scopes
 from wellposed.errors import WellposedError
 
 
 class Stochastic(nn.Module):
-    """A module that names a mask each time it is called.
+    """A module that draws a new mask of dropout each time it is called in training mode.
+
+    Args:
+        inplace: Taken since torch's dropout modules take it; only ``False`` is possible.
 
     Attributes:
-        stream: What ``keyed`` names the masks by; ``None`` stands for the module's path in the model that is called.
+        stream: The name of the RNG stream that ``keyed`` draws the masks from; ``None`` stands for the module's path in
+            the model that is called.
+
+    Raises:
+        WellposedError: If ``inplace`` is true.
     """
 
     stream: str | None = None
@@ -39,12 +48,27 @@ class Stochastic(nn.Module):
     _number: int
     _graphs_number: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        self.inplace = inplace
         self._enlist()
 
-    def next_name(self) -> tuple[int, int, int]:
-        """The key's 64 bits, the call number, and the row at which the input stands in the whole batch."""
+    @property
+    def inplace(self) -> bool:
+        """``False``: the output never takes the place of the input."""
+        return False
+
+    @inplace.setter
+    def inplace(self, inplace: bool) -> None:
+        if inplace:
+            raise WellposedError(
+                f"{type(self).__name__} was given inplace={inplace!r}; expected False. No mask is stored for the "
+                "backward pass, so writing over the input would save little, and the layer that made the input may "
+                "need it for its own gradient; leave inplace out"
+            )
+
+    def next_stream(self) -> tuple[int, int, int]:
+        """The stream of the next mask: the key's 64 bits, the call number, and the input's first row in the batch."""
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             raise WellposedError(
                 f"{self} is being captured in a CUDA graph, which would repeat the mask of this call whenever it is "
@@ -53,22 +77,26 @@ class Stochastic(nn.Module):
             )
         scope = current_scope()
         if scope is None:
-            if _entered:
+            if open_scopes:
                 check_no_other_thread(self)
             if _torch.backward_pass() != -1:
                 self._refuse_to_guess()
             return draw_key(), 0, 0
         return *scope.next_stream(self, self.stream), scope.row
 
-    def next_words(self, x: Tensor) -> Tensor:
-        """The same for ``x`` of any kind, as the int64 tensor (key, call, row) that operators take."""
-        # A graph is given the tensor that it reads each time it runs; else it is of the modes that are on.
+    def next_stream_tensor(self, x: Tensor) -> Tensor:
+        """The same as the int64 tensor (key, call, row) that operators take, for an ``x`` of any kind.
+
+        Args:
+            x: The tensor that the mask is for.
+        """
+        # A graph is given the tensor that it reads each time it runs; else it is a tensor of the modes that are on.
         number = self._graphs_number if is_compiling() else torch.tensor(self._number, device="cpu")
-        words: Tensor = torch.ops.wellposed.stream(x, number)
-        return words
+        stream: Tensor = torch.ops.wellposed.stream(x, number)
+        return stream
 
     def _refuse_to_guess(self) -> None:
-        """Draw again in a backward pass only what was drawn from torch's generator, and that if it is as it was."""
+        """Draw in a recomputation only if the forward pass drew from torch's generator, and that has been restored."""
         node = _torch.node_number()
         _, first, last = self._keyed_nodes or (0, 0, 0)
         if last > 0 and (node is None or first <= node < last):
@@ -101,7 +129,7 @@ class Stochastic(nn.Module):
 
 
 def own_tensor(value: float, dtype: torch.dtype) -> Tensor:
-    """A tensor of one number that has memory, whatever mode is on: models are made under modes that fake tensors."""
+    """A scalar tensor with memory, also under modes that fake tensors, in which models may be made."""
     return from_dlpack(np.array(value, _NUMPY[dtype]))
 
 
@@ -118,7 +146,7 @@ def draw_key() -> int:
 
 
 class _Drawn(threading.local):
-    """The tensor that a thread draws keys into: to make one for each would take longer than to draw."""
+    """The tensor that a thread draws keys into; making a new one for each key would take longer than drawing."""
 
     def __init__(self) -> None:
         with torch.inference_mode(mode=False):  # in which the first key may be drawn, and later ones outside
@@ -140,7 +168,7 @@ def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
     owner = _modules.get(int(module.item()))
     if owner is None:
         raise WellposedError(
-            "a graph names a dropout module that is not in this process, or is no more, so it has no mask; export or "
+            "a graph has a dropout module that is not in this process, or is no more, so it has no mask; export or "
             "trace the model in evaluation mode, model.eval(), or call wellposed.dropout with a key in it"
         )
     if _torch.backward_pass() != -1 and current_scope() is None and _torch.generator_is_restored() is None:
@@ -148,7 +176,7 @@ def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
             f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
             "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
         )
-    return words_of(*owner.next_name())
+    return stream_tensor(*owner.next_stream())
 
 
 @torch.library.register_fake("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]
@@ -159,28 +187,28 @@ def _fake(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
 
 @functools.cache
 def _save_always() -> None:
-    """Have compilers keep the names for the backward pass; to save memory some would draw them again, tag or no tag.
+    """Have compilers save streams for the backward pass; to save memory some would draw them again, despite the tag.
 
-    Done when something is first traced, since the tracer takes long to import.
+    It is done when something is first traced, since the tracer takes long to import.
     """
     from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
     from torch.utils.checkpoint import CheckpointPolicy
 
     def trace(mode: Any, operator: Any, types: Any, arguments: Any, options: Any) -> Any:
         place = len(mode.tracer.graph.nodes)
-        words = mode.__torch_dispatch__(operator, types, (*arguments[:2], place), options or {})
+        stream = mode.__torch_dispatch__(operator, types, (*arguments[:2], place), options or {})
         for node in reversed(mode.tracer.graph.nodes):
             if node.target is operator:
                 node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
                 break
-        return words
+        return stream
 
     torch.library.register_torch_dispatch("wellposed::stream", ProxyTorchDispatchMode, trace, lib=_library)
 
 
 @torch.library.impl(_library, "stream", "FuncTorchVmapMode")
 def _vmap(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
-    """Draw as the innermost vmap asks, whether or not it has batched what the mask is for: a weight is not."""
+    """Draw as the randomness of the innermost vmap says, also where the input is not batched, as a weight is."""
     vmap = _torch.innermost_vmap()
     randomness = vmap.randomness()
     if randomness == "error":
@@ -193,9 +221,9 @@ def _vmap(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
         if scope is not None and scope.shift is not None:
             shift, dim = _torch.unbatched(scope.shift, vmap)
             if dim is not None:  # this vmap's samples are those of Monte Carlo, whose calls are numbered by the shift
-                words = torch.ops.wellposed.stream(module, module) + shift.movedim(dim, 0)
-                return _torch.batched(words, vmap)
+                streams = torch.ops.wellposed.stream(module, module) + shift.movedim(dim, 0)
+                return _torch.batched(streams, vmap)
         if randomness == "same":
             return torch.ops.wellposed.stream(module, module)  # type: ignore[no-any-return]
-        words = [torch.ops.wellposed.stream(module, module) for _ in range(vmap.batch_size())]
-        return _torch.batched(torch.stack(words), vmap)
+        streams = [torch.ops.wellposed.stream(module, module) for _ in range(vmap.batch_size())]
+        return _torch.batched(torch.stack(streams), vmap)

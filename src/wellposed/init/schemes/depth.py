@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.entrywise import Normal, Ones, Zeros
 from wellposed.init.initializers.hadamard import Hadamard
 from wellposed.init.initializers.variance_scaling import Glorot, He
 from wellposed.init.schemes.scheme import Choice, Site, auto
+from wellposed.models.globs import matches
 from wellposed.models.tracing.signals import Branch
 
 _QUERIES = ("*q_proj*", "*k_proj*", "*.query*", "*.key*", "*.q.*", "*.k.*", "*q_lin*", "*k_lin*")
@@ -29,7 +29,7 @@ def deepnorm(site: Site) -> Choice:
     encoders, decoders = _layers(site.branches)
     if not decoders:
         beta = (8 * encoders) ** -0.25
-    elif _matches(site.name, _DECODERS):
+    elif _is_one_of(site.name, _DECODERS):
         beta = (12 * decoders) ** -0.25
     else:
         beta = 0.87 * (encoders**4 * decoders) ** (-1 / 16)
@@ -53,7 +53,7 @@ def t_fixup(site: Site) -> Choice:
     if not _in_branch(site) or _asks(site):
         return Choice(Glorot())
     encoders, decoders = _layers(site.branches)
-    factor = (9 * decoders) ** -0.25 if decoders and _matches(site.name, _DECODERS) else 0.67 * encoders**-0.25
+    factor = (9 * decoders) ** -0.25 if decoders and _is_one_of(site.name, _DECODERS) else 0.67 * encoders**-0.25
     return Choice(Glorot(factor**2), factor, "in a residual branch: scaled down with depth")
 
 
@@ -106,19 +106,19 @@ def _ends(site: Site) -> str:
 
 def _layers(branches: Sequence[Branch]) -> tuple[float, float]:
     """How many encoder layers, of two branches, and decoder layers, of three, there are."""
-    decoding = sum(any(_matches(name, _DECODERS) for name in branch.last) for branch in branches)
+    decoding = sum(any(_is_one_of(name, _DECODERS) for name in branch.last) for branch in branches)
     if decoding == len(branches):  # a decoder by itself has no cross-attention
         return decoding / 2, 0
     return (len(branches) - decoding) / 2, decoding / 3
 
 
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(f".{name}", glob) for glob in globs)
+def _is_one_of(name: str, globs: Sequence[str]) -> bool:
+    return any(matches(name, glob) for glob in globs)
 
 
 def _asks(site: Site) -> bool:
     """Whether a weight makes attention's queries or keys, whose size does not reach the residual sum."""
-    return site.part.block in ("q", "k") or (site.part.block is None and _matches(site.name, _QUERIES))
+    return site.part.block in ("q", "k") or (site.part.block is None and _is_one_of(site.name, _QUERIES))
 
 
 def _in_branch(site: Site) -> bool:

@@ -1,8 +1,8 @@
 """Residual branches by the names of the weights that end them, where tracing found no branch at all."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
+from wellposed.models.globs import matches
 from wellposed.models.tracing.signals import Branch
 
 # As transformers and timm name the last weight of a residual branch.
@@ -31,5 +31,5 @@ def named_branches(names: Iterable[str]) -> tuple[Branch, ...]:
         >>> [branch.last for branch in named_branches(["h.0.mlp.c_fc.weight", "h.0.mlp.c_proj.weight"])]
         [('h.0.mlp.c_proj.weight',)]
     """
-    last = [name for name in names if any(fnmatchcase(f".{name}", glob) for glob in _LAST)]
+    last = [name for name in names if any(matches(name, glob) for glob in _LAST)]
     return tuple(Branch((name,), (name,), (), ()) for name in last)

@@ -2,7 +2,7 @@
 
 import contextlib
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,20 @@ from wellposed.models.running import own_generators, seed_all
 
 
 @dataclass(frozen=True)
-class Run:
+class WatchedRun:
     """What was seen of one run of a model.
 
     Attributes:
         drawn: Path -> the lines of source, each "file:line: text", from which a random operator of torch's was reached.
         ran: The paths of the modules that were called.
+        unseen: The paths of modules that were not, so that what they do is not known: of modules inside one another
+            the outermost, and only those with a ``forward`` that is neither torch's nor wellposed's.
         paths: The modules of the copy that ran -> their paths.
     """
 
     drawn: dict[str, list[str]]
     ran: frozenset[str]
+    unseen: tuple[str, ...]
     paths: dict[nn.Module | None, str]
 
 
@@ -36,34 +39,50 @@ def draws(
     *,
     training: bool,
     beside: Callable[[nn.Module], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
-) -> Run:
+) -> WatchedRun:
     """The random draws of one run of a model, by the path of the module that makes them.
 
     Args:
         model: The model. A copy runs, which shares its parameters; neither it nor torch's generators are touched.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
         training: Whether the copy is in training mode.
-        beside: Of the copy, a context that it runs in.
+        beside: From the copy to a context manager that it runs in.
 
     Returns:
         What was seen. The generators always start from the same seed.
+
+    Raises:
+        WellposedError: If the model cannot be copied.
     """
-    twin = sharing_parameters(model).train(training)
+    other = sharing_parameters(model).train(training)
     called: set[nn.Module] = set()
-    for module in twin.modules():
+    for module in other.modules():
         module.register_forward_pre_hook(lambda module, _: called.add(module))
     watch = _Watch()
     args, kwargs = arguments(example)
-    tensors = (args, kwargs, list(twin.parameters()), list(twin.buffers()))
-    with own_generators(tensors) as generators, torch.no_grad(), watch, beside(twin):
+    tensors = (args, kwargs, list(other.parameters()), list(other.buffers()))
+    with own_generators(tensors) as generators, torch.no_grad(), watch, beside(other):
         seed_all(generators, (0, 0))
-        twin(*args, **kwargs)
-    paths: dict[nn.Module | None, str] = {module: path for path, module in twin.named_modules()}
+        other(*args, **kwargs)
+    paths: dict[nn.Module | None, str] = {module: path for path, module in other.named_modules()}
     found: dict[str, list[str]] = {}
     for drawer, line in watch.seen:
         found.setdefault(paths.get(drawer, ""), []).append(line)
-    ran = frozenset(path for path, module in twin.named_modules(remove_duplicate=False) if module in called)
-    return Run({path: list(dict.fromkeys(lines)) for path, lines in found.items()}, ran, paths)
+    called.update(drawer for drawer, _ in watch.seen if drawer is not None)  # perhaps by another method than forward
+    ran = frozenset(path for path, module in other.named_modules(remove_duplicate=False) if module in called)
+    drawn = {path: list(dict.fromkeys(lines)) for path, lines in found.items()}
+    return WatchedRun(drawn, ran, tuple(_unseen(other, called)), paths)
+
+
+def _unseen(module: nn.Module, called: Set[nn.Module], path: str = "") -> Iterator[str]:
+    """The paths of the outermost modules that were not called and whose ``forward`` nobody knows."""
+    forward = getattr(type(module), "forward", None)
+    is_known = str(getattr(forward, "__module__", "")).partition(".")[0] in ("torch", "wellposed")
+    if module not in called and not is_known:
+        yield path
+        return
+    for name, child in module.named_children():
+        yield from _unseen(child, called, f"{path}.{name}" if path else name)
 
 
 class _Watch(TorchDispatchMode):

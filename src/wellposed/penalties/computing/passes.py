@@ -25,7 +25,7 @@ class Proximal(Protocol):
         """Its proximal map."""
 
 
-class Step(NamedTuple):
+class ProxStep(NamedTuple):
     """A prox to take in place: of which penalty, of which weight, with which step size or sizes."""
 
     penalty: Proximal
@@ -49,7 +49,7 @@ class Added(NamedTuple):
     bad: bool | Tensor
 
 
-def take_steps_(steps: list[Step]) -> list[bool | Tensor]:
+def take_steps_(steps: list[ProxStep]) -> list[bool | Tensor]:
     """Take proxes in place, all that have kernels in one pass.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.arguments import Number
 from wellposed.errors import WellposedError
-from wellposed.penalties.computing.passes import Push, Step, add_gradients_, has_nan, take_steps_
+from wellposed.penalties.computing.passes import ProxStep, Push, add_gradients_, has_nan, take_steps_
 from wellposed.penalties.computing.root_step import RootStep
 from wellposed.penalties.optim.complexes import as_real
 from wellposed.penalties.optim.step_sizes import Metric, learning_rate
@@ -87,7 +87,7 @@ def _take_proxes(updates: list[Update]) -> list[bool | Tensor]:
             real = as_real(penalty, w.ndim)
             assert real is not None
             w, penalty = torch.view_as_real(w), real
-        steps.append(Step(penalty, w, size))
+        steps.append(ProxStep(penalty, w, size))
     kept = [None if update.skipped is None else step.w.clone() for update, step in zip(updates, steps, strict=True)]
     bad = take_steps_(steps)
     for update, step, old in zip(updates, steps, kept, strict=True):

@@ -1,10 +1,8 @@
 """A report of a penalty's value, zeros and NaN steps, parameter by parameter."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from wellposed.penalties.optim.selection import columns
+from wellposed.tabular import Table, Tabular
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
-class PenaltyReport:
+class PenaltyReport(Tabular[ReportRow]):
     """What a penalty has come to; prints as a table.
 
     Args:
@@ -42,22 +40,13 @@ class PenaltyReport:
     rows: tuple[ReportRow, ...]
     step: int
 
-    def __iter__(self) -> Iterator[ReportRow]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report in plain numbers and text, ready for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """The rows as a table of text, and their sum."""
         head = ("parameter", "shape", "penalty", "value", "zeros", "NaN steps")
         body = [
             (r.name, str(r.shape), r.penalty, f"{r.value:.6g}", f"{r.zeros} of {r.elements}", str(r.nan_steps))
             for r in self
         ]
         total = sum(r.value for r in self), sum(r.zeros for r in self), sum(r.elements for r in self)
-        end = ("total", "", "", f"{total[0]:.6g}", f"{total[1]} of {total[2]}", "")
-        return "\n".join([f"after {self.step} steps", *columns(head, *body, end)])
+        end = f"total: {total[0]:.6g}, {total[1]} zeros of {total[2]}"
+        return Table(f"after {self.step} steps", head, body, [end], measured=("value",))

@@ -1,6 +1,6 @@
 """Which parameters a penalty acts on, and why: selection by role, name, module or callable."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from wellposed.errors import WellposedError
 from wellposed.models.globs import last_match, matches
 from wellposed.penalties.optim.candidates import PARAMETRISED, Candidate, Model, candidates
 from wellposed.penalties.penalty import Penalty
+from wellposed.tabular import Table, Tabular
 
 Where = str | type[nn.Module] | Callable[[str, Tensor], bool]
 """Roles in the plural ("weights", "biases", "norms", "embeddings", "tokens", "all"), a glob on the name, a callable, or
@@ -50,7 +51,7 @@ class PlanRow:
 
 
 @dataclass(frozen=True)
-class PenaltyPlan:
+class PenaltyPlan(Tabular[PlanRow]):
     """Which parameters are penalised, how, and why; prints as a table.
 
     Args:
@@ -63,22 +64,11 @@ class PenaltyPlan:
     mode: str
     objective: str
 
-    def __iter__(self) -> Iterator[PlanRow]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """The rows as a table of text."""
         head = ("parameter", "shape", "role", "penalty", "why")
         body = [(r.name, str(r.shape), r.role, "-" if r.penalty is None else repr(r.penalty), r.reason) for r in self]
-        return "\n".join([f"mode {self.mode}: minimises {self.objective}", *columns(head, *body)])
-
-
-def columns(*rows: tuple[str, ...]) -> list[str]:
-    """Rows of text as lines, the cells of a column below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return Table(f"mode {self.mode}: minimises {self.objective}", head, body)
 
 
 class Entry(NamedTuple):

@@ -1,0 +1,116 @@
+"""``keyed``: masks of dropout that are functions of a seed, a module's path and the training step alone."""
+
+import contextlib
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.dropouts.naming.scope import COUNT_BITS, Scope, entered, opened, own_scope
+from wellposed.errors import WellposedError
+from wellposed.random.key import Key
+
+_STEP, _MICROBATCH = 32, 12  # bits of a call number: the step, and the micro-batch in it; then come the calls in that
+
+
+@contextlib.contextmanager
+def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) -> Iterator[None]:
+    """Draw dropout masks from a seed and a training step inside a ``with`` block, rather than from torch's generator.
+
+    Inside the block a mask of wellposed's modules is a function of four things: the key ``Key(seed).fold(stream)``,
+    where the stream is the module's path in the outermost model that is being called (or its ``stream`` attribute where
+    that is set); the step; the micro-batch; and how often that stream has been drawn from in this block. So a run that
+    is resumed at a step, even in the middle of an epoch, draws the masks that it would have drawn, and so does a
+    compiled one.
+
+    Activation checkpointing repeats masks if backward is called inside the block and each module is called once in it.
+    For other cases, which raise rather than guess, there is ``checkpoint_context``. A block belongs to the thread that
+    opened it: another thread opens one of its own.
+
+    Args:
+        seed: The seed, or a key.
+        step: The training step, in [0, 2^32).
+        microbatch: The micro-batch within the step, in [0, 4096), for gradient accumulation.
+        row: Where this batch's first row stands in a larger batch that it is a part of. Masks that vary over samples
+            (dimension 0, but for time-first ``LockedDropout``) are then rows of the larger batch's mask, and masks of
+            weights, words and layers are its own: split over micro-batches or devices, they stay the same.
+
+    Raises:
+        WellposedError: If a number is out of range.
+
+    Example:
+        >>> import wellposed as wp
+        >>> model = torch.nn.Sequential(torch.nn.Identity(), wp.Dropout(0.5))
+        >>> def masked(step, rows=slice(None), row=0):
+        ...     with wp.keyed(0, step, row=row):
+        ...         return model(torch.ones(8, 16)[rows])
+        >>> torch.equal(masked(3), masked(3)), torch.equal(masked(3), masked(4))
+        (True, False)
+        >>> torch.equal(torch.cat([masked(3, slice(5)), masked(3, slice(5, 8), row=5)]), masked(3))
+        True
+    """
+    step = _within("step", step, 2**_STEP)
+    microbatch = _within("microbatch", microbatch, 2**_MICROBATCH)
+    key = seed if isinstance(seed, Key) else Key(seed)
+    call = (step << _MICROBATCH | microbatch) << COUNT_BITS
+    with opened(Scope(key, call, _within("row", row, 2**40))):
+        yield
+
+
+@contextlib.contextmanager
+def keyed_sample(seed: int | Key, first: int, sample: Tensor) -> Iterator[None]:
+    """``keyed(seed, first + sample)`` under ``torch.func.vmap``, where the sample is a batched int64 scalar."""
+    key = seed if isinstance(seed, Key) else Key(seed)
+    scope = Scope(key, first << _MICROBATCH + COUNT_BITS, 0)
+    zero = torch.zeros_like(sample)
+    scope.shift = torch.stack([zero, sample << _MICROBATCH + COUNT_BITS, zero])
+    with opened(scope):
+        yield
+
+
+def checkpoint_context() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    """Context managers with which activation checkpointing repeats the masks of a ``keyed`` block in every case.
+
+    Give it as ``context_fn`` to ``torch.utils.checkpoint.checkpoint(..., use_reentrant=False)``. Modules may then be
+    called several times in a block, and backward may be called outside it.
+
+    Returns:
+        A context manager for the forward pass of the checkpointed segment, and one for its recomputation.
+
+    Example:
+        >>> import wellposed as wp
+        >>> from torch.utils.checkpoint import checkpoint
+        >>> layer, x = wp.Dropout(0.5), torch.ones(64, requires_grad=True)
+        >>> options = {"use_reentrant": False, "context_fn": wp.checkpoint_context}
+        >>> with wp.keyed(0):
+        ...     y = checkpoint(lambda x: layer(layer(x).sin()), x, **options)
+        >>> y.sum().backward()
+    """
+    scope = own_scope()
+    if scope is None:
+        return contextlib.nullcontext(), contextlib.nullcontext()
+    return contextlib.nullcontext(), _Replay(scope)
+
+
+class _Replay(contextlib.AbstractContextManager[None]):
+    """Recomputes a checkpointed segment, as often as backward asks, with the call counts that it started from."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope, self._counts, self._roots = scope, dict(scope.counts), scope.roots()
+        self._open: list[contextlib.AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        self._open.append(entered(self._scope.replay(self._counts, self._roots)))
+        self._open[-1].__enter__()
+
+    def __exit__(self, *problem: Any) -> None:
+        self._open.pop().__exit__(*problem)
+
+
+def _within(name: str, value: int, end: int) -> int:
+    number = operator.index(value)
+    if not 0 <= number < end:
+        raise WellposedError(f"keyed was given {name}={number}; expected an integer in [0, {end})")
+    return number

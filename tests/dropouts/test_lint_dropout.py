@@ -212,6 +212,37 @@ def test_what_an_example_runs_does_not_depend_on_torchs_generator() -> None:
     torch.set_rng_state(state)
 
 
+class ByItsMethod(nn.Module):
+    """Calls the function of a module in another way than as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Attends()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.forward(x)
+
+
+class StochasticDepth(nn.Module):
+    """A module that passes for torchvision's, whose class is known to obey the mode."""
+
+    __module__ = "torchvision.ops.stochastic_depth"
+    p, mode = 0.5, "row"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Skips(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_what_draws_or_is_known_is_not_unseen() -> None:
+    assert rules(ByItsMethod(), X) == [("live-in-eval", "inner")]
+    assert rules(Skips(StochasticDepth(), nn.Dropout(0.5), wp.Dropout(0.5), Attends()), X) == [("unseen", "3")]
+
+
 class OwnRate(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -123,7 +123,7 @@ def test_plan_says_what_is_in_and_why() -> None:
         "norm.bias": ("normalisation", None, left_out),
         "head.bias": ("bias", None, left_out),
     }
-    printed = str(handle.plan)
+    printed = handle.plan.table().text(width=0)
     assert all(row.name in printed and row.reason in printed for row in handle.plan)
     assert "proximal" in printed
     assert handle.plan == copy.deepcopy(handle.plan)

@@ -23,7 +23,7 @@ from wellposed.random import cpu
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("native", "build_tools", "src", "docs", "tests", "benchmarks")
+FOLDERS = (".ci", "native", "build_tools", "src", "docs", "tests", "benchmarks")
 BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__", "*.egg-info", "_build")
 DATA = {"wellposed/py.typed", "wellposed/__init__.pyi", "wellposed/study/report.html.jinja"}
 LATER = (12, 13)  # minor versions of Python in which the core of the wheel is loaded, where the machine has them

@@ -212,7 +212,7 @@ def test_a_stopped_study_goes_on(jobs: int, how: signal.Signals, alone: Path, ta
     _, told = process.communicate(timeout=30)
     assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130)
     if how == signal.SIGINT:
-        assert told.startswith("wellposed: stopped")
+        assert told.startswith("wellposed: interrupted")
         assert "Traceback" not in told
     wait_for(lambda: not any(map(runs, helpers)), 20)
     kept = len(list((out / "runs").glob("*.json")))

@@ -214,7 +214,7 @@ def unbatched(tensor: Tensor, vmap: Any) -> tuple[Tensor, int | None]:
 def modules_being_called() -> Iterator[nn.Module]:
     """The modules whose methods are on the stack, innermost first.
 
-    A compiled graph asks a module for the name of a mask without calling it, so that alone is no call. A method's first
+    A compiled graph asks a module for its stream without calling it, so that alone is no call. A method's first
     argument is its object. Hooks on all modules, which are public, would break compiled graphs and miss what was called
     before they were set. Without frames, lint_dropout cannot say which module draws.
     """

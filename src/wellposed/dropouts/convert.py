@@ -133,11 +133,10 @@ def plan_convert_dropout(model: nn.Module, *, seed: int = 0, example: Any = None
     Example:
         >>> import torch
         >>> model = nn.Sequential(nn.Dropout(0.2), nn.LSTM(4, 2, 2, dropout=0.1))
-        >>> print(plan_convert_dropout(model, example=torch.ones(3, 4)))
-        1 swapped of 2 found
-        module  what     by or why                                                  stream
-        0       swapped  Dropout(p=0.2)                                             0
-        1       left     LSTM drops between layers inside a function (dropout=0.1)
+        >>> for row in plan_convert_dropout(model, example=torch.ones(3, 4)):
+        ...     print(row.path, row.what, row.new or row.reason)
+        0 swapped Dropout(p=0.2)
+        1 left LSTM drops between layers inside a function (dropout=0.1)
     """
     run = _NO_RUN if example is None else draws(model, example, training=True)
     streams: dict[nn.Module, str] = {}

@@ -184,7 +184,8 @@ def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
 def _wrapped(cell: str, width: int) -> list[str]:
     if len(cell) <= width:
         return [cell]
+    if " " in cell:
+        return textwrap.wrap(cell, width, break_on_hyphens=False)
     # A path is broken at its dots before it is broken anywhere.
-    spaced = re.sub(r"(?<=\w)\.(?=\w)", ".\x00", cell)
-    lines = textwrap.wrap(spaced.replace("\x00", " ") if " " not in cell else cell, width, break_on_hyphens=False)
-    return [line.replace(". ", ".") if " " not in cell else line for line in lines]
+    spaced = re.sub(r"(?<=\w)\.(?=\w)", ". ", cell)
+    return [line.replace(". ", ".") for line in textwrap.wrap(spaced, width, break_on_hyphens=False)]

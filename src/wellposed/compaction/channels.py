@@ -17,6 +17,7 @@ from wellposed.compaction.links import (
     module_link,
     reads_no_channels,
 )
+from wellposed.models.names import joined
 from wellposed.models.tracing.branching import TRANSFORMER_LAYERS, Traced, altered
 
 
@@ -135,9 +136,7 @@ def _one(model: Known, name: str, ways: list[Chain]) -> Chain:
 
 def _inside(name: str, layer: nn.Module, model: Known) -> Chain:
     """The chain inside a transformer layer of torch, which tracing takes as one."""
-    first, between, dropout, last = (
-        f"{name}.{part}".lstrip(".") for part in ("linear1", "activation", "dropout", "linear2")
-    )
+    first, between, dropout, last = (joined(name, part) for part in ("linear1", "activation", "dropout", "linear2"))
     activation = cast(Any, layer.activation)
     if activation not in FUNCTIONS and type(activation) not in ELEMENTWISE:
         return Chain(first, reason=f"the activation {activation!r} is not a known function of each element")

@@ -15,6 +15,7 @@ from wellposed.dropouts.equivalents import equivalent
 from wellposed.dropouts.naming.streams import Stochastic
 from wellposed.dropouts.torch_dropout import MODULES, dropout_arguments
 from wellposed.models.example import tensors_in
+from wellposed.models.names import joined
 from wellposed.models.tracing.draws import draws
 
 _DROPS = (*MODULES, Stochastic)
@@ -109,7 +110,7 @@ def _order(path: str, module: nn.Sequential) -> Iterator[DropoutFinding]:
 def _flattened(path: str, module: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
     """The modules of a sequence and of the sequences in it, in the order in which they are called."""
     for name, child in module.named_children():
-        where = f"{path}.{name}" if path else name
+        where = joined(path, name)
         if isinstance(child, nn.Sequential):
             yield from _flattened(where, child)
         else:

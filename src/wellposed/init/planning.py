@@ -18,7 +18,7 @@ from wellposed.init.schemes.named import scheme_of
 from wellposed.init.schemes.scheme import Choice, Scheme, Site
 from wellposed.models.fans import Axes, fans
 from wellposed.models.globs import matches
-from wellposed.models.names import listed
+from wellposed.models.names import joined, listed
 from wellposed.models.roles import Part, buffers_of
 from wellposed.models.tracing.branch_names import named_branches
 from wellposed.models.tracing.flow import Flow
@@ -232,7 +232,7 @@ def _stream(weight: Weight, part: Part) -> tuple[str, ...]:
 
 def _unknown_buffers(model: nn.Module) -> tuple[str, ...]:
     return tuple(
-        f"{path}.{name}" if path else name
+        joined(path, name)
         for path, module in model.named_modules()
         for name, buffer in module.named_buffers(recurse=False)
         if buffer.is_meta and name not in buffers_of(module)

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from wellposed._torch import TENSORS_OF_A_MODULE, AnyBatchNorm, forward_hooks
 from wellposed.models.copying import copied
-from wellposed.models.names import unwrapped
+from wellposed.models.names import joined, unwrapped
 from wellposed.models.roles import CONVOLUTIONS
 
 # What a forward pass may read of a layer instead of calling it.
@@ -90,7 +90,7 @@ def traced(model: nn.Module, inside: bool) -> Traced:
     todo = [("", model)]
     while todo:
         name, module = todo.pop(0)
-        children = [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
+        children = [(joined(name, child), part) for child, part in module.named_children()]
         if not children or type(module) in (nn.MultiheadAttention, *_TRANSFORMERS):
             continue
         if type(module).forward is nn.Module.forward or unwrapped(module)[0]:

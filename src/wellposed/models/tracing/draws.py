@@ -12,6 +12,7 @@ from torch import nn
 from wellposed._torch import TorchDispatchMode, line_outside_torch, modules_being_called
 from wellposed.models.copying import sharing_parameters
 from wellposed.models.example import arguments, tensors_in
+from wellposed.models.names import joined
 from wellposed.models.running import own_generators, seed_all
 
 
@@ -82,7 +83,7 @@ def _unseen(module: nn.Module, called: Set[nn.Module], path: str = "") -> Iterat
         yield path
         return
     for name, child in module.named_children():
-        yield from _unseen(child, called, f"{path}.{name}" if path else name)
+        yield from _unseen(child, called, joined(path, name))
 
 
 class _Watch(TorchDispatchMode):

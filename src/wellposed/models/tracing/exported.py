@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from wellposed._torch import tree_leaves
+from wellposed.models.example import tensors_in
 from wellposed.models.names import joined
 from wellposed.models.tracing import leaves
 from wellposed.models.tracing.flow import Flow
@@ -37,7 +37,7 @@ def follow_exported(module: nn.Module, path: str, flow: Flow, given: tuple[tuple
     @functools.wraps(forward)
     def tensors(*args: Any, **kwargs: Any) -> list[Tensor]:
         # What else a model gives, such as a cache of its own type, cannot be exported.
-        return [leaf for leaf in tree_leaves(forward(*args, **kwargs)) if isinstance(leaf, Tensor)]
+        return tensors_in(forward(*args, **kwargs))
 
     module.forward = tensors
     with _silence():

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from wellposed._torch import tree_leaves
+from wellposed.models.example import tensors_in
+from wellposed.models.names import joined
 from wellposed.models.tracing import leaves
 from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.operations import torch_name
@@ -41,7 +43,7 @@ def follow_symbolically(
 def follow_parts(module: nn.Module, path: str, flow: Flow) -> None:
     """Follow those parts of a module that torch.fx can trace, the largest that there are."""
     for name, child in module.named_children():
-        _follow_part(child, f"{path}.{name}" if path else name, flow)
+        _follow_part(child, joined(path, name), flow)
 
 
 def _follow_part(module: nn.Module, path: str, flow: Flow) -> None:
@@ -70,8 +72,7 @@ def _fixed(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return {
         name: value
         for name, value in bound.arguments.items()
-        if signature.parameters[name].kind not in several
-        and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
+        if signature.parameters[name].kind not in several and not tensors_in(value)
     }
 
 
@@ -91,7 +92,6 @@ def interpret(
     Returns:
         What the graph gives.
     """
-    dot = f"{path}." if path else ""
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -99,11 +99,11 @@ def interpret(
         if node.op == "placeholder":
             value = inputs[node.name] if node.name in inputs else flow.source()
         elif node.op == "get_attr":
-            value = _attribute(owner, node.target, dot)
+            value = _attribute(owner, node.target, path)
         elif node.op == "call_module":
             noted = tree_leaves((list(args), dict(kwargs)), is_leaf=is_followed)
             given = [leaf for leaf in noted if not isinstance(leaf, Parameters | Tensor)]
-            value = leaves.follow(flow, model.get_submodule(node.target), dot + node.target, given)
+            value = leaves.follow(flow, model.get_submodule(node.target), joined(path, node.target), given)
         elif node.op == "call_method":
             value = flow.step(node.target, getattr(Tensor, node.target, None) or _missing, args, kwargs)
         elif node.op == "call_function":
@@ -132,8 +132,8 @@ def _missing(*_: Any, **__: Any) -> Tensor:
     raise NotImplementedError
 
 
-def _attribute(owner: nn.Module, target: str, dot: str) -> Any:
+def _attribute(owner: nn.Module, target: str, path: str) -> Any:
     value: Any = owner
     for part in target.split("."):
         value = getattr(value, part)
-    return Parameters((dot + target,), value.ndim) if isinstance(value, nn.Parameter) else value
+    return Parameters((joined(path, target),), value.ndim) if isinstance(value, nn.Parameter) else value

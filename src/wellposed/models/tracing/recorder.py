@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from wellposed._torch import tree_leaves, tree_map
+from wellposed.models.example import tensors_in
 from wellposed.models.tracing import leaves
 from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.operations import torch_name
@@ -30,9 +31,9 @@ def follow_run(model: nn.Module, path: str, flow: Flow, given: tuple[tuple[Any, 
     for name, parameter in model.named_parameters(path):
         known[id(parameter)] = Parameters((name,), parameter.ndim)
     recorder = _Recorder(flow, known)
-    for leaf in tree_leaves((list(args), dict(kwargs))):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            recorder.note(leaf, flow.source())
+    for tensor in tensors_in((args, kwargs)):
+        if tensor.is_floating_point():
+            recorder.note(tensor, flow.source())
     for name, module in model.named_modules(prefix=path):
         if leaves.is_leaf(module):
             _watch(module, name, recorder)
@@ -55,7 +56,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if not self.inside and _gives_tensors(result):
+        if not self.inside and tensors_in(result):
             name = torch_name(func)
             given, named = self.followed((list(args), dict(kwargs)))
             self.note(result, self.flow.step(name, func, given, named))
@@ -65,22 +66,17 @@ class _Recorder(TorchFunctionMode):
         return tree_map(lambda leaf: self.known.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, tree)
 
     def note(self, result: Any, value: Any) -> None:
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.alive.append(leaf)
-                if value is not None:
-                    self.known[id(leaf)] = value
-
-
-def _gives_tensors(result: Any) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(result))
+        for tensor in tensors_in(result):
+            self.alive.append(tensor)
+            if value is not None:
+                self.known[id(tensor)] = value
 
 
 def _watch(module: nn.Module, path: str, recorder: _Recorder) -> None:
     closed: list[bool] = []
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        tensors = [leaf for leaf in tree_leaves((list(args), dict(kwargs))) if isinstance(leaf, Tensor)]
+        tensors = tensors_in((args, kwargs))
         # A module without parameters that takes several tensors is a function of some kind: its inside is followed.
         closed.append(leaves.has_parameters(module) or len(tensors) == 1)
         recorder.inside += closed[-1]

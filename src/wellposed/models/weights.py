@@ -83,9 +83,7 @@ def weights(model: nn.Module) -> list[Weight]:
     """
     lazy = [name for name, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
     if lazy:
-        raise WellposedError(
-            f"{listed(lazy)}: lazy modules have no shape yet; run the model once on an example first"
-        )
+        raise WellposedError(f"{listed(lazy)}: lazy modules have no shape yet; run the model once on an example first")
     claims: dict[str, tuple[Part, ...]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for name, parts in parts_of(module).items():

@@ -76,7 +76,7 @@ struct Move {  // structured._move_by_operators
 
 enum Pass { PROX_BY_NUMBER, PROX_BY_ROOT, ACCUMULATE };
 
-struct Job {  // separable.py; one tensor's share of a pass over many
+struct Job {  // separable.py; one tensor's part of a pass over many
     i64 pieces_before, count;
     void* changed;
     const void* read;

@@ -37,7 +37,7 @@ from wellposed.penalties import (
     constraints,
     conventions,
 )
-from wellposed.penalties.computing import kernels
+from wellposed.penalties.computing.jobs import are_alike
 from wellposed.penalties.computing.passes import Added, ProxStep, Push, add_gradients_, take_steps_
 from wellposed.penalties.computing.root_step import RootStep
 from wellposed.random import Key, normal, uniform
@@ -599,7 +599,7 @@ def test_kernels_do_what_the_formulas_do(penalty: Penalty, dtype: torch.dtype, s
     w, g = normal(size, Key(1), dtype=dtype), normal(size, Key(2), dtype=dtype)
     second = normal(size, Key(3), dtype=dtype).square()
     close: Any = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps}
-    assert kernels.serves(w, g, second)
+    assert are_alike(w, g, second)
     for step in (0.7, RootStep(0.05, second, 1.3, 1e-8)):
         wanted = penalty.prox(w, step.tensor() if isinstance(step, RootStep) else step)
         moved = w.clone()
@@ -636,10 +636,10 @@ def test_accumulating_adds_the_gradient_and_returns_the_value(case: Case) -> Non
 def test_kernels_take_channels_last_and_leave_other_layouts_to_the_formulas() -> None:
     w = normal((2, 3, 4, 5), Key(1))
     last = w.to(memory_format=torch.channels_last)
-    assert kernels.serves(last)
-    assert not kernels.serves(last, w)
-    assert not kernels.serves(w[..., ::2])
-    assert not kernels.serves(torch._neg_view(w))
+    assert are_alike(last)
+    assert not are_alike(last, w)
+    assert not are_alike(w[..., ::2])
+    assert not are_alike(torch._neg_view(w))
     assert L1(0.3).prox_(last.clone(memory_format=torch.preserve_format), 1.0).equal(L1(0.3).prox(w, 1.0))
 
 

@@ -32,7 +32,6 @@ HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer
 # Imports of our own inside functions: what they spare those who do not need it.
 LATER = {
     "cli": {"environment", "study", "study.terminal"},  # `wellposed --help` needs neither torch nor numpy
-    "penalties.computing.passes": {"penalties.computing.kernels"},  # which cannot be imported without the native core
 }
 KNOWN = modules()
 

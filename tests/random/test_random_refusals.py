@@ -70,9 +70,17 @@ def test_unknown_backends(name: str) -> None:
         pass
 
 
-def test_an_explicit_backend_never_falls_back() -> None:
-    with pytest.raises(wp.WellposedError, match="not available here"), R.backend("gpu"):
+def test_a_backend_that_is_not_installed_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_loaded", {})
+    monkeypatch.delitem(sys.modules, "wellposed.random.gpu", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(wp.WellposedError, match="pip install triton"), R.backend("gpu"):
         pass
+    with pytest.warns(RuntimeWarning, match="plain torch serves"):
+        assert backend._on_gpu.__wrapped__() == ("reference",)
+
+
+def test_an_explicit_backend_never_falls_back() -> None:
     with R.backend("cpu"), pytest.raises(wp.WellposedError, match="cannot serve"):
         R.bernoulli(3, KEY, dtype=torch.int64)
     with R.backend("cpu"), pytest.raises(wp.WellposedError, match="cannot serve"):

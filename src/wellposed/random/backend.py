@@ -2,12 +2,15 @@
 
 import contextlib
 import contextvars
+import functools
 import importlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from wellposed._torch import PLAIN_TYPES
 from wellposed.errors import WellposedError
 from wellposed.random.box import Layout
 from wellposed.random.draw import Cut, Draw
@@ -16,6 +19,8 @@ from wellposed.random.native import missing
 
 class Backend(Protocol):
     """The interface of a backend's module."""
+
+    NAME: str
 
     def serves(self, tensor: Tensor) -> bool:
         """Whether this backend can work on ``tensor``."""
@@ -27,9 +32,10 @@ class Backend(Protocol):
         """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
 
 
-# The backends to try for a tensor, best first. A new backend is one file and one entry here.
+# The backends to try for a tensor of the host, best first.
 _ON_CPU = ("reference",) if missing else ("cpu", "reference")
-_ELSEWHERE = ("reference",)
+_TRITON_DEVICES = ("cuda", "xpu")  # torch calls AMD's devices "cuda", too
+_ADVICE = {"gpu": ", which needs Triton: pip install triton, or torch's own packages for a GPU, which bring it"}
 _NAMES = ("auto", "reference", "cpu", "gpu")
 _loaded: dict[str, Backend] = {}
 _chosen: contextvars.ContextVar[str] = contextvars.ContextVar("wellposed_backend", default="auto")
@@ -70,15 +76,12 @@ def backend_for(tensor: Tensor) -> Backend:
     Raises:
         WellposedError: If an explicitly chosen backend cannot.
     """
-    chosen = _chosen.get()
-    names = (_ON_CPU if tensor.is_cpu else _ELSEWHERE) if chosen == "auto" else (chosen,)
-    for name in names:
-        backend = _loaded.get(name) or _load(name)
-        if backend.serves(tensor):
-            return backend
-    if chosen != "auto":
+    found = _find(tensor)
+    if found is not None:
+        return found
+    if _chosen.get() != "auto":
         raise WellposedError(
-            f"the {chosen!r} backend cannot serve a {tensor.dtype} tensor on {tensor.device}; "
+            f"the {_chosen.get()!r} backend cannot serve a {tensor.dtype} tensor on {tensor.device}; "
             'choose wp.random.backend("auto") or "reference"'
         )
     raise WellposedError(
@@ -86,12 +89,37 @@ def backend_for(tensor: Tensor) -> Backend:
     )
 
 
-def cpu_for(tensor: Tensor) -> Any:
-    """The cpu backend's module if it serves ``tensor``, for operations that only it has kernels for; else ``None``."""
-    if not tensor.is_cpu or "cpu" not in _ON_CPU or _chosen.get() == "reference":
-        return None
-    cpu: Any = _loaded.get("cpu") or _load("cpu")
-    return cpu if cpu.serves(tensor) else None
+def kernels_for(tensor: Tensor) -> Any:
+    """The backend that serves ``tensor``, if it is one with kernels for more than fills and masks; else ``None``."""
+    found = _find(tensor)
+    return None if found is None or found.NAME == "reference" else found
+
+
+def _find(tensor: Tensor) -> Backend | None:
+    chosen = _chosen.get()
+    for name in _candidates(tensor) if chosen == "auto" else (chosen,):
+        backend = _loaded.get(name) or _load(name)
+        if backend.serves(tensor):
+            return backend
+    return None
+
+
+def _candidates(tensor: Tensor) -> tuple[str, ...]:
+    """The backends to try for a tensor, best first."""
+    if tensor.is_cpu:
+        return _ON_CPU
+    is_reached = tensor.device.type in _TRITON_DEVICES and type(tensor) in PLAIN_TYPES
+    return _on_gpu() if is_reached else ("reference",)
+
+
+@functools.cache
+def _on_gpu() -> tuple[str, ...]:
+    try:
+        _load("gpu")
+    except WellposedError as error:
+        warnings.warn(f"{error}; until then plain torch serves, hundreds of times slower", RuntimeWarning, stacklevel=2)
+        return ("reference",)
+    return ("gpu", "reference")
 
 
 def _load(name: str) -> Backend:
@@ -100,6 +128,7 @@ def _load(name: str) -> Backend:
             _loaded[name] = cast(Backend, importlib.import_module(f"wellposed.random.{name}"))
         except ImportError as error:
             raise WellposedError(
-                f"the {name!r} backend is not available here ({error}); choose 'auto' or 'reference'"
+                f"the {name!r} backend is not available here ({error}){_ADVICE.get(name, '')}; "
+                "choose 'auto' or 'reference'"
             ) from error
     return _loaded[name]

@@ -7,6 +7,8 @@ from wellposed.random.box import Layout, layout_of
 from wellposed.random.draw import BITS, CODES, Cut, Draw
 from wellposed.random.native import core
 
+NAME = "cpu"
+
 
 def serves(tensor: Tensor) -> bool:
     """Whether ``tensor`` has memory of a kind that the kernels reach: a dense CPU tensor of a dtype they know."""

@@ -16,7 +16,7 @@ from wellposed.dropouts.linear import linear
 from wellposed.dropouts.masks import stream_tensor
 from wellposed.dropouts.operator import thin_by_operator
 from wellposed.errors import WellposedError
-from wellposed.random.backend import cpu_for
+from wellposed.random.backend import kernels_for
 
 
 class Corners(NamedTuple):
@@ -54,8 +54,8 @@ class Rule(NamedTuple):
 
 def clear_blocks(x: Tensor, rule: Rule, p: float, key: int, call: int, row: int) -> Tensor:
     """Set the blocks to zero whose corners a stream draws, and scale the rest so that the mean over the batch stays."""
-    cpu = cpu_for(x) if is_ordinary(x) else None
-    if cpu is None:
+    kernels = kernels_for(x) if is_ordinary(x) else None
+    if kernels is None:
         rate = torch.tensor(p, dtype=torch.float64, device="cpu")
         return clear_by_operators(x, rule, stream_tensor(key, call, row), rate)
     blocks, corners, size, covered = rule.corners(x.shape)
@@ -63,7 +63,7 @@ def clear_blocks(x: Tensor, rule: Rule, p: float, key: int, call: int, row: int)
     ones = (1,) * (3 - len(blocks))
     sides = struct.pack("6q", *ones, *x.shape[2:], *ones, *blocks)
     threshold = round(min(1.0, p * size / covered) * 2**32)
-    cleared: Tensor = cpu.clear_blocks(x, maps, shared, sides, row * places, key, call, threshold)
+    cleared: Tensor = kernels.clear_blocks(x, maps, shared, sides, row * places, key, call, threshold)
     return cleared
 
 

@@ -15,7 +15,7 @@ from wellposed.dropouts.linear import linear
 from wellposed.dropouts.masks import stream_tensor
 from wellposed.dropouts.operator import thin_by_operator
 from wellposed.errors import WellposedError
-from wellposed.random.backend import cpu_for
+from wellposed.random.backend import kernels_for
 
 
 class Tokens(NamedTuple):
@@ -83,9 +83,9 @@ class TokenDropout(Thinning):
 
 def _move(tokens: Tokens, x: Tensor, key: int, call: int, row: int, back: bool) -> Tensor:
     """Gather the tokens of ``x`` that are kept; or the transpose, which scatters them back to where they were."""
-    cpu = cpu_for(x) if is_ordinary(x) else None
-    if cpu is not None:
-        moved: Tensor = cpu.move_tokens(x, *tokens, row, key, call, back)
+    kernels = kernels_for(x) if is_ordinary(x) else None
+    if kernels is not None:
+        moved: Tensor = kernels.move_tokens(x, *tokens, row, key, call, back)
         return moved
     like = torch.empty((), dtype=torch.float32, device=x.device)
     return _move_by_operators(tokens, x, like, stream_tensor(key, call, row), back)

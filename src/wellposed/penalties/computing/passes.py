@@ -1,5 +1,7 @@
 """Proximal steps and gradients in place: by a fused kernel where there is one, by torch's formulas elsewhere."""
 
+import importlib
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import torch
@@ -7,8 +9,9 @@ from torch import Tensor
 
 from wellposed.arguments import Number
 from wellposed.penalties.computing import operands
+from wellposed.penalties.computing.jobs import Job, Seen, accumulate_job, are_alike, prox_job
 from wellposed.penalties.computing.root_step import RootStep
-from wellposed.random.backend import cpu_for
+from wellposed.random.backend import kernels_for
 
 
 class Proximal(Protocol):
@@ -45,7 +48,7 @@ class Push(NamedTuple):
 class Added(NamedTuple):
     """What came of a gradient: the penalty's value, times nothing, if the pass gives it; whether NaN is in the sum."""
 
-    value: float | None
+    value: Number | None
     bad: bool | Tensor
 
 
@@ -59,25 +62,20 @@ def take_steps_(steps: list[ProxStep]) -> list[bool | Tensor]:
         For each whether there is a NaN among its results: a tensor where reading it would wait for an accelerator.
     """
     results: list[bool | Tensor] = [False] * len(steps)
-    jobs, of = [], []
+    jobs = _Jobs()
     for i, (penalty, w, size) in enumerate(steps):
         ready = size if isinstance(size, RootStep) else _on_host(size)
-        elastic = penalty.elastic
-        if elastic is not None and not isinstance(ready, Tensor) and isinstance(w, Tensor) and cpu_for(w) is not None:
-            from wellposed.penalties.computing import kernels  # which need the native core
-
+        if penalty.elastic is not None and not _is_elementwise(ready):
             if not isinstance(ready, RootStep):
                 operands.step_size(ready, w, penalty, elementwise=True)
-            if kernels.serves(w, *([ready.second] if isinstance(ready, RootStep) else [])):
-                jobs.append(kernels.prox_job(w, ready, *elastic))
-                of.append(i)
+            if jobs.take(i, (w, ready.second) if isinstance(ready, RootStep) else (w,)):
+                jobs.add(prox_job(w, ready, *penalty.elastic))
                 continue
         with torch.no_grad():
             w.copy_(penalty.prox(w, ready.tensor() if isinstance(ready, RootStep) else ready))
             results[i] = has_nan(w)
-    if jobs:
-        for i, seen in zip(of, kernels.run(jobs), strict=True):
-            results[i] = seen.bad
+    for i, seen in jobs.run():
+        results[i] = seen.bad
     return results
 
 
@@ -91,23 +89,53 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
         What came of each: in tensors where reading them would wait for an accelerator.
     """
     results: list[Added] = [Added(None, False)] * len(pushes)
-    jobs, of = [], []
+    jobs = _Jobs()
     for i, (penalty, w, gradient, factor) in enumerate(pushes):
-        number, elastic = _on_host(factor), penalty.elastic
-        if elastic is not None and not isinstance(number, Tensor) and isinstance(w, Tensor) and cpu_for(w) is not None:
-            from wellposed.penalties.computing import kernels  # which need the native core
-
-            if kernels.serves(w, gradient):
-                jobs.append(kernels.accumulate_job(w, gradient, *elastic, number))
-                of.append(i)
-                continue
+        number = _on_host(factor)
+        if penalty.elastic is not None and not _is_elementwise(number) and jobs.take(i, (w, gradient)):
+            jobs.add(accumulate_job(w, gradient, *penalty.elastic, number))
+            continue
         with torch.no_grad():
             gradient.add_((number * penalty.grad(w)).to(gradient.dtype))
             results[i] = Added(None, has_nan(gradient))
-    if jobs:
-        for i, seen in zip(of, kernels.run(jobs), strict=True):
-            results[i] = Added(seen.value, seen.bad)
+    for i, seen in jobs.run():
+        results[i] = Added(seen.value, seen.bad)
     return results
+
+
+class _Jobs:
+    """Jobs for the kernels of each backend, in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[str, int], list[tuple[int, Job]]] = {}
+        self._next = ("", 0)
+
+    def take(self, number: int, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether a backend has kernels for such tensors; if so, they expect a job of this number."""
+        backend = kernels_for(tensors[0]) if isinstance(tensors[0], Tensor) else None
+        self._next = (backend.NAME if backend is not None else "", number)
+        return backend is not None and are_alike(*tensors)
+
+    def add(self, job: Job) -> None:
+        """Add the job that was taken."""
+        name, number = self._next
+        self._of.setdefault((name, job.kind), []).append((number, job))
+
+    def run(self) -> Iterator[tuple[int, Seen]]:
+        """Do all jobs, those of a kind and backend in one go; give what came of each with its number."""
+        for (name, kind), numbered in self._of.items():
+            kernels = importlib.import_module(_KERNELS[name])  # when it is needed, since it needs the backend
+            numbers, jobs = zip(*numbered, strict=True)
+            yield from zip(numbers, kernels.run(kind, list(jobs)), strict=True)
+            torch.autograd.graph.increment_version([job.changed for job in jobs])
+
+
+_KERNELS = {"cpu": "wellposed.penalties.computing.kernels", "gpu": "wellposed.penalties.computing.gpu_kernels"}
+
+
+def _is_elementwise(size: Number | RootStep) -> bool:
+    """Whether there is a number for each element, of which kernels know only those of a ``RootStep``."""
+    return isinstance(size, Tensor) and size.ndim > 0
 
 
 def has_nan(tensor: Tensor) -> bool | Tensor:

@@ -1,0 +1,1 @@
+"""Triton kernels of the random numbers and of dropout; ``wellposed.random.gpu`` launches them."""

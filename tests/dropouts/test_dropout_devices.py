@@ -52,7 +52,20 @@ def test_the_primitive_stays_on_the_device() -> None:
                 assert y.shape == (2, 5)
 
 
-@pytest.mark.parametrize("name", ["dropout", "noise"])
+OPERATORS = sorted(
+    {
+        schema.name.partition("::")[2]
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith("wellposed::")
+    }
+)
+
+
+def test_all_operators_are_known() -> None:
+    assert OPERATORS == ["dropout", "noise", "stream"]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
 def test_compilers_leave_operators_that_the_host_takes_part_in_out_of_cuda_graphs(name: str) -> None:
     graph = torch.fx.Graph()
     assert is_cudagraph_unsafe_fx_node(graph.call_function(getattr(torch.ops.wellposed, name).default))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from dropout_module_cases import CASES, Case, filled
-from gpu_tools import DEVICE, same_bits
 from torch import Tensor
 
 import wellposed as wp
+from dropout_module_cases import CASES, Case, filled
+from gpu_tools import DEVICE, same_bits
 
 
 def ran(case: Case, dtype: torch.dtype, backend: str, device: str) -> list[Tensor]:

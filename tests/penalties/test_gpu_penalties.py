@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from gpu_tools import DEVICE, same_bits
 from torch import Tensor
 
 import wellposed as wp
+from gpu_tools import DEVICE, same_bits
 from wellposed.arguments import Number
 from wellposed.penalties import Penalty
 from wellposed.penalties.computing.passes import ProxStep, Push, add_gradients_, take_steps_
@@ -33,9 +33,11 @@ def passed(
         gradients = [w.clone() for w in weights]
         pushes = [Push(penalty, w, g, number(0.5)) for w, g in zip(weights, gradients, strict=True)]
         added = add_gradients_(pushes)
-    return weights + gradients, [bool(flag) for flag in bad + [a.bad for a in added]], [
-        float(a.value) for a in added if a.value is not None
-    ]
+    return (
+        weights + gradients,
+        [bool(flag) for flag in bad + [a.bad for a in added]],
+        [float(a.value) for a in added if a.value is not None],
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -50,6 +50,8 @@ REFUSED: dict[str, tuple[Callable[[Tensor], object], type[Exception] | tuple[typ
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_stand_in_refuses_what_waits_and_what_mixes(name: str) -> None:
+    if name == "bring a number" and torch.cuda.is_available():
+        pytest.skip("torch makes a tensor on a device that is there without asking the stand-in")
     does, error = REFUSED[name]
     w = there(torch.ones(2, 3))
     assert w.is_cuda

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from draw_cases import CASES, FLOATS, Case
-from gpu_tools import DEVICE, same_bits
 
 import wellposed as wp
+from draw_cases import CASES, FLOATS, Case
+from gpu_tools import DEVICE, same_bits
 from wellposed.random import gpu, reference
 from wellposed.random.box import Layout, layout
-from wellposed.random.draw import Cut
+from wellposed.random.draw import Cut, cut_bits
 
 KEY, CALL = wp.Key(7), 2**40 + 12345
 SHAPES: dict[str, tuple[tuple[int, ...], wp.Box | None]] = {
@@ -99,7 +99,7 @@ def test_every_mask(cut: Cut, dtype: torch.dtype) -> None:
         x.view(-1)[:8] = odd.to(dtype)[: x.numel()]
         wanted, there = reference.thin(x, cut, KEY.seed, CALL, where), x.to(DEVICE)
         assert same_bits(gpu.thin(there, cut, KEY.seed, CALL, where), wanted)
-        read = torch.tensor(gpu.cut_bits(cut, dtype == torch.float64), device=DEVICE)
+        read = torch.tensor(cut_bits(cut, dtype == torch.float64), device=DEVICE)
         shift = torch.tensor(5, device=DEVICE)
         assert same_bits(gpu.thin(there, read, KEY.seed, CALL - 5, where, shift), wanted)
 

@@ -1,6 +1,8 @@
 """What the draws refuse, in words that help, with the tensor left as it was."""
 
+import importlib
 import math
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import wellposed as wp
 
+backend = importlib.import_module("wellposed.random.backend")  # whose name a function of it has taken
 KEY = wp.Key(0)
 NAN, INF = math.nan, math.inf
 R = wp.random

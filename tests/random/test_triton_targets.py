@@ -68,7 +68,7 @@ def cases(target):
         (kind, dtype, terms) for kind, terms in ((1, 0), (2, 0), (3, 0), (4, 19)) for dtype in ("fp32", "fp64", "bf16")
     ]:
         is_float64 = dtype == "fp64"
-        form = dict(KIND=kind, TERMS=terms, IS_FLOAT64=is_float64, PER_BLOCK=2 if is_float64 else 4, BLOCKS=512, **where)
+        form = where | dict(KIND=kind, TERMS=terms, IS_FLOAT64=is_float64, PER_BLOCK=2 if is_float64 else 4, BLOCKS=512)
         pointers = {"out": dtype, "series": "fp64" if is_float64 else "fp32", "shift": "i64"}
         yield f"fill {kind} {dtype}", fills.fill, pointers, form | dict(IS_PACKED=dtype in ("u8", "bf16"))
     yield "paint", painting.paint, {"painted": "u8", "shift": "i64"}, dict(IS_SHIFTED=False, TILE=1024)
@@ -82,7 +82,7 @@ def cases(target):
 seen = {}
 for target in TARGETS:
     for name, function, pointers, constants in cases(target):
-        if target == "hip" and not name.startswith(("thin bf16", "thin fp32", "fill 2 fp32", "fill 1 bf16", "elastic 1")):
+        if target == "hip" and name not in ("thin bf16", "thin fp32", "fill 2 fp32", "fill 1 bf16", "elastic 1 fp32"):
             continue
         kernel = compiled(function, target, pointers, **constants)
         if target == "hip":
@@ -132,7 +132,8 @@ WIDE = {  # the widest accesses that the full part of a tensor needs: 16 bytes, 
 
 @pytest.mark.slow
 def test_memory_is_read_and_written_in_wide_accesses(seen: dict[str, Any]) -> None:
-    assert {name: sorted(wide - set(seen[name]["accesses"])) for name, wide in WIDE.items()} == dict.fromkeys(WIDE, [])
+    missing = {name: wide - set(seen[name]["accesses"]) for name, wide in WIDE.items()}
+    assert {name: accesses for name, accesses in missing.items() if accesses} == {}
 
 
 @pytest.mark.slow
@@ -146,4 +147,8 @@ def test_no_operation_is_fused_that_is_not_written_so(seen: dict[str, Any]) -> N
 
 @pytest.mark.slow
 def test_the_same_source_serves_other_makers(seen: dict[str, Any]) -> None:
-    assert {name for name in seen if name.startswith("hip")} >= {"hip thin fp32", "hip fill 2 fp32", "hip elastic 1 fp32"}
+    assert {name for name in seen if name.startswith("hip")} >= {
+        "hip thin fp32",
+        "hip fill 2 fp32",
+        "hip elastic 1 fp32",
+    }

@@ -16,7 +16,7 @@ from wellposed.random.draw import Cut
 # What becomes of the elements. "scaled": 0, or x / (1 - p). "selu": SELU's floor, or x scaled and shifted so that
 # mean 0 and variance 1 stay (Klambauer et al., 2017). "selu slope": the derivative of that, which is linear.
 Law = Literal["scaled", "selu", "selu slope"]
-_SELU_FLOOR = -1.7580993408473766  # what SELU saturates at: -scale * alpha (Klambauer et al., 2017)
+SELU_FLOOR = -1.7580993408473766  # what SELU saturates at: -scale * alpha (Klambauer et al., 2017)
 
 
 class Mask(NamedTuple):
@@ -45,20 +45,26 @@ def cut_of(p: float, law: Law = "scaled") -> Cut:
     threshold = round(p * 4294967296.0)
     if law == "scaled" or p in (0.0, 1.0):
         return Cut(threshold, 1.0 / (1.0 - p) if p < 1.0 else 0.0)
-    gain = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
+    gain = 1 / math.sqrt((1 - p) * (1 + p * SELU_FLOOR**2))
     if law == "selu slope":
         return Cut(threshold, gain)
-    floor = gain * (1 - p) * _SELU_FLOOR
-    return Cut(threshold, gain, floor - gain * _SELU_FLOOR, floor)
+    floor = gain * (1 - p) * SELU_FLOOR
+    return Cut(threshold, gain, floor - gain * SELU_FLOOR, floor)
 
 
-def compute(x: Tensor, mask: Mask) -> Tensor:
-    """Apply a mask to the memory of an ordinary tensor, outside of autograd; strides are kept."""
+def compute(x: Tensor, mask: Mask, cut: Tensor | None = None) -> Tensor:
+    """Apply a mask to the memory of an ordinary tensor, outside of autograd; strides are kept.
+
+    Args:
+        x: The tensor.
+        mask: The mask.
+        cut: What becomes of the elements, where only the tensor's device knows the probability, see ``cut_tensor``.
+    """
     if x.is_meta:
         return torch.empty_like(x)
     p, key, call, dims, box, law = mask
     where = WHOLE if dims is None and box is None else layout(x.shape, box, dims)
-    thinned = backend_for(x).thin(x, cut_of(p, law), key, call, where)
+    thinned = backend_for(x).thin(x, cut_of(p, law) if cut is None else cut, key, call, where)
     if x.is_contiguous():
         return thinned
     kept = torch.empty_like(x)

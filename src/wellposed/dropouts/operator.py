@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_exporting
+from torch.utils.checkpoint import checkpoint
 
 from wellposed._torch import apply_of, is_ordinary, is_recorded, materialized, transforms_are_active
 from wellposed.dropouts.masks import Law, Mask, check_probability, compute, part_of_batch, slope, stream_tensor
+from wellposed.dropouts.pointwise import cut_of_tensor, thin_pointwise
 from wellposed.random.box import Box
+from wellposed.random.draw import cut_tensor
 
 
 def thin(x: Tensor, mask: Mask) -> Tensor:
@@ -61,6 +64,8 @@ class _Thin(torch.autograd.Function):
 _apply_thin = apply_of(_Thin)
 
 
+# Devices on which compilers are shown the operator, whose kernel is faster there than what they would make of it.
+_OPAQUE = ("cpu", "meta")
 # A captured CUDA graph repeats what ran on the device, without the host, on which the stream is read.
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
@@ -101,6 +106,9 @@ def thin_by_operator(
 
 
 def _apply(x: Tensor, *name: Any) -> Tensor:
+    if is_compiling() and not is_exporting() and x.device.type not in _OPAQUE:
+        # As a checkpoint, lest a compiler keep the mask for the backward pass rather than draw it again.
+        return checkpoint(thin_pointwise, x, *name, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
     if not transforms_are_active():
         return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
     if is_compiling():
@@ -135,6 +143,8 @@ def _compute(
     batch: int,
     law: Law,
 ) -> Tensor:
+    if not (p.is_cpu or x.is_cpu):
+        return _compute_there(x, stream, p, dims, shape, offset, batch, law)
     rates: list[float] = p.reshape(-1).tolist()
     for rate in rates:
         check_probability("dropout", rate)
@@ -149,6 +159,15 @@ def _compute(
         result.narrow(batch, first, count).copy_(compute(x.narrow(batch, first, count), mask))
         first += count
     return result
+
+
+def _compute_there(x: Tensor, stream: Tensor, p: Tensor, *where: Any) -> Tensor:
+    """The same with a p that lies on a device, which is not waited for."""
+    if p.dim():
+        return thin_pointwise(x, stream, p, *where)
+    *_, law = where
+    cut = cut_tensor(*cut_of_tensor(p.to(x.device), law), dtype=x.dtype)
+    return compute(x, _mask(x, stream, 0.0, *where), cut)
 
 
 def _mask(

@@ -13,7 +13,7 @@ from torch import Tensor
 from wellposed._torch import PLAIN_TYPES
 from wellposed.errors import WellposedError
 from wellposed.random.box import Layout
-from wellposed.random.draw import Cut, Draw
+from wellposed.random.draw import Draw
 from wellposed.random.native import missing
 
 
@@ -28,8 +28,11 @@ class Backend(Protocol):
     def fill_(self, tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
         """Fill ``tensor`` with the draw's values at the layout's global indices; ``key`` are the key's 64 bits."""
 
-    def thin(self, x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
-        """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
+    def thin(self, x: Tensor, cut: Any, key: int, call: int, layout: Layout) -> Tensor:
+        """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says.
+
+        The cut is a ``Cut``, or for tensors that do not lie on the host its numbers in a tensor, see ``cut_tensor``.
+        """
 
 
 # The backends to try for a tensor of the host, best first.

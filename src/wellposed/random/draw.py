@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from wellposed.errors import WellposedError
 from wellposed.random.inverse_normal import one_sided, straddling
@@ -177,16 +178,46 @@ def _support(low: float, high: float, dtype: torch.dtype, *, open_above: bool) -
 
 
 class Cut(NamedTuple):
-    """The constants of a dropout mask: below the threshold an element becomes ``floor``, else ``x * scale + shift``.
+    """The constants of a dropout mask: below the threshold an element becomes ``floor``, else ``x * scale + addend``.
 
     Attributes:
         threshold: In [0, 2^32].
         scale: What the others are multiplied by.
-        shift: What is added to them then; -0 changes nothing, not even the sign of a zero.
+        addend: What is added to them then; -0 changes nothing, not even the sign of a zero.
         floor: The value of dropped elements.
     """
 
     threshold: int
     scale: float
-    shift: float = -0.0
+    addend: float = -0.0
     floor: float = 0.0
+
+
+@functools.lru_cache(maxsize=1024)
+def cut_bits(cut: Cut, is_float64: bool) -> tuple[int, ...]:
+    """The threshold of a cut, and the bits of its other numbers in the precision that it is applied in."""
+    return cut.threshold, *number_bits(cut[1:], is_float64)
+
+
+def number_bits(numbers: tuple[float, ...], is_float64: bool) -> tuple[int, ...]:
+    """The bits of numbers, rounded to float32 unless they are for float64."""
+    floats, integers = ("d", "q") if is_float64 else ("f", "I")
+    return struct.unpack(f"{len(numbers)}{integers}", struct.pack(f"{len(numbers)}{floats}", *numbers))
+
+
+def cut_tensor(threshold: Tensor, *numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    """A cut whose numbers are known to a device alone, as ``cut_bits`` has them: int64, for tensors of ``dtype``."""
+    if dtype == torch.float64:
+        return torch.stack([threshold, *(number.double().view(torch.int64) for number in numbers)])
+    bits = [number.float().view(torch.int32).long() & 0xFFFF_FFFF for number in numbers]
+    return torch.stack([threshold, *bits])
+
+
+def cut_numbers(cut: Cut | Tensor, exact: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """The numbers of a cut as scalar tensors: the threshold, and scale, addend and floor in ``exact``."""
+    if not isinstance(cut, Tensor):
+        threshold = torch.full((), cut.threshold, dtype=torch.int64, device=device)
+        return threshold, *(torch.full((), number, dtype=exact, device=device) for number in cut[1:])
+    threshold, *bits = cut.unbind()
+    integers = torch.int64 if exact == torch.float64 else torch.int32
+    return threshold, *(number.to(integers).view(exact) for number in bits)

@@ -11,7 +11,7 @@ from triton import cdiv, next_power_of_2
 from wellposed._torch import PLAIN_TYPES
 from wellposed.arguments import signed
 from wellposed.random.box import Layout, layout_of
-from wellposed.random.draw import BITS, CODES, Cut, Draw, Kind
+from wellposed.random.draw import BITS, CODES, Cut, Draw, Kind, cut_bits, number_bits
 from wellposed.random.kernels.choosing import choose
 from wellposed.random.kernels.fills import fill
 from wellposed.random.kernels.launching import IS_INTERPRETED, Launcher, target
@@ -59,11 +59,11 @@ def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout, shift
     series = torch.tensor(terms, dtype=exact, device="cpu").to(out.device, non_blocking=True) if terms else out
     numbers = (signed(key), signed(call), *_constants(draw))
     for place in places(layout, out.numel(), 2 if draw.is_float64 else 4):
-        part = out[place.first : place.first + place.count]
+        part = out[place.first : place.first + place.length]
         is_packed = part.element_size() < 4 and part.data_ptr() % 8 == 0
         form = (int(draw.kind), len(terms), draw.is_float64, *place.form, is_packed, shift is not None, 512, target())
         memory = (part, series, part if shift is None else shift)
-        _fill(cdiv(place.count, 512 * place.per_block), memory, (*place.numbers, *numbers), form)
+        _fill(cdiv(place.length, 512 * place.per_block), memory, (*place.numbers, *numbers), form)
     if not is_plain:
         with torch.no_grad():
             tensor.copy_(whole)
@@ -93,14 +93,14 @@ def thin(x: Tensor, cut: Cut | Tensor, key: int, call: int, layout: Layout, shif
         return result
     flat, out = x.view(-1), result.view(-1)
     for place in places(layout, flat.numel(), 4):
-        end = place.first + place.count
+        end = place.first + place.length
         pair = flat[place.first : end], out[place.first : end]
         is_packed = x.element_size() == 2 and place.per_block == 4 and all(t.data_ptr() % 8 == 0 for t in pair)
         is_light = place.per_block == 1 or (is_packed and x.dtype == torch.bfloat16)
         blocks = 512 if is_light else 256  # as many as the registers of a program have room for
         launch = _thin_packed if is_packed else _thin
         form = (*place.form, is_packed, *read, blocks, target())
-        launch(cdiv(place.count, blocks * place.per_block), (*pair, *memory), (*place.numbers, *numbers), form)
+        launch(cdiv(place.length, blocks * place.per_block), (*pair, *memory), (*place.numbers, *numbers), form)
     return result
 
 
@@ -164,18 +164,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=1024)
-def cut_bits(cut: Cut, is_float64: bool) -> tuple[int, ...]:
-    """The threshold of a cut, and the bits of its other numbers in the precision that it is applied in."""
-    return cut.threshold, *_bits(cut[1:], is_float64)
-
-
-@functools.lru_cache(maxsize=1024)
 def _constants(draw: Draw) -> tuple[int, ...]:
     constants = draw.constants[:_CONSTANTS]
-    bits = (int(constants[0]),) if draw.kind == Kind.BERNOULLI else _bits(constants, draw.is_float64)
+    bits = (int(constants[0]),) if draw.kind == Kind.BERNOULLI else number_bits(constants, draw.is_float64)
     return (*bits, *[0] * (_CONSTANTS - len(bits)))
-
-
-def _bits(numbers: tuple[float, ...], is_float64: bool) -> tuple[int, ...]:
-    form = ("d", "q") if is_float64 else ("f", "I")
-    return struct.unpack(f"{len(numbers)}{form[1]}", struct.pack(f"{len(numbers)}{form[0]}", *numbers))

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from wellposed.arguments import signed
 from wellposed.random import inverse_normal
 from wellposed.random.box import Layout
-from wellposed.random.draw import Cut, Draw, Kind
+from wellposed.random.draw import Cut, Draw, Kind, cut_numbers
 
 NAME = "reference"
 _WORD = 0xFFFF_FFFF
-_CHUNK = 1 << 20  # elements at a time: the temporaries take about 100 bytes an element
+_CHUNK = 1 << 19  # elements at a time, since temporaries take some 60 bytes an element
 
 
 def serves(tensor: Tensor) -> bool:
@@ -20,31 +21,56 @@ def serves(tensor: Tensor) -> bool:
 
 
 @torch.no_grad()
-def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
-    """Fill ``tensor`` with the draw's values at the layout's global indices."""
+def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout, shift: Tensor | None = None) -> None:
+    """Fill ``tensor`` with the draw's values at the layout's global indices; ``shift`` is added to the call number."""
     flat = tensor.view(-1) if tensor.is_contiguous() else tensor.new_empty(tensor.numel())
+    number = call if shift is None else shift + signed(call)
     for first in range(0, flat.numel(), _CHUNK):
         part = flat[first : first + _CHUNK]
-        index = global_index(layout, first, part.numel(), tensor.device)
-        part.copy_(values(draw, words(index, key, call, is_float64=draw.is_float64)))
+        part.copy_(values(draw, words_at(layout, first, part, key, number, is_float64=draw.is_float64)))
     if not tensor.is_contiguous():
         tensor.copy_(flat.view(tensor.shape))
 
 
-def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
-    """A contiguous copy of ``x``: the floor where the element's word is below the threshold, else x * scale + shift.
+def thin(x: Tensor, cut: Cut | Tensor, key: int, call: int, layout: Layout, shift: Tensor | None = None) -> Tensor:
+    """A contiguous copy of ``x``: the floor where the element's word is below the threshold, else x * scale + addend.
 
-    It is computed in float32 (float64 for float64) and rounded once.
+    It is computed in float32 (float64 for float64) and rounded once. A cut in a tensor, as ``cut_bits`` gives its
+    numbers, is not read by the host, nor is ``shift``, which is added to the call number.
     """
     flat = x.contiguous().view(-1)
     result = torch.empty_like(flat)
     exact = torch.promote_types(x.dtype, torch.float32)
-    scale, shift, floor = (torch.tensor(number, dtype=exact, device=x.device) for number in cut[1:])
+    number = call if shift is None else shift + signed(call)
+    threshold, scale, addend, floor = cut_numbers(cut, exact, x.device)
     for first in range(0, flat.numel(), _CHUNK):
         part = flat[first : first + _CHUNK]
-        dropped = words(global_index(layout, first, part.numel(), x.device), key, call) < cut.threshold
-        result[first : first + _CHUNK] = torch.where(dropped, floor, part.to(exact) * scale + shift)
+        dropped = words_at(layout, first, part, key, number) < threshold
+        result[first : first + _CHUNK] = torch.where(dropped, floor, part.to(exact) * scale + addend)
     return result.view(x.shape)
+
+
+def words_at(
+    layout: Layout, first: int, part: Tensor, key: int, call: int | Tensor, *, is_float64: bool = False
+) -> Tensor:
+    """The random words of elements first, first + 1, ... of a block, as many as ``part`` has, on its device: int64.
+
+    Where these follow each other in the global tensor, each Philox block is computed once for all its elements.
+    """
+    if layout.sizes:
+        index = global_index(layout, first, part.numel(), part.device)
+        return words(index, key, call, is_float64=is_float64)
+    start, count = layout.start + first, part.numel()
+    if is_float64:
+        pairs = _run(2 * start, 2 * count, part.device, key, call).view(-1, 2)
+        return pairs[:, 0] | pairs[:, 1] << 32
+    return _run(start, count, part.device, key, call)
+
+
+def _run(start: int, count: int, device: torch.device, key: int, call: int | Tensor) -> Tensor:
+    """``count`` words of 32 bits that follow each other."""
+    block = torch.arange(start // 4, (start + count + 3) // 4, device=device)
+    return torch.stack(_blocks(block, key, call), dim=1).view(-1)[start % 4 : start % 4 + count]
 
 
 def global_index(layout: Layout, first: int, count: int, device: torch.device) -> Tensor:
@@ -59,16 +85,30 @@ def global_index(layout: Layout, first: int, count: int, device: torch.device) -
     return index
 
 
-def words(index: Tensor, key: int, call: int, *, is_float64: bool = False) -> Tensor:
-    """The random words of elements as int64: 32 bits each, or 64, of two words, for values in float64."""
+def words(index: Tensor, key: int | Tensor, call: int | Tensor, *, is_float64: bool = False) -> Tensor:
+    """The random words of elements as int64: 32 bits each, or 64, of two words, for values in float64.
+
+    Args:
+        index: Their global indices.
+        key: The key's 64 bits.
+        call: The call number; either may be a scalar int64 tensor.
+        is_float64: Whether values are drawn in float64.
+    """
     if is_float64:
         return words(2 * index, key, call) | words(2 * index + 1, key, call) << 32
-    block = index // 4
-    counter = [block & _WORD, block >> 32, torch.full_like(index, call & _WORD), torch.full_like(index, call >> 32)]
-    return torch.stack(philox(counter, (key & _WORD, key >> 32))).gather(0, (index % 4).unsqueeze(0)).squeeze(0)
+    a, b, c, d = _blocks(index >> 2, key, call)
+    lane = index & 3
+    return torch.where(lane < 2, torch.where(lane == 0, a, b), torch.where(lane == 2, c, d))
 
 
-def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
+def _blocks(block: Tensor, key: int | Tensor, call: int | Tensor) -> list[Tensor]:
+    """The four words of each Philox block of a stream."""
+    number = call if isinstance(call, Tensor) else torch.full((), signed(call), dtype=torch.int64, device=block.device)
+    counter = (block & _WORD, block >> 32, number & _WORD, number >> 32 & _WORD)
+    return philox(counter, (key & _WORD, key >> 32 & _WORD))
+
+
+def philox(counter: Sequence[Tensor], key: tuple[int | Tensor, int | Tensor]) -> list[Tensor]:
     """Philox4x32-10 of four counter words: four words, all int64 holding 32 bits (Salmon et al., 2011)."""
     c0, c1, c2, c3 = counter
     k0, k1 = key

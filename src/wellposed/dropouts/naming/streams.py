@@ -159,7 +159,7 @@ _drawn = _Drawn()
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define(
     "stream(Tensor x, Tensor module, int place=0) -> Tensor",
-    tags=(torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag),
+    tags=(torch.Tag.nondeterministic_seeded, torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe),
 )
 
 

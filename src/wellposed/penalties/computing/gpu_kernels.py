@@ -1,6 +1,7 @@
 """Elastic nets in one pass over the memory of a GPU: one Triton launch for all tensors."""
 
 import struct
+from collections.abc import Iterable
 from itertools import groupby
 
 import torch
@@ -8,6 +9,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from wellposed.arguments import Number
 from wellposed.penalties.computing.jobs import ACCUMULATE, PROX_BY_NUMBER, Job, Seen
 from wellposed.random.kernels.launching import IS_INTERPRETED, Launcher
 from wellposed.random.kernels.numbers import quotient
@@ -19,7 +21,7 @@ _PROX_BY_NUMBER, _ACCUMULATE = tl.constexpr(PROX_BY_NUMBER), tl.constexpr(ACCUMU
 
 @triton.jit
 def shrunk(x, threshold):
-    """x less the nearest number in [-threshold, threshold]: NaN if either is."""
+    """X less the nearest number in [-threshold, threshold]: NaN if either is."""
     bounded = tl.where(x <= threshold, x, threshold)
     return x - tl.where(bounded < -threshold, -threshold, bounded)
 
@@ -154,7 +156,7 @@ def _run(kind: int, jobs: list[Job]) -> list[Seen]:
     squares = any(isinstance(job.numbers[-1], Tensor) or job.numbers[-1] != 0 for job in jobs)
     is_aligned = all(t.data_ptr() % 16 == 0 for job in jobs for t in (job.changed, job.read))
     _elastic((programs, len(jobs)), (table, bad, sums), (), (kind, exact, squares, is_aligned, _TILE))
-    values = sums.sum(1).unbind() if kind == ACCUMULATE else [0.0] * len(jobs)
+    values: Iterable[Number] = sums.sum(1).unbind() if kind == ACCUMULATE else [0.0] * len(jobs)
     return [Seen(value, flag) for value, flag in zip(values, bad.bool().unbind(), strict=True)]
 
 

@@ -49,11 +49,24 @@ def fill(
         out: The memory.
         series: Constants beyond the first nine.
         shift: What is added to the call number, if anything is.
-        count: How many elements there are; the numbers up to stride2 say where they lie, see ``global_index``.
-        start: The global index of the first, in units of ``PER_BLOCK`` elements; strides likewise.
+        count: How many elements there are.
+        start: The global index of the first, in units of ``PER_BLOCK`` elements; sizes and strides likewise.
+        size0: The sizes of the layout's dimensions, see ``global_index``.
+        size1: The next.
+        stride0: Its strides.
+        stride1: The next.
+        stride2: The next.
         key: The key.
         call: The call number.
         constant0: The bits of the constants, in order.
+        constant1: The next.
+        constant2: The next.
+        constant3: The next.
+        constant4: The next.
+        constant5: The next.
+        constant6: The next.
+        constant7: The next.
+        constant8: The next.
         KIND: The kind of the draw.
         TERMS: How many constants lie in ``series``.
         IS_FLOAT64: Whether values are drawn in float64, from two words each.

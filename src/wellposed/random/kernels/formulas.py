@@ -119,7 +119,7 @@ def clamp(value, bottom, top):
 
 @triton.jit
 def uniform(word, c):
-    """low + span * u, with u of the upper bits of the word, within [bottom, top]; ``c`` are these four."""
+    """Low + span * u, with u of the upper bits of the word, within [bottom, top]; ``c`` are these four."""
     if word.dtype == tl.uint32:
         u = (word >> 8).to(tl.int32, bitcast=True).to(tl.float32) * 5.960464477539063e-08
     else:

@@ -1,4 +1,4 @@
-"""Launches of Triton kernels: each is compiled once for a device, the dtypes and alignments of tensors and constants."""
+"""Launches of Triton kernels, each compiled once for a device, for dtypes and alignments of tensors, and constants."""
 
 import functools
 from contextlib import nullcontext

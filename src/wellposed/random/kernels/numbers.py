@@ -88,7 +88,7 @@ def four16(a, b, c, d, dtype: tl.constexpr, TARGET: tl.constexpr):
 
 @triton.jit
 def quotient(x, y):
-    """x / y, correctly rounded."""
+    """X / y, correctly rounded."""
     if x.dtype == tl.float64:
         return x / y
     else:
@@ -97,7 +97,7 @@ def quotient(x, y):
 
 @triton.jit
 def quotient_of_normals(x, y, TARGET: tl.constexpr):
-    """x / y, correctly rounded, where these and the quotient are normal numbers."""
+    """X / y, correctly rounded, where these and the quotient are normal numbers."""
     if TARGET == "cuda" and x.dtype == tl.float32:  # without the look for others, a third of the work (Markstein, 1990)
         r = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [y], dtype=tl.float32, is_pure=True, pack=1)
         r = tl.fma(r, tl.fma(-y, r, 1.0), r)

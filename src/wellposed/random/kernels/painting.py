@@ -56,9 +56,9 @@ def paint(
     z, map_ = rest % slices, rest // slices
     first = ((map_ * depth + z) * height + y) * width + x
     if tl.max(is_drawn.to(tl.int32), 0) > 0:
-        for dz in range(0, block_depth):
-            for dy in range(0, block_height):
-                for dx in range(0, block_width):
+        for dz in range(block_depth):
+            for dy in range(block_height):
+                for dx in range(block_width):
                     at = first + (dz * height + dy) * width + dx
                     tl.store(painted + at, tl.full((TILE,), 1, tl.uint8), mask=is_drawn)
 

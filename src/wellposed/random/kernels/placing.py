@@ -16,14 +16,14 @@ class Place(NamedTuple):
 
     Attributes:
         first: The number of the first element within the tensor.
-        count: How many there are.
+        length: How many there are.
         per_block: How many in a row take their words from one Philox block; 1 where that is not known of all.
         dims: How many dimensions the layout has.
         numbers: The count; then start, two sizes and three strides as ``words.global_index`` takes them.
     """
 
     first: int
-    count: int
+    length: int
     per_block: int
     dims: int
     numbers: tuple[int, ...]
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     @property
     def form(self) -> tuple[int, int, tl.dtype]:
         """What kernels are specialised on: elements a block, dimensions, the dtype of numbers within the tensor."""
-        return self.per_block, self.dims, tl.int32 if self.count < _SMALL else tl.int64
+        return self.per_block, self.dims, tl.int32 if self.length < _SMALL else tl.int64
 
 
 @functools.lru_cache(maxsize=1024)

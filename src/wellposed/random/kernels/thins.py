@@ -13,7 +13,7 @@ CUT = ("threshold", "scale", "addend", "floor")
 @triton.jit
 def cut_of(cut, threshold, scale, addend, floor, EXACT: tl.constexpr, IS_READ: tl.constexpr):
     """The four numbers of a cut, as they were given or as memory of the device has them when the kernel runs."""
-    IS_FLOAT64: tl.constexpr = EXACT == tl.float64
+    IS_FLOAT64: tl.constexpr = tl.float64 == EXACT
     if IS_READ:
         threshold, scale, addend, floor = tl.load(cut), tl.load(cut + 1), tl.load(cut + 2), tl.load(cut + 3)
     scale, addend, floor = number(scale, IS_FLOAT64), number(addend, IS_FLOAT64), number(floor, IS_FLOAT64)
@@ -60,8 +60,13 @@ def _thin(
         out: The memory that is written.
         shift: What is added to the call number, if ``IS_SHIFTED``.
         cut: The four numbers of the cut, if ``IS_READ``.
-        count: How many elements there are; the numbers up to stride2 say where they lie, see ``global_index``.
-        start: The global index of the first, in units of ``PER_BLOCK`` elements; strides likewise.
+        count: How many elements there are.
+        start: The global index of the first, in units of ``PER_BLOCK`` elements; sizes and strides likewise.
+        size0: The sizes of the layout's dimensions, see ``global_index``.
+        size1: The next.
+        stride0: Its strides.
+        stride1: The next.
+        stride2: The next.
         key: The key.
         call: The call number.
         threshold: Elements whose word is below it are dropped.
@@ -102,7 +107,9 @@ def _thin(
                 kept = thinned(exact(tl.load(x + at), EXACT, TARGET), word, threshold, scale, addend, floor)
                 tl.store(out + at, rounded(kept, dtype, TARGET))
             else:
-                kept = thinned(exact(tl.load(x + at, mask=at < count), EXACT, TARGET), word, threshold, scale, addend, floor)
+                kept = thinned(
+                    exact(tl.load(x + at, mask=at < count), EXACT, TARGET), word, threshold, scale, addend, floor
+                )
                 tl.store(out + at, rounded(kept, dtype, TARGET), mask=at < count)
     else:
         a, b, c, d = philox(index >> 2, key, call)
@@ -115,7 +122,7 @@ def _thin(
 
 _NUMBERS = [*WHERE, *STREAM, *CUT]
 thin = triton.jit(_thin, do_not_specialize=_NUMBERS)
-# Four elements of 16 bits are read as one number of 8 bytes; knowing of 16 the compiler would read two, which is slower.
+# Four elements of 16 bits are read as one number of 8 bytes; knowing of 16 the compiler would read two, more slowly.
 thin_packed = triton.jit(_thin, do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=["x", "out"])
 
 

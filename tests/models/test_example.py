@@ -1,5 +1,6 @@
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -29,12 +30,12 @@ EXAMPLES = {
 }
 
 
-def _all(example):
+def _all(example: Any) -> list[Tensor]:
     return [example["cache"].keys] if isinstance(example, dict) and "cache" in example else tensors_in(example)
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-def test_a_copy_is_equal_and_may_be_changed(example):
+def test_a_copy_is_equal_and_may_be_changed(example: Any) -> None:
     before = [t.detach().clone() for t in _all(example)]
     with torch.no_grad():
         other = copied(example)
@@ -47,21 +48,22 @@ def test_a_copy_is_equal_and_may_be_changed(example):
         assert changed.requires_grad == one.requires_grad
 
 
-def test_gradients_flow_to_the_input():
+def test_gradients_flow_to_the_input() -> None:
     x = torch.ones(3, requires_grad=True)
     with torch.no_grad():
         (other,) = copied((x,))
     other.mul_(2).sum().backward()
+    assert x.grad is not None
     assert x.grad.tolist() == [2.0, 2.0, 2.0]
 
 
-def test_a_tensor_that_is_given_twice_is_one_in_the_copy():
+def test_a_tensor_that_is_given_twice_is_one_in_the_copy() -> None:
     x = torch.ones(3)
     one, other = copied((x, x))
     assert one is other
     assert one is not x
 
 
-def test_what_cannot_be_copied_is_refused():
+def test_what_cannot_be_copied_is_refused() -> None:
     with pytest.raises(WellposedError, match=r"the input cannot be copied.*keep out of it what copy.deepcopy refuses"):
         copied({"lock": threading.Lock()})

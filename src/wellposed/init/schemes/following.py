@@ -5,15 +5,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.gains import gain
+from wellposed.models.tracing.calls.elementwise import is_linear, probe
 from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.signals import Fn, Use
 
-_PROBE = (-3.0, -1.75, -1.0, -0.4, -0.1, 0.15, 0.5, 1.1, 2.0, 3.5)
 # A deviation of the signal's size may double on its way through a chain of five weights. What chance adds on the way
 # grows with the square root of the length, so the logarithm that is allowed falls with it.
 _GROWTH, _LENGTH = 2.0, 5
@@ -62,17 +59,17 @@ def followings(flow: Flow) -> dict[str, Following]:
 
 def _settle(uses: Sequence[Use]) -> Use | None:
     """The use of a weight's output that decides its gain: the only nonlinear one, else any; none if they differ."""
-    nonlinear = [use for use in uses if use.fn is not None and _probe(use.fn) is not None and not _is_linear(use.fn)]
+    nonlinear = [use for use in uses if use.fn is not None and probe(use.fn) is not None and not is_linear(use.fn)]
     if not nonlinear:
         return next((use for use in uses if use.end != "unknown"), uses[0])
-    return nonlinear[0] if len({_probe(use.fn) for use in nonlinear if use.fn is not None}) == 1 else None
+    return nonlinear[0] if len({probe(use.fn) for use in nonlinear if use.fn is not None}) == 1 else None
 
 
 def _following(use: Use | None) -> Following:
     if use is None:
         return Following("several activations", note="they differ, so the gain is 1")
     through = " through a normalisation" if use.normed else ""
-    if use.fn is None or _is_linear(use.fn):
+    if use.fn is None or is_linear(use.fn):
         return _UNKNOWN if use.end == "unknown" else Following(_ENDS[use.end] + through)
     try:
         return Following(use.label + through, _gain(use.fn, 1.0))
@@ -127,7 +124,7 @@ def _rescaled(
 
 def _scale(use: Use | None, length: int) -> float:
     """The standard deviation before an activation at which a chain of this length works."""
-    if use is None or use.fn is None or use.end != "weight" or use.normed or _is_linear(use.fn):
+    if use is None or use.fn is None or use.end != "weight" or use.normed or is_linear(use.fn):
         return 1.0
     return _working_scale(_Known(use.fn), length)
 
@@ -158,7 +155,7 @@ class _Known:
 
     def __init__(self, fn: Fn) -> None:
         self.fn = fn
-        self.values = _probe(fn)
+        self.values = probe(fn)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Known) and self.values == other.values
@@ -174,22 +171,3 @@ def _gain(fn: Fn, std: float) -> float:
 @functools.lru_cache(maxsize=256)
 def _gain_of(known: _Known, std: float) -> float:
     return gain(known.fn, std=std)
-
-
-def _probe(fn: Fn) -> tuple[float, ...] | None:
-    """What a function makes of a few numbers; ``None`` when it is not a function of numbers."""
-    z = torch.tensor(_PROBE, dtype=torch.float64, device="cpu")
-    try:
-        with torch.no_grad(), torch.device("cpu"):
-            y: Tensor = fn(z.clone())
-            return tuple(y.tolist()) if y.shape == z.shape and y.is_floating_point() else None
-    except Exception:
-        return None
-
-
-def _is_linear(fn: Fn) -> bool:
-    values = _probe(fn)
-    if values is None:
-        return False
-    slope = (values[-1] - values[0]) / (_PROBE[-1] - _PROBE[0])
-    return all(abs(v - values[0] - slope * (z - _PROBE[0])) < 1e-9 for v, z in zip(values, _PROBE, strict=True))

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.tracing import operations
-from wellposed.models.tracing.signals import Branch, End, Fn, Parameters, Signal, Source, Use, is_followed
+from wellposed.models.tracing.calls.scores import attention_scores, product_scores, scores_of, sum_of_scores
+from wellposed.models.tracing.signals import Branch, End, Fn, Parameters, Scores, Signal, Source, Use, is_followed
 
 
 @dataclass
@@ -20,6 +22,8 @@ class Flow:
         uses: What each weight's output goes through.
         ways: How that was found out, for each weight.
         branches: The residual branches.
+        scores: The scores that a softmax was seen to take.
+        values: The weights whose output attention averages.
         sources: Where the signals come from that are still being followed.
         notes: Which ways were tried in vain, and why.
     """
@@ -28,6 +32,8 @@ class Flow:
     uses: dict[str, list[Use]] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
     branches: list[Branch] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
+    values: set[str] = field(default_factory=set)
     sources: list[Source] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
@@ -64,7 +70,14 @@ class Flow:
                 self.use(source.last, end)
         self.sources.clear()
 
-    def step(self, name: str, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        tensors: tuple[Sequence[Any], Mapping[str, Any]] = ((), {}),
+    ) -> Any:
         """Follow one operation.
 
         Args:
@@ -72,34 +85,47 @@ class Flow:
             fn: The operation.
             args: Its arguments, with a ``Signal`` or ``Parameters`` for each tensor that is followed.
             kwargs: Its keyword arguments, likewise.
+            tensors: Both with tensors of any memory, where there are any.
 
         Returns:
             The ``Signal`` or ``Parameters`` that it gives, or ``None``.
         """
         name = operations.plain_name(name)
+        args = args[1:] if name == "copy" else args
         leaves = tree_leaves((list(args), dict(kwargs)), is_leaf=is_followed)
         signals = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Signal)}.values())
         parameters = [leaf for leaf in leaves if isinstance(leaf, Parameters)]
-        tensors = any(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves)
+        arrays = any(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves)
         names = tuple(dict.fromkeys(n for p in parameters for n in p.names))
         if name in operations.NOT_TENSORS or (name == "getattr" and args[1] not in operations.VIEWS):
             return None
         if not signals:
             if not parameters:
                 return None
-            if name in ("embedding", "embedding_bag") or (name in ("getitem", "index_select", "index") and tensors):
+            if name in ("embedding", "embedding_bag") or (name in ("getitem", "index_select", "index") and arrays):
                 return self.source(names)
             return Parameters(names, max(p.ndim for p in parameters))
         matrices = tuple(dict.fromkeys(n for p in parameters if p.ndim > 1 for n in p.names))
         if name in operations.PRODUCTS:
             for signal in signals:
                 self.use(signal, "weight" if matrices else "attention", matrices)
-            return self.source(matrices, signals)
+            product = self.source(matrices, signals)
+            sides = [leaf for leaf in leaves if isinstance(leaf, Signal)][-2:]
+            if len(sides) == 2 and not matrices:
+                product.source.scores = product_scores(name, sides, kwargs, tensors)
+                self.values.update(n for s in sides if any(o.source.weighs for o in sides) for n in s.source.names)
+            return product
         if name in operations.NORMS:
             return self.norm(signals[0], names)
         if name in operations.REDUCTIONS:
             return self._reduce(signals)
         if name in operations.ATTENTION:
+            queries, keys, values = (*leaves, None, None, None)[:3]
+            if name in operations.SOFTMAXES:
+                return self._softmax(signals)
+            if isinstance(queries, Signal) and isinstance(keys, Signal):
+                self.scores.append(attention_scores((queries, keys), kwargs, tensors))
+                self.values.update(values.source.names if isinstance(values, Signal) else ())
             return self._end(signals, "attention")
         if name in operations.MERGES:
             alone = len({s.source for s in signals}) == 1
@@ -115,13 +141,17 @@ class Flow:
                 return self._moved(signals[0])
             # Somebody's own operator, of a signal and a matrix, is read as their product.
             return self.product(signals, matrices) if matrices else self._end(signals, "unknown")
-        if len(signals) == 1 and tensors and name in operations.SUMS | operations.MULTIPLICATIONS:
-            return self._moved(signals[0])
-        if not tensors and (len(signals) == 1 or _aligned(signals)):
+        if len(signals) == 1 and arrays and name in operations.SUMS | operations.MULTIPLICATIONS:
+            return self._moved(signals[0], weighted=name in operations.MULTIPLICATIONS)
+        if not arrays and (len(signals) == 1 or _aligned(signals)):
             return self._compose(name, fn, args, kwargs, signals)
         if name in operations.SUMS:
             return self.sum(signals)
         return self._end(signals, "product" if name in operations.MULTIPLICATIONS else "unknown")
+
+    def overwrite(self, old: Any, new: Signal) -> Any:
+        """What a tensor holds once a part of it is overwritten."""
+        return self.step("cat", torch.cat, ([old, new],), {})
 
     def norm(self, signal: Signal, names: Sequence[str] = ("norm",)) -> Signal:
         """A normalisation: a signal that was only moved stays in sight, of unit size; any other ends."""
@@ -132,7 +162,8 @@ class Flow:
     def apply(self, signal: Signal, fn: Fn, label: str) -> Signal:
         """An elementwise function of one signal."""
         inner = signal.fn
-        outer = fn if inner is None else lambda z: fn(inner(z))
+        # A function that works in place is given numbers of its own.
+        outer = (lambda z: fn(z.clone())) if inner is None else lambda z: fn(inner(z))
         return self._moved(signal, fn=outer, label=(*signal.label, label))
 
     def product(self, signals: Sequence[Signal], names: Sequence[str]) -> Signal:
@@ -152,7 +183,7 @@ class Flow:
             def value(leaf: Any) -> Any:
                 if not isinstance(leaf, Signal):
                     return leaf
-                return z if leaf.fn is None else leaf.fn(z)
+                return z.clone() if leaf.fn is None else leaf.fn(z)
 
             given, named = tree_map(value, (list(args), dict(kwargs)), is_leaf=is_followed)
             result: Tensor = fn(*given, **named)
@@ -163,6 +194,8 @@ class Flow:
 
     def sum(self, signals: list[Signal]) -> Signal:
         """A sum: of a stream and the branches that left it, or of signals that have nothing to do with each other."""
+        if len({s.source for s in signals}) == 1 and all(s.weighted for s in signals):  # a rotation
+            return self._moved(min(signals, key=lambda s: len(s.label)), place=object(), weighted=False)
         stream, *rest = sorted(signals, key=lambda s: len(s.source.before))
         through = {stream.source, *stream.source.before}
         ends = list(stream.source.tail)
@@ -180,7 +213,9 @@ class Flow:
             ends.extend(signal.source.tail)
             self.use(signal, "residual" if residual else "merge")
         self.use(stream, "merge")
-        return self.source((), signals, ends)
+        total = self.source((), signals, ends)
+        total.source.scores = sum_of_scores(signals)
+        return total
 
     def _branch(self, branch: Branch) -> None:
         """Note a residual branch, in place of those that turn out to lie inside it."""
@@ -195,6 +230,15 @@ class Flow:
             self.use(signal, end)
         through = signals if end in ("product", "merge") else ()
         return self.source((), signals, (n for s in through if s.fn is None for n in s.source.tail))
+
+    def _softmax(self, signals: Sequence[Signal]) -> Signal:
+        """A softmax: of the scores of attention, or of anything else."""
+        scores = scores_of(signals[0])
+        weights = self._end(signals, "attention")
+        if scores is not None:
+            self.scores.append(scores)
+            weights.source.weighs = True
+        return weights
 
     def _reduce(self, signals: Sequence[Signal]) -> Signal:
         """A statistic of a signal: a signal of its own, and no sign yet of what the signal itself is for."""

@@ -1,5 +1,6 @@
 """Planning: from a model and a scheme to a plan, without touching a weight."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -91,7 +92,7 @@ def plan_initialize(
             f"the scheme {chosen.name!r} is for models with residual branches, and none was found; "
             "give an example of an input, so that the model can be followed: example=batch"
         )
-    follows = followings(flow)
+    follows = followings(flow, {name: [part.block for part in t.parts] for t in found for name in t.names})
     outputs = {name for name, uses in flow.uses.items() if any(use.end == "output" for use in uses)}
     shared = {_width(t) for t in found if any(part.kind == "weight" for part in t.also)}
     rows: list[Row] = []
@@ -154,6 +155,8 @@ def _site(
     following = Following("")
     if part.kind in ("weight", "recurrent"):
         following = next((follows[n] for n in names if n in follows), _NOT_SEEN)
+    if part.block not in (None, "q", "k"):  # of a packed projection only these make scores
+        following = dataclasses.replace(following, scores=1.0, note="") if following.scores != 1 else following
     if part.block == "up":
         following = Following("a product")
     return Site(

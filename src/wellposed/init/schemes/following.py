@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.gains import gain
@@ -15,6 +15,8 @@ from wellposed.models.tracing.signals import Fn, Use
 # grows with the square root of the length, so the logarithm that is allowed falls with it.
 _GROWTH, _LENGTH = 2.0, 5
 _WIDEST = 32.0  # standard deviations before an activation that are tried
+_UNNOTICED = 0.05  # of a standard deviation of scores
+_UNDIVIDED = "nothing divides its scores by the root of their width; an example of an input tells how wide they are"
 
 
 @dataclass(frozen=True)
@@ -25,25 +27,29 @@ class Following:
         text: In words, for the plan.
         gain: The gain; 1 where nothing is to be made up for, or it cannot be told.
         note: What else there is to say.
+        scores: The factor that brings attention's scores to a standard deviation of 1, for queries and keys.
     """
 
     text: str
     gain: float = 1.0
     note: str = ""
+    scores: float = 1.0
 
 
 _UNKNOWN = Following("unknown", note="what follows could not be told, so the gain is 1")
 
 
-def followings(flow: Flow) -> dict[str, Following]:
+def followings(flow: Flow, blocks: Mapping[str, Collection[str | None]]) -> dict[str, Following]:
     """What follows each weight that was seen.
 
     The gain is that of the activation that follows. A long chain of weights without normalisation is looked at as a
     whole: where its activations make deviations of the signal's size grow at unit scale, as GELU and SiLU do, the chain
-    works at the least scale at which they grow no more than twofold on the way, and by less the longer it is.
+    works at the least scale at which they grow no more than twofold on the way, and by less the longer it is. Queries
+    and keys of attention that does not divide its scores by the root of their width have that factor between them.
 
     Args:
         flow: What tracing found.
+        blocks: The names of the blocks of each weight.
 
     Returns:
         A row for each weight's name.
@@ -54,7 +60,7 @@ def followings(flow: Flow) -> dict[str, Following]:
     for name in ends:
         length = _reach(name, before) + _reach(name, after) - 1
         rows |= _rescaled(name, length, ends, before, rows)
-    return rows
+    return rows | _scored(flow, blocks, rows)
 
 
 def _settle(uses: Sequence[Use]) -> Use | None:
@@ -87,6 +93,39 @@ _ENDS = {
     "gates": "the layer's gates",
     "output": "the output",
 }
+
+
+def _scored(
+    flow: Flow, blocks: Mapping[str, Collection[str | None]], rows: dict[str, Following]
+) -> dict[str, Following]:
+    """The rows of queries and keys whose scores would not have a standard deviation of 1."""
+    alone = {name for name, uses in flow.uses.items() if {use.end for use in uses} == {"attention"}}
+    free = {name for name in alone if name not in flow.values or {"q", "k"} & set(blocks.get(name, ()))}
+    factors: dict[str, set[tuple[float, str]]] = {}
+    for scores in flow.scores:
+        if scores.std is None:
+            factor, note = 1.0, "" if scores.divided else _UNDIVIDED
+        elif abs(math.log(max(scores.std, 1e-30))) < _UNNOTICED:
+            factor, note = 1.0, ""
+        else:
+            sides = [side for side in (scores.queries, scores.keys) if side and free.issuperset(side)]
+            factor = 1.0 if not sides else scores.std ** (-1 / len(sides))
+            note = f"queries and keys of unit variance would give scores of standard deviation {scores.std:.3g}"
+            note += f": times {factor:.3g}" if sides else ", but it makes more than these, so it is left"
+        for name in {*scores.queries, *scores.keys} & rows.keys():
+            factors.setdefault(name, set()).add((factor if name in free else 1.0, note))
+    return {
+        name: replace(rows[name], scores=factor, note="; ".join(filter(None, (rows[name].note, note))))
+        for name, found in factors.items()
+        for factor, note in [_agreed(found)]
+    }
+
+
+def _agreed(found: Collection[tuple[float, str]]) -> tuple[float, str]:
+    factors = [factor for factor, _ in found]
+    if max(factors) > min(factors) * (1 + _UNNOTICED):
+        return 1.0, "it is used for scores of several sizes, so it is left"
+    return min(found)
 
 
 def _links(ends: dict[str, Use | None]) -> tuple[dict[str, str], dict[str, str]]:

@@ -161,7 +161,7 @@ def interpret(
             return args[0]
         values[node] = node.meta.get("val") if value is None else value
         target = _written(node, model)
-        memories[node] = _memory(node, target, memories)
+        memories[node] = _memory(node, target, memories, model)
         if target is not None and isinstance(value, Signal):
             _overwrite(target, value, values, memories, flow)
     return None
@@ -188,12 +188,15 @@ class _Memory(NamedTuple):
     part: fx.Node | None = None
 
 
-def _memory(node: fx.Node, target: fx.Node | None, memories: Mapping[fx.Node, _Memory]) -> _Memory:
+def _memory(node: fx.Node, target: fx.Node | None, memories: Mapping[fx.Node, _Memory], model: nn.Module) -> _Memory:
     if target is not None:
         return memories[target]
-    name = node.target if isinstance(node.target, str) else torch_name(node.target)
     first = node.args[0] if node.args else None
-    if node.op not in ("call_function", "call_method") or not shares_memory(name) or not isinstance(first, fx.Node):
+    if node.op == "call_module":
+        name = type(model.get_submodule(str(node.target))).__name__.lower()
+    else:
+        name = node.target if isinstance(node.target, str) else torch_name(node.target)
+    if not isinstance(first, fx.Node) or not shares_memory(name):
         return _Memory(node)
     return _Memory(memories[first].owner, node if is_part(name) else memories[first].part)
 

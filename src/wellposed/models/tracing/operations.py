@@ -39,7 +39,7 @@ MOVES = STILL | _words("""
     pixel_unshuffle channel_shuffle interpolate upsample grid_sample max_pool1d max_pool2d max_pool3d
     max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
     adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d getattr get view_as reshape_as
-    ravel as_strided real view_as_complex view_as_real
+    ravel as_strided real view_as_complex view_as_real T mT H numpy_T
 """)
 # What these give is no longer the signal.
 NOT_TENSORS = _words("""
@@ -51,7 +51,8 @@ VIEWS = _words("T mT H data")
 PARTS = SPLITS | _words("narrow select slice getitem as_strided diagonal")
 ALIASES = PARTS | _words("""
     view reshape flatten unflatten permute transpose t movedim moveaxis swapaxes expand expand_as squeeze unsqueeze
-    view_as reshape_as ravel detach alias contiguous getattr identity view_as_real view_as_complex
+    view_as reshape_as ravel detach alias contiguous getattr identity view_as_real view_as_complex T mT H
+    numpy_T dropout
 """)
 IN_PLACE = _words("setitem iadd isub imul itruediv ipow imatmul")
 SOFTMAXES = _words("softmax _softmax log_softmax softmin gumbel_softmax")

@@ -52,7 +52,8 @@ def trace(model: nn.Module, example: Any = None) -> Flow:
         graph = symbolic_graph(copy, copied_input(given))
         if given is not None:
             with contextlib.suppress(Exception):  # without it, sizes stay unknown
-                _on_a_copy(model, given, lambda copy, given: run_graph(graph, copy, given))
+                # Of the copy, which holds what tracing made an attribute of.
+                _on_a_copy(copy, given, lambda copy, given: run_graph(graph, copy, given))
         interpret(graph, copy, copy, path, flow, {})
         return flow
 

@@ -1,6 +1,5 @@
 """Planning: from a model and a scheme to a plan, without touching a weight."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -155,8 +154,8 @@ def _site(
     following = Following("")
     if part.kind in ("weight", "recurrent"):
         following = next((follows[n] for n in names if n in follows), _NOT_SEEN)
-    if part.block not in (None, "q", "k"):  # of a packed projection only these make scores
-        following = dataclasses.replace(following, scores=1.0, note="") if following.scores != 1 else following
+    if following.text == "attention" and part.block not in (None, "q", "k"):  # these alone make scores
+        following = Following("attention")
     if part.block == "up":
         following = Following("a product")
     return Site(

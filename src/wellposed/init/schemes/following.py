@@ -100,9 +100,9 @@ def _scored(
 ) -> dict[str, Following]:
     """The rows of queries and keys whose scores would not have a standard deviation of 1."""
     alone = {name for name, uses in flow.uses.items() if {use.end for use in uses} == {"attention"}}
-    free = {name for name in alone if name not in flow.values or {"q", "k"} & set(blocks.get(name, ()))}
+    free = {name for name in alone if name not in flow.attention.values or {"q", "k"} & set(blocks.get(name, ()))}
     factors: dict[str, set[tuple[float, str]]] = {}
-    for scores in flow.scores:
+    for scores in flow.attention.scores:
         if scores.std is None:
             factor, note = 1.0, "" if scores.divided else _UNDIVIDED
         elif abs(math.log(max(scores.std, 1e-30))) < _UNNOTICED:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.tracing import operations
-from wellposed.models.tracing.calls.scores import attention_scores, product_scores, scores_of, sum_of_scores
-from wellposed.models.tracing.signals import Branch, End, Fn, Parameters, Scores, Signal, Source, Use, is_followed
+from wellposed.models.tracing.calls.scores import Attention, sum_of_scores
+from wellposed.models.tracing.signals import Branch, End, Fn, Parameters, Signal, Source, Use, is_followed
 
 
 @dataclass
@@ -22,8 +22,7 @@ class Flow:
         uses: What each weight's output goes through.
         ways: How that was found out, for each weight.
         branches: The residual branches.
-        scores: The scores that a softmax was seen to take.
-        values: The weights whose output attention averages.
+        attention: What was seen of attention.
         sources: Where the signals come from that are still being followed.
         notes: Which ways were tried in vain, and why.
     """
@@ -32,8 +31,7 @@ class Flow:
     uses: dict[str, list[Use]] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
     branches: list[Branch] = field(default_factory=list)
-    scores: list[Scores] = field(default_factory=list)
-    values: set[str] = field(default_factory=set)
+    attention: Attention = field(default_factory=Attention)
     sources: list[Source] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
@@ -110,28 +108,25 @@ class Flow:
             for signal in signals:
                 self.use(signal, "weight" if matrices else "attention", matrices)
             product = self.source(matrices, signals)
-            sides = [leaf for leaf in leaves if isinstance(leaf, Signal)][-2:]
-            if len(sides) == 2 and not matrices:
-                product.source.scores = product_scores(name, sides, kwargs, tensors)
-                self.values.update(n for s in sides if any(o.source.weighs for o in sides) for n in s.source.names)
+            if not matrices:
+                self.attention.multiply(product, name, leaves, kwargs, tensors)
             return product
         if name in operations.NORMS:
             return self.norm(signals[0], names)
         if name in operations.REDUCTIONS:
             return self._reduce(signals)
         if name in operations.ATTENTION:
-            queries, keys, values = (*leaves, None, None, None)[:3]
+            end = self._end(signals, "attention")
             if name in operations.SOFTMAXES:
-                return self._softmax(signals)
-            if isinstance(queries, Signal) and isinstance(keys, Signal):
-                self.scores.append(attention_scores((queries, keys), kwargs, tensors))
-                self.values.update(values.source.names if isinstance(values, Signal) else ())
-            return self._end(signals, "attention")
+                self.attention.softmax(signals[0], end)
+            else:
+                self.attention.fused(leaves, kwargs, tensors)
+            return end
         if name in operations.MERGES:
             alone = len({s.source for s in signals}) == 1
-            return self._move(signals[0], object()) if alone else self._end(signals, "merge")
+            return self._moved(signals[0], place=object()) if alone else self._end(signals, "merge")
         if name in operations.MOVES:
-            return self._move(signals[0], _place(name, signals[0]))
+            return self._moved(signals[0], place=_place(name, signals[0]))
         if parameters:
             if name == "prelu":
                 return self.apply(signals[0], lambda z: nn.functional.leaky_relu(z, 0.25), "prelu")
@@ -231,24 +226,12 @@ class Flow:
         through = signals if end in ("product", "merge") else ()
         return self.source((), signals, (n for s in through if s.fn is None for n in s.source.tail))
 
-    def _softmax(self, signals: Sequence[Signal]) -> Signal:
-        """A softmax: of the scores of attention, or of anything else."""
-        scores = scores_of(signals[0])
-        weights = self._end(signals, "attention")
-        if scores is not None:
-            self.scores.append(scores)
-            weights.source.weighs = True
-        return weights
-
     def _reduce(self, signals: Sequence[Signal]) -> Signal:
         """A statistic of a signal: a signal of its own, and no sign yet of what the signal itself is for."""
         for signal in signals:
             if signal.fn is not None:
                 self.use(signal, "merge")
         return self.source((), signals, (n for s in signals if s.fn is None for n in s.source.tail))
-
-    def _move(self, signal: Signal, place: object) -> Signal:
-        return self._moved(signal, place=place)
 
     def _moved(self, signal: Signal, **changes: Any) -> Signal:
         moved = Signal(**{**vars(signal), **changes})

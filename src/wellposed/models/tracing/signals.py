@@ -26,7 +26,7 @@ class Scores:
         queries: The weights whose output is one side of the products.
         keys: The weights whose output is the other side.
         std: The standard deviation of scores of independent queries and keys of unit variance; ``None`` if not known.
-        divided: Whether they are known to be, or may be, divided by anything on the way.
+        divided: Whether a factor is on the way to the softmax, or may be.
     """
 
     queries: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -11,30 +11,49 @@ from wellposed.models.tracing.calls.elementwise import is_linear, slope_at_zero
 from wellposed.models.tracing.calls.terms import terms
 from wellposed.models.tracing.signals import Scores, Signal
 
+Tensors = tuple[Sequence[Any], Mapping[str, Any]]
 
-def product_scores(
-    name: str, sides: Sequence[Signal], kwargs: Mapping[str, Any], tensors: tuple[Sequence[Any], Mapping[str, Any]]
-) -> Scores:
-    """A product of two signals as scores.
 
-    Args:
-        name: The operation's plain name.
-        sides: The two signals.
-        kwargs: The operation's keyword arguments.
-        tensors: Its arguments and keyword arguments, with tensors in the signals' place where these are known.
+@dataclass
+class Attention:
+    """What was seen of attention in a model.
+
+    Attributes:
+        scores: The scores that a softmax was seen to take.
+        values: The weights whose output is averaged by what a softmax gives.
     """
-    return _scores(sides, kwargs.get("alpha", 1.0), terms(name, *tensors))
 
+    scores: list[Scores] = field(default_factory=list)
+    values: set[str] = field(default_factory=set)
 
-def attention_scores(
-    sides: Sequence[Signal], kwargs: Mapping[str, Any], tensors: tuple[Sequence[Any], Mapping[str, Any]]
-) -> Scores:
-    """The scores inside ``scaled_dot_product_attention``, which divides by the root of the width or takes a scale."""
-    scale = kwargs.get("scale")
-    if scale is None:
-        return replace(_scores(sides, 1.0, 1), divided=True)
-    query = next((value for value in (*tensors[0], *tensors[1].values()) if isinstance(value, Tensor)), None)
-    return _scores(sides, scale, None if query is None else query.shape[-1])
+    def multiply(
+        self, product: Signal, name: str, leaves: Sequence[Any], kwargs: Mapping[str, Any], tensors: Tensors
+    ) -> None:
+        """Note a product of two signals: it may be scores, or values averaged by weights."""
+        sides = [leaf for leaf in leaves if isinstance(leaf, Signal)][-2:]
+        if len(sides) == 2:
+            product.source.scores = _scores(sides, kwargs.get("alpha", 1.0), terms(name, *tensors))
+            if any(side.source.weighs for side in sides):
+                self.values.update(name for side in sides for name in side.source.names)
+
+    def softmax(self, signal: Signal, weights: Signal) -> None:
+        """Note a softmax: of scores, or of anything else."""
+        scores = scores_of(signal)
+        if scores is not None:
+            self.scores.append(scores)
+            weights.source.weighs = True
+
+    def fused(self, leaves: Sequence[Any], kwargs: Mapping[str, Any], tensors: Tensors) -> None:
+        """Note ``scaled_dot_product_attention``, which divides by the root of the width or takes a scale."""
+        queries, keys, values = (*leaves, None, None, None)[:3]
+        if not isinstance(queries, Signal) or not isinstance(keys, Signal):
+            return
+        scale = kwargs.get("scale")
+        query = next((value for value in (*tensors[0], *tensors[1].values()) if isinstance(value, Tensor)), None)
+        width = 1 if scale is None else None if query is None else query.shape[-1]
+        scores = _scores((queries, keys), 1.0 if scale is None else scale, width)
+        self.scores.append(replace(scores, divided=scores.divided or scale is None))
+        self.values.update(values.source.names if isinstance(values, Signal) else ())
 
 
 def _scores(sides: Sequence[Signal], factor: Any, width: int | None) -> Scores:

@@ -266,6 +266,109 @@ def test_the_very_callable_is_found(name: str, way: str) -> None:
     assert plan["second.weight"].follows == "the output"
 
 
+def _other_sides(y: Tensor) -> Tensor:
+    sides = y.chunk(2, -1)
+    sides[0].relu_()
+    return torch.cat([sides[1], sides[1]], -1)
+
+
+def _into_a_new_one(y: Tensor) -> Tensor:
+    new = torch.empty_like(y)
+    new.copy_(torch.tanh(y))
+    return new
+
+
+# What happens to a layer's output y, in place and without a name for the result -> what it comes to
+IN_PLACE: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Tensor] | None]] = {
+    "method": (lambda y: y.relu_(), torch.relu),
+    "function": (lambda y: nn.functional.relu(y, inplace=True), torch.relu),
+    "function, by position": (lambda y: nn.functional.elu(y, 0.5, True), lambda z: nn.functional.elu(z, 0.5)),
+    "function with an underscore": (lambda y: nn.functional.selu_(y), nn.functional.selu),
+    "torch's own": (lambda y: torch.relu_(y), torch.relu),
+    "module": (nn.SiLU(inplace=True), nn.functional.silu),
+    "clamp": (lambda y: y.clamp_(min=-0.1), lambda z: z.clamp(min=-0.1)),
+    "one after the other": (lambda y: (y.relu_(), y.mul_(y)), lambda z: torch.relu(z) ** 2),
+    "a view": (lambda y: y.view(-1).relu_(), torch.relu),
+    "a view of a view": (lambda y: y.unflatten(-1, (2, 4)).transpose(1, 2).relu_(), torch.relu),
+    "modules, through a view": (nn.Sequential(nn.Flatten(0), nn.ReLU(inplace=True)), torch.relu),
+    "out": (lambda y: torch.tanh(y, out=y), torch.tanh),
+    "the values alone": (lambda y: y.data.relu_(), torch.relu),
+    "before a view is taken": (lambda y: y.relu_().view(-1), torch.relu),
+    "another view of it": (lambda y: torch.relu(y.view(-1)), None),
+    "a copy": (lambda y: y.clone().relu_(), None),
+}
+NOT_EXPORTED = ("out", "the values alone")  # torch.export refuses them, and the model is run
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_is_done_in_place_is_seen(name: str, way: str) -> None:
+    """The gain is that of the same function with its result assigned."""
+    act, wanted = IN_PLACE[name]
+
+    class Between(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+            if isinstance(act, nn.Module):
+                self.act = act
+
+        def forward(self, x: Tensor) -> Tensor:
+            if WAYS[way](x):
+                raise ValueError
+            y = self.first(x)
+            self.act(y) if isinstance(act, nn.Module) else act(y)
+            out: Tensor = self.second(y)
+            return out
+
+    plan = wp.plan_initialize(Between(), example=torch.zeros(3, 4))
+    assert plan["first.weight"].traced == way or name in NOT_EXPORTED
+    assert plan["first.weight"].gain == pytest.approx(1 if wanted is None else wp.init.gain(wanted), rel=1e-9)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [(_other_sides, "another weight"), (_into_a_new_one, "tanh")],
+    ids=["another part", "a new one"],
+)
+def test_what_is_written_goes_where_it_is_written(change: Callable[[Tensor], Tensor], wanted: str, way: str) -> None:
+    class Between(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if WAYS[way](x):
+                raise ValueError
+            out: Tensor = self.second(change(self.first(x)))
+            return out
+
+    assert wp.plan_initialize(Between(), example=torch.zeros(3, 4))["first.weight"].follows == wanted
+
+
+class Unassigned(nn.Module):
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            (x.relu_, lambda x=x: nn.functional.relu(x, inplace=True), lambda x=x: self.act(x))[i % 3]()
+        return x
+
+
+def test_fifty_layers_keep_a_signal_that_is_rectified_in_place() -> None:
+    model = Unassigned(50, 256)
+    plan = wp.initialize(model)
+    assert all(row.gain == pytest.approx(math.sqrt(2)) for row in plan)
+    with torch.no_grad():
+        size = float(model(wp.random.normal((64, 256), wp.Key(3))).square().mean())
+    assert 0.2 < size < 5
+
+
 class Untraceable(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -145,7 +145,7 @@ def test_every_way_of_tracing_tells_the_same(name: str, monkeypatch: pytest.Monk
     def fails(*_: Any) -> None:
         raise NotImplementedError
 
-    ways, told = ["follow_symbolically", "follow_exported", "follow_run"], []
+    ways, told = ["symbolic_graph", "follow_exported", "follow_run"], []
     for way in ways:
         plan = wp.plan_initialize(model, example=example)
         told.append([dataclasses.replace(row, traced="") for row in plan])

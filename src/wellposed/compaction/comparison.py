@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from wellposed.errors import WellposedError
 from wellposed.models.copying import copied
 from wellposed.models.example import Arguments, tensors_in, with_tensors
+from wellposed.models.example import copied as copied_input
 
 
 class Comparison:
@@ -54,7 +55,8 @@ class Comparison:
         packing = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it puts zeros where the input is padding
         try:
-            args, kwargs = with_tensors(self.inputs, _doubled) if self.double else self.inputs
+            inputs = copied_input(self.inputs)
+            args, kwargs = with_tensors(inputs, _doubled) if self.double else inputs
             given = (trial.double() if self.double else trial)(*args, **kwargs)
         finally:
             torch.backends.mha.set_fastpath_enabled(packing)

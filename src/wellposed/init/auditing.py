@@ -3,13 +3,17 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 from wellposed.init.plan import Bound, Plan, Row, bind
+from wellposed.init.propagation import findings
 from wellposed.init.refusals import overlaps
+from wellposed.models.names import listed
 from wellposed.models.regions import local_part
 from wellposed.random import shards
 
@@ -19,22 +23,28 @@ _SIGMAS = 6.0
 _TELLING = 8  # entries of a shard: fewer may be alike by chance
 
 
-def audit(plan: Plan, model: nn.Module) -> Plan:
+def audit(plan: Plan, model: nn.Module, *, example: Any = None) -> Plan:
     """Check that a model's weights are what a plan says: finite, distinct, of the planned standard deviation.
 
     A weight fails when the plan has no row for it, when it shares memory with another, is still on the meta device, has
     no entries, holds NaN or infinity, is bit for bit another one's equal, or has a standard deviation off the one
     planned by more than six standard errors of a sample of its size.
 
+    With an example a copy of the model is run once, forward and backward, and its signal is looked at, too. It fails
+    where an output is constant or not a number, a weight that takes part gets no gradient, or the output of a block of
+    layers is a thousandth or a thousand times its input. Gates, and what starts at zero on purpose, are open in it.
+
     Args:
         plan: The plan.
-        model: The model.
+        model: The model; it is not changed.
+        example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments. One that is constant tells
+            nothing, and neither does a model that is sharded or without memory; a note of the plan says so.
 
     Returns:
         The plan with the standard deviations that were got.
 
     Raises:
-        WellposedError: If any weight fails: all of them are named.
+        WellposedError: If any weight or the signal fails: all that is wrong is named.
 
     Example:
         >>> import wellposed as wp
@@ -42,10 +52,10 @@ def audit(plan: Plan, model: nn.Module) -> Plan:
         >>> audit(wp.init.initialize(model), model)["bias"].std_got
         0.0
     """
-    return check(bind(plan, model))
+    return check(bind(plan, model), example)
 
 
-def check(bound: Bound) -> Plan:
+def check(bound: Bound, example: Any = None) -> Plan:
     """Check the weights of a plan that is bound to its model, as :func:`audit` does."""
     filled = [weight for weight, rows in bound.weights if any(row.initializer is not None for row in rows)]
     problems = [f"{pair} share memory and were filled twice" for pair in overlaps(filled)]
@@ -84,7 +94,18 @@ def check(bound: Bound) -> Plan:
                 problems.append(f"{row.label} is bit for bit equal to {equal.label}")
     if problems:
         raise WellposedError("the weights are not what was planned: " + "; ".join(problems))
-    return bound.plan.with_rows(got)
+    plan = bound.plan.with_rows(got)
+    return plan if example is None else _check_signal(bound, plan, example)
+
+
+def _check_signal(bound: Bound, plan: Plan, example: Any) -> Plan:
+    problems, reason = findings(bound, example)
+    if problems:
+        raise WellposedError(
+            f"the model starts as planned, but its signal does not carry: {listed(problems)}; mend the model or the "
+            "roles of these weights, or, if it is meant so, plan it with the example and apply the plan (wp.init.apply)"
+        )
+    return replace(plan, notes=(*plan.notes, f"the signal was not looked at: {reason}")) if reason else plan
 
 
 def _rows(bound: Bound) -> Iterator[tuple[Row, Tensor, list[tuple[int, int, int]]]]:

@@ -43,7 +43,7 @@ def initialize(
 
     Raises:
         WellposedError: If the plan cannot be made, in which case the model is as it was, or if a weight fails the
-            audit.
+            audit. With an example the audit looks at the signal, too.
 
     Example:
         >>> import wellposed as wp
@@ -61,4 +61,4 @@ def initialize(
     fill(bound, device)
     if chosen.fit is not None:
         bound = bind(chosen.fit(bound, example), model)
-    return check(bound)
+    return check(bound, example)

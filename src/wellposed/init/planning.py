@@ -91,7 +91,7 @@ def plan_initialize(
             f"the scheme {chosen.name!r} is for models with residual branches, and none was found; "
             "give an example of an input, so that the model can be followed: example=batch"
         )
-    follows = followings(flow)
+    follows = followings(flow, {name: [part.block for part in t.parts] for t in found for name in t.names})
     outputs = {name for name, uses in flow.uses.items() if any(use.end == "output" for use in uses)}
     shared = {_width(t) for t in found if any(part.kind == "weight" for part in t.also)}
     rows: list[Row] = []
@@ -154,6 +154,8 @@ def _site(
     following = Following("")
     if part.kind in ("weight", "recurrent"):
         following = next((follows[n] for n in names if n in follows), _NOT_SEEN)
+    if following.text == "attention" and part.block not in (None, "q", "k"):  # these alone make scores
+        following = Following("attention")
     if part.block == "up":
         following = Following("a product")
     return Site(

@@ -45,9 +45,9 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        before = _storages((args, kwargs))
+        before = storages((args, kwargs))
         outputs = function(*args, **(kwargs or {}))
-        for number, storage in _storages(outputs).items():
+        for number, storage in storages(outputs).items():
             if number not in before:
                 self._sizes[weakref.ref(storage, self._release)] = storage.nbytes()
                 self._now += storage.nbytes()
@@ -58,7 +58,7 @@ class PeakMemory(TorchDispatchMode):
         self._now -= self._sizes.pop(storage)
 
 
-def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
-    """The storages of tensors, each by its identity, which is its own for as long as it is referred to."""
+def storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    """The memory of the tensors in values, each by its identity, which is its own for as long as it is referred to."""
     memory = [t.untyped_storage() for t in tensors_in(values) if t.layout == torch.strided and not t.is_nested]
     return {id(storage): storage for storage in memory}

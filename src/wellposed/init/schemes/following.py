@@ -2,22 +2,21 @@
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.gains import gain
+from wellposed.models.tracing.calls.elementwise import is_linear, probe
 from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.signals import Fn, Use
 
-_PROBE = (-3.0, -1.75, -1.0, -0.4, -0.1, 0.15, 0.5, 1.1, 2.0, 3.5)
 # A deviation of the signal's size may double on its way through a chain of five weights. What chance adds on the way
 # grows with the square root of the length, so the logarithm that is allowed falls with it.
 _GROWTH, _LENGTH = 2.0, 5
 _WIDEST = 32.0  # standard deviations before an activation that are tried
+_UNNOTICED = 0.05  # of a standard deviation of scores
+_UNDIVIDED = "nothing divides its scores by the root of their width; an example of an input tells how wide they are"
 
 
 @dataclass(frozen=True)
@@ -28,25 +27,29 @@ class Following:
         text: In words, for the plan.
         gain: The gain; 1 where nothing is to be made up for, or it cannot be told.
         note: What else there is to say.
+        scores: The factor that brings attention's scores to a standard deviation of 1, for queries and keys.
     """
 
     text: str
     gain: float = 1.0
     note: str = ""
+    scores: float = 1.0
 
 
 _UNKNOWN = Following("unknown", note="what follows could not be told, so the gain is 1")
 
 
-def followings(flow: Flow) -> dict[str, Following]:
+def followings(flow: Flow, blocks: Mapping[str, Collection[str | None]]) -> dict[str, Following]:
     """What follows each weight that was seen.
 
     The gain is that of the activation that follows. A long chain of weights without normalisation is looked at as a
     whole: where its activations make deviations of the signal's size grow at unit scale, as GELU and SiLU do, the chain
-    works at the least scale at which they grow no more than twofold on the way, and by less the longer it is.
+    works at the least scale at which they grow no more than twofold on the way, and by less the longer it is. Queries
+    and keys of attention that does not divide its scores by the root of their width have that factor between them.
 
     Args:
         flow: What tracing found.
+        blocks: The names of the blocks of each weight.
 
     Returns:
         A row for each weight's name.
@@ -57,22 +60,22 @@ def followings(flow: Flow) -> dict[str, Following]:
     for name in ends:
         length = _reach(name, before) + _reach(name, after) - 1
         rows |= _rescaled(name, length, ends, before, rows)
-    return rows
+    return rows | _scored(flow, blocks, rows)
 
 
 def _settle(uses: Sequence[Use]) -> Use | None:
     """The use of a weight's output that decides its gain: the only nonlinear one, else any; none if they differ."""
-    nonlinear = [use for use in uses if use.fn is not None and _probe(use.fn) is not None and not _is_linear(use.fn)]
+    nonlinear = [use for use in uses if use.fn is not None and probe(use.fn) is not None and not is_linear(use.fn)]
     if not nonlinear:
         return next((use for use in uses if use.end != "unknown"), uses[0])
-    return nonlinear[0] if len({_probe(use.fn) for use in nonlinear if use.fn is not None}) == 1 else None
+    return nonlinear[0] if len({probe(use.fn) for use in nonlinear if use.fn is not None}) == 1 else None
 
 
 def _following(use: Use | None) -> Following:
     if use is None:
         return Following("several activations", note="they differ, so the gain is 1")
     through = " through a normalisation" if use.normed else ""
-    if use.fn is None or _is_linear(use.fn):
+    if use.fn is None or is_linear(use.fn):
         return _UNKNOWN if use.end == "unknown" else Following(_ENDS[use.end] + through)
     try:
         return Following(use.label + through, _gain(use.fn, 1.0))
@@ -90,6 +93,39 @@ _ENDS = {
     "gates": "the layer's gates",
     "output": "the output",
 }
+
+
+def _scored(
+    flow: Flow, blocks: Mapping[str, Collection[str | None]], rows: dict[str, Following]
+) -> dict[str, Following]:
+    """The rows of queries and keys whose scores would not have a standard deviation of 1."""
+    alone = {name for name, uses in flow.uses.items() if {use.end for use in uses} == {"attention"}}
+    free = {name for name in alone if name not in flow.attention.values or {"q", "k"} & set(blocks.get(name, ()))}
+    factors: dict[str, set[tuple[float, str]]] = {}
+    for scores in flow.attention.scores:
+        if scores.std is None:
+            factor, note = 1.0, "" if scores.divided else _UNDIVIDED
+        elif abs(math.log(max(scores.std, 1e-30))) < _UNNOTICED:
+            factor, note = 1.0, ""
+        else:
+            sides = [side for side in (scores.queries, scores.keys) if side and free.issuperset(side)]
+            factor = 1.0 if not sides else scores.std ** (-1 / len(sides))
+            note = f"queries and keys of unit variance would give scores of standard deviation {scores.std:.3g}"
+            note += f": times {factor:.3g}" if sides else ", but it makes more than these, so it is left"
+        for name in {*scores.queries, *scores.keys} & rows.keys():
+            factors.setdefault(name, set()).add((factor if name in free else 1.0, note))
+    return {
+        name: replace(rows[name], scores=factor, note="; ".join(filter(None, (rows[name].note, note))))
+        for name, found in factors.items()
+        for factor, note in [_agreed(found)]
+    }
+
+
+def _agreed(found: Collection[tuple[float, str]]) -> tuple[float, str]:
+    factors = [factor for factor, _ in found]
+    if max(factors) > min(factors) * (1 + _UNNOTICED):
+        return 1.0, "it is used for scores of several sizes, so it is left"
+    return min(found)
 
 
 def _links(ends: dict[str, Use | None]) -> tuple[dict[str, str], dict[str, str]]:
@@ -127,7 +163,7 @@ def _rescaled(
 
 def _scale(use: Use | None, length: int) -> float:
     """The standard deviation before an activation at which a chain of this length works."""
-    if use is None or use.fn is None or use.end != "weight" or use.normed or _is_linear(use.fn):
+    if use is None or use.fn is None or use.end != "weight" or use.normed or is_linear(use.fn):
         return 1.0
     return _working_scale(_Known(use.fn), length)
 
@@ -158,7 +194,7 @@ class _Known:
 
     def __init__(self, fn: Fn) -> None:
         self.fn = fn
-        self.values = _probe(fn)
+        self.values = probe(fn)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Known) and self.values == other.values
@@ -174,22 +210,3 @@ def _gain(fn: Fn, std: float) -> float:
 @functools.lru_cache(maxsize=256)
 def _gain_of(known: _Known, std: float) -> float:
     return gain(known.fn, std=std)
-
-
-def _probe(fn: Fn) -> tuple[float, ...] | None:
-    """What a function makes of a few numbers; ``None`` when it is not a function of numbers."""
-    z = torch.tensor(_PROBE, dtype=torch.float64, device="cpu")
-    try:
-        with torch.no_grad(), torch.device("cpu"):
-            y: Tensor = fn(z.clone())
-            return tuple(y.tolist()) if y.shape == z.shape and y.is_floating_point() else None
-    except Exception:
-        return None
-
-
-def _is_linear(fn: Fn) -> bool:
-    values = _probe(fn)
-    if values is None:
-        return False
-    slope = (values[-1] - values[0]) / (_PROBE[-1] - _PROBE[0])
-    return all(abs(v - values[0] - slope * (z - _PROBE[0])) < 1e-9 for v, z in zip(values, _PROBE, strict=True))

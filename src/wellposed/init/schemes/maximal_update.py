@@ -1,5 +1,6 @@
 """The maximal update parametrization (muP): initialization and learning rates that keep as a model is made wider."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -62,7 +63,8 @@ def mup(base: nn.Module | Mapping[str, Sequence[int]], optimizer: Optimizer = "a
 
     def weight(site: Site) -> Choice:
         r_in, r_out = _growth(site, shapes)
-        plain = auto(site)
+        # How large scores are changes with the width, as muP means it to: no start may make up for that.
+        plain = auto(dataclasses.replace(site, following=dataclasses.replace(site.following, scores=1.0)))
         if r_in == 1:
             return _with(plain, lr=1.0 if optimizer == "adam" else r_out, note="input" * (r_out != 1))
         if r_out == 1:

@@ -19,7 +19,8 @@ def _each(initializer: Initializer) -> dict[Kind, Rule]:
 
 
 def _orthogonal(site: Site) -> Choice:
-    return Choice(Orthogonal(site.following.gain), site.following.gain, site.following.note)
+    gain = site.following.gain * site.following.scores
+    return Choice(Orthogonal(gain), gain, site.following.note)
 
 
 def _chapter(site: Site) -> Choice:

@@ -164,7 +164,7 @@ def _recurrent(site: Site) -> Initializer:
 
 def auto(site: Site) -> Choice:
     """The gain of what follows over sqrt(fan_in); the last weight of each of n residual branches divided by sqrt(n)."""
-    gain, note = site.following.gain, site.following.note
+    gain, note = site.following.gain * site.following.scores, site.following.note
     if site.last and site.branch is not None and not site.branch.norms:
         gain /= math.sqrt(len(site.branches))
         note = f"ends one of {len(site.branches)} residual branches: divided by the square root of their number"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.orthogonal import Orthogonal
 from wellposed.init.plan import Bound, Plan, Row
-from wellposed.models.example import arguments
+from wellposed.models.example import arguments, copied
 from wellposed.models.roles import CONVOLUTIONS
 from wellposed.models.weights import Weight
 
@@ -120,5 +120,5 @@ def _hooked(modules: list[nn.Module], see: Callable[[nn.Module, Tensor], Any]) -
 
 
 def _run(model: nn.Module, example: Any) -> None:
-    args, kwargs = arguments(example)
+    args, kwargs = copied(arguments(example))
     model(*args, **kwargs)

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.tracing import operations
+from wellposed.models.tracing.calls.scores import Attention, sum_of_scores
 from wellposed.models.tracing.signals import Branch, End, Fn, Parameters, Signal, Source, Use, is_followed
 
 
@@ -20,6 +22,7 @@ class Flow:
         uses: What each weight's output goes through.
         ways: How that was found out, for each weight.
         branches: The residual branches.
+        attention: What was seen of attention.
         sources: Where the signals come from that are still being followed.
         notes: Which ways were tried in vain, and why.
     """
@@ -28,6 +31,7 @@ class Flow:
     uses: dict[str, list[Use]] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
     branches: list[Branch] = field(default_factory=list)
+    attention: Attention = field(default_factory=Attention)
     sources: list[Source] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
@@ -64,7 +68,14 @@ class Flow:
                 self.use(source.last, end)
         self.sources.clear()
 
-    def step(self, name: str, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        tensors: tuple[Sequence[Any], Mapping[str, Any]] = ((), {}),
+    ) -> Any:
         """Follow one operation.
 
         Args:
@@ -72,40 +83,50 @@ class Flow:
             fn: The operation.
             args: Its arguments, with a ``Signal`` or ``Parameters`` for each tensor that is followed.
             kwargs: Its keyword arguments, likewise.
+            tensors: Both with tensors of any memory, where there are any.
 
         Returns:
             The ``Signal`` or ``Parameters`` that it gives, or ``None``.
         """
         name = operations.plain_name(name)
+        args = args[1:] if name == "copy" else args
         leaves = tree_leaves((list(args), dict(kwargs)), is_leaf=is_followed)
         signals = list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Signal)}.values())
         parameters = [leaf for leaf in leaves if isinstance(leaf, Parameters)]
-        tensors = any(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves)
+        arrays = any(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in leaves)
         names = tuple(dict.fromkeys(n for p in parameters for n in p.names))
         if name in operations.NOT_TENSORS or (name == "getattr" and args[1] not in operations.VIEWS):
             return None
         if not signals:
             if not parameters:
                 return None
-            if name in ("embedding", "embedding_bag") or (name in ("getitem", "index_select", "index") and tensors):
+            if name in ("embedding", "embedding_bag") or (name in ("getitem", "index_select", "index") and arrays):
                 return self.source(names)
             return Parameters(names, max(p.ndim for p in parameters))
         matrices = tuple(dict.fromkeys(n for p in parameters if p.ndim > 1 for n in p.names))
         if name in operations.PRODUCTS:
             for signal in signals:
                 self.use(signal, "weight" if matrices else "attention", matrices)
-            return self.source(matrices, signals)
+            product = self.source(matrices, signals)
+            if not matrices:
+                self.attention.multiply(product, name, leaves, kwargs, tensors)
+            return product
         if name in operations.NORMS:
             return self.norm(signals[0], names)
         if name in operations.REDUCTIONS:
             return self._reduce(signals)
         if name in operations.ATTENTION:
-            return self._end(signals, "attention")
+            end = self._end(signals, "attention")
+            if name in operations.SOFTMAXES:
+                self.attention.softmax(signals[0], end)
+            else:
+                self.attention.fused(leaves, kwargs, tensors)
+            return end
         if name in operations.MERGES:
             alone = len({s.source for s in signals}) == 1
-            return self._move(signals[0], object()) if alone else self._end(signals, "merge")
+            return self._moved(signals[0], place=object()) if alone else self._end(signals, "merge")
         if name in operations.MOVES:
-            return self._move(signals[0], _place(name, signals[0]))
+            return self._moved(signals[0], place=_place(name, signals[0]))
         if parameters:
             if name == "prelu":
                 return self.apply(signals[0], lambda z: nn.functional.leaky_relu(z, 0.25), "prelu")
@@ -115,13 +136,17 @@ class Flow:
                 return self._moved(signals[0])
             # Somebody's own operator, of a signal and a matrix, is read as their product.
             return self.product(signals, matrices) if matrices else self._end(signals, "unknown")
-        if len(signals) == 1 and tensors and name in operations.SUMS | operations.MULTIPLICATIONS:
-            return self._moved(signals[0])
-        if not tensors and (len(signals) == 1 or _aligned(signals)):
+        if len(signals) == 1 and arrays and name in operations.SUMS | operations.MULTIPLICATIONS:
+            return self._moved(signals[0], weighted=name in operations.MULTIPLICATIONS)
+        if not arrays and (len(signals) == 1 or _aligned(signals)):
             return self._compose(name, fn, args, kwargs, signals)
         if name in operations.SUMS:
             return self.sum(signals)
         return self._end(signals, "product" if name in operations.MULTIPLICATIONS else "unknown")
+
+    def overwrite(self, old: Any, new: Signal) -> Any:
+        """What a tensor holds once a part of it is overwritten."""
+        return self.step("cat", torch.cat, ([old, new],), {})
 
     def norm(self, signal: Signal, names: Sequence[str] = ("norm",)) -> Signal:
         """A normalisation: a signal that was only moved stays in sight, of unit size; any other ends."""
@@ -132,7 +157,8 @@ class Flow:
     def apply(self, signal: Signal, fn: Fn, label: str) -> Signal:
         """An elementwise function of one signal."""
         inner = signal.fn
-        outer = fn if inner is None else lambda z: fn(inner(z))
+        # A function that works in place is given numbers of its own.
+        outer = (lambda z: fn(z.clone())) if inner is None else lambda z: fn(inner(z))
         return self._moved(signal, fn=outer, label=(*signal.label, label))
 
     def product(self, signals: Sequence[Signal], names: Sequence[str]) -> Signal:
@@ -152,7 +178,7 @@ class Flow:
             def value(leaf: Any) -> Any:
                 if not isinstance(leaf, Signal):
                     return leaf
-                return z if leaf.fn is None else leaf.fn(z)
+                return z.clone() if leaf.fn is None else leaf.fn(z)
 
             given, named = tree_map(value, (list(args), dict(kwargs)), is_leaf=is_followed)
             result: Tensor = fn(*given, **named)
@@ -163,6 +189,8 @@ class Flow:
 
     def sum(self, signals: list[Signal]) -> Signal:
         """A sum: of a stream and the branches that left it, or of signals that have nothing to do with each other."""
+        if len({s.source for s in signals}) == 1 and all(s.weighted for s in signals):  # a rotation
+            return self._moved(min(signals, key=lambda s: len(s.label)), place=object(), weighted=False)
         stream, *rest = sorted(signals, key=lambda s: len(s.source.before))
         through = {stream.source, *stream.source.before}
         ends = list(stream.source.tail)
@@ -180,7 +208,9 @@ class Flow:
             ends.extend(signal.source.tail)
             self.use(signal, "residual" if residual else "merge")
         self.use(stream, "merge")
-        return self.source((), signals, ends)
+        total = self.source((), signals, ends)
+        total.source.scores = sum_of_scores(signals)
+        return total
 
     def _branch(self, branch: Branch) -> None:
         """Note a residual branch, in place of those that turn out to lie inside it."""
@@ -202,9 +232,6 @@ class Flow:
             if signal.fn is not None:
                 self.use(signal, "merge")
         return self.source((), signals, (n for s in signals if s.fn is None for n in s.source.tail))
-
-    def _move(self, signal: Signal, place: object) -> Signal:
-        return self._moved(signal, place=place)
 
     def _moved(self, signal: Signal, **changes: Any) -> Signal:
         moved = Signal(**{**vars(signal), **changes})

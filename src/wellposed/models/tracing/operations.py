@@ -20,13 +20,14 @@ ATTENTION = _words("""
 SUMS = _words("add sub rsub")
 MULTIPLICATIONS = _words("mul div multiply")
 MERGES = _words("""
-    cat concat concatenate stack hstack vstack where lerp index_add index_put scatter maximum minimum
+    cat concat concatenate stack hstack vstack where lerp index_add index_put scatter maximum minimum setitem
+    index_copy masked_scatter
 """)
 REDUCTIONS = _words("mean sum amax amin max min var std norm var_mean std_mean prod median logsumexp")
 # Elements stay where they are, with what they hold.
 STILL = _words("""
     contiguous clone detach to type_as type float half bfloat16 double cpu cuda dropout native_dropout identity _to_copy
-    alias masked_fill alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d feature_dropout drop_path
+    alias copy masked_fill alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d feature_dropout drop_path
     checkpoint
 """)
 SPLITS = _words("chunk split split_with_sizes tensor_split unbind unsafe_split unsafe_chunk")
@@ -38,7 +39,7 @@ MOVES = STILL | _words("""
     pixel_unshuffle channel_shuffle interpolate upsample grid_sample max_pool1d max_pool2d max_pool3d
     max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
     adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d getattr get view_as reshape_as
-    ravel as_strided real
+    ravel as_strided real view_as_complex view_as_real T mT H numpy_T
 """)
 # What these give is no longer the signal.
 NOT_TENSORS = _words("""
@@ -46,6 +47,15 @@ NOT_TENSORS = _words("""
     ones_like full_like rand_like randn_like new_zeros new_ones new_empty new_full new_tensor
 """)
 VIEWS = _words("T mT H data")
+# What these give may lie in the memory of their first argument, or in a part of it.
+PARTS = SPLITS | _words("narrow select slice getitem as_strided diagonal")
+ALIASES = PARTS | _words("""
+    view reshape flatten unflatten permute transpose t movedim moveaxis swapaxes expand expand_as squeeze unsqueeze
+    view_as reshape_as ravel detach alias contiguous getattr identity view_as_real view_as_complex T mT H
+    numpy_T dropout
+""")
+IN_PLACE = _words("setitem iadd isub imul itruediv ipow imatmul")
+SOFTMAXES = _words("softmax _softmax log_softmax softmin gumbel_softmax")
 
 
 def plain_name(name: str) -> str:

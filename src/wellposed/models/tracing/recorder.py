@@ -8,10 +8,12 @@ from torch.overrides import TorchFunctionMode
 
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.example import tensors_in
+from wellposed.models.running import storages
 from wellposed.models.tracing import leaves
+from wellposed.models.tracing.calls.writes import written
 from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.operations import torch_name
-from wellposed.models.tracing.signals import Parameters, is_followed
+from wellposed.models.tracing.signals import Parameters, Signal, is_followed
 
 
 def follow_run(model: nn.Module, path: str, flow: Flow, given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> None:
@@ -48,7 +50,8 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.flow = flow
         self.known = known
-        self.alive: list[Any] = []
+        self.alive: dict[int, Tensor] = {}
+        self.sharing: dict[int, tuple[Any, list[Tensor]]] = {}  # each memory, and the tensors in it
         self.inside = 0
 
     def __torch_function__(
@@ -56,10 +59,14 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if not self.inside and tensors_in(result):
+        if not self.inside:
             name = torch_name(func)
-            given, named = self.followed((list(args), dict(kwargs)))
-            self.note(result, self.flow.step(name, func, given, named))
+            target = written(name, func, args, kwargs)
+            if tensors_in((result, target)):
+                given, named = self.followed((list(args), dict(kwargs)))
+                value = self.flow.step(name, func, given, named, (args, kwargs))
+                self.note(result, value)
+                self.overwrite(target, value)
         return result
 
     def followed(self, tree: Any) -> Any:
@@ -67,9 +74,27 @@ class _Recorder(TorchFunctionMode):
 
     def note(self, result: Any, value: Any) -> None:
         for tensor in tensors_in(result):
-            self.alive.append(tensor)
+            if id(tensor) not in self.alive:
+                self.alive[id(tensor)] = tensor
+                for number, memory in storages(tensor).items():
+                    self.sharing.setdefault(number, (memory, []))[1].append(tensor)
             if value is not None:
                 self.known[id(tensor)] = value
+
+    def overwrite(self, target: Any, value: Any) -> None:
+        """Note that a value was written into what a tensor shares its memory with."""
+        if not isinstance(target, Tensor) or not isinstance(value, Signal):
+            return
+        self.note(target, value)
+        mixed: Any = None
+        for memory, sharing in (self.sharing[number] for number in storages(target)):
+            whole = target.numel() * target.element_size() >= memory.nbytes()
+            for other in sharing:
+                if whole or (other.numel(), other.storage_offset()) == (target.numel(), target.storage_offset()):
+                    self.known[id(other)] = value
+                elif other.numel() > target.numel():
+                    mixed = mixed or self.flow.overwrite(self.known.get(id(other)), value)
+                    self.known[id(other)] = mixed
 
 
 def _watch(module: nn.Module, path: str, recorder: _Recorder) -> None:
@@ -87,7 +112,9 @@ def _watch(module: nn.Module, path: str, recorder: _Recorder) -> None:
         recorder.inside -= 1
         if not recorder.inside:
             given = recorder.followed((list(args), dict(kwargs)))
-            recorder.note(result, leaves.follow(recorder.flow, module, path, tree_leaves(given, is_leaf=is_followed)))
+            value = leaves.follow(recorder.flow, module, path, tree_leaves(given, is_leaf=is_followed))
+            recorder.note(result, value)
+            recorder.overwrite(written("", module, args, {"inplace": getattr(module, "inplace", False)}), value)
 
     module.register_forward_pre_hook(enter, with_kwargs=True)
     module.register_forward_hook(leave, with_kwargs=True)

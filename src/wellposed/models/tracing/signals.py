@@ -18,6 +18,23 @@ class Parameters:
     ndim: int
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of attention: products of queries and keys, on their way into a softmax.
+
+    Attributes:
+        queries: The weights whose output is one side of the products.
+        keys: The weights whose output is the other side.
+        std: The standard deviation of scores of independent queries and keys of unit variance; ``None`` if not known.
+        divided: Whether a factor is on the way to the softmax, or may be.
+    """
+
+    queries: tuple[str, ...]
+    keys: tuple[str, ...]
+    std: float | None
+    divided: bool = True
+
+
 @dataclass(eq=False)
 class Source:
     """The origin of a signal: the output of a weight, or of an operation where signals meet.
@@ -28,6 +45,8 @@ class Source:
         tail: The weights that were last on the way to it.
         used: Whether anything is known to have taken it.
         last: The signal that was last made from it.
+        scores: What it is as the scores of attention, if it is a product of two signals.
+        weighs: Whether it is what a softmax gives, so that what it is multiplied with are attention's values.
     """
 
     names: tuple[str, ...]
@@ -35,6 +54,8 @@ class Source:
     tail: tuple[str, ...] = ()
     used: bool = False
     last: "Signal | None" = None
+    scores: Scores | None = None
+    weighs: bool = False
 
 
 @dataclass(eq=False)
@@ -47,6 +68,7 @@ class Signal:
     place: object = "source"  # tensors of one place have their elements in one order; None is like no other
     norms: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
+    weighted: bool = False  # by a tensor, as each half of a rotation is
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from wellposed.errors import WellposedError
 from wellposed.models.copying import copied, tensors_of, without_memory
 from wellposed.models.example import Arguments, arguments, with_tensors
+from wellposed.models.example import copied as copied_input
 from wellposed.models.names import unwrapped
 from wellposed.models.tracing.exported import follow_exported
 from wellposed.models.tracing.flow import Flow
-from wellposed.models.tracing.graphs import follow_parts, follow_symbolically
+from wellposed.models.tracing.graphs import follow_parts, interpret, run_graph, symbolic_graph
 from wellposed.models.tracing.recorder import follow_run
 from wellposed.random.shards import is_sharded
 
@@ -39,7 +40,7 @@ def trace(model: nn.Module, example: Any = None) -> Flow:
         What was found, in which way, and which ways failed and why.
 
     Raises:
-        WellposedError: If the model cannot be run on the example.
+        WellposedError: If the model cannot be run on the example, or the example cannot be copied.
     """
     path, model = unwrapped(model)
     shared = {id(t): t for t in tensors_of(model)}
@@ -47,7 +48,13 @@ def trace(model: nn.Module, example: Any = None) -> Flow:
 
     def by_symbols() -> Flow:
         flow = Flow("torch.fx")
-        follow_symbolically(copied(model, shared).eval(), path, flow, given)
+        copy = copied(model, shared).eval()
+        graph = symbolic_graph(copy, copied_input(given))
+        if given is not None:
+            with contextlib.suppress(Exception):  # without it, sizes stay unknown
+                # Of the copy, which holds what tracing made an attribute of.
+                _on_a_copy(copy, given, lambda copy, given: run_graph(graph, copy, given))
+        interpret(graph, copy, copy, path, flow, {})
         return flow
 
     def by_export(copy: nn.Module, given: Arguments) -> Flow:
@@ -109,9 +116,10 @@ def _on_a_copy(model: nn.Module, given: Arguments, do: Callable[[nn.Module, Argu
     """
     failures: list[Exception] = []
     for device, tensors in _memories(model):
+        sent = copied_input(given)
         try:
             copy = copied(model, tensors).eval()
-            sent = with_tensors(given, functools.partial(Tensor.to, device=device)) if device else given
+            sent = with_tensors(sent, functools.partial(Tensor.to, device=device)) if device else sent
             here = torch.device(device) if device else contextlib.nullcontext()
             with torch.no_grad(), torch.random.fork_rng(devices=[]), here:
                 return do(copy, sent)

@@ -34,7 +34,7 @@ def test_lsuv_gives_every_layer_unit_variance() -> None:
     example = 3 * wp.random.normal((16, 3, 9, 9), KEY) + 1
     model.norm.eval()
     state = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    plan = wp.init.initialize(model, "lsuv", example=example)
+    plan = wp.init.initialize(model, "lsuv", example=example, rules={"frozen.weight": wp.init.Orthogonal()})
     assert all(torch.equal(state[name], buffer) for name, buffer in model.named_buffers())
     assert model.training
     assert not model.norm.training
@@ -50,6 +50,7 @@ def test_lsuv_gives_every_layer_unit_variance() -> None:
         row = plan[f"{name}.weight"]
         assert row.initializer == wp.init.Orthogonal(row.gain)
         assert "variance 1" in row.note
+    assert plan["frozen.bias"].initializer is None
     assert not model.frozen.weight.requires_grad
 
 

@@ -7,7 +7,8 @@ from wellposed._torch import move_tensor_hooks
 from wellposed.errors import WellposedError
 from wellposed.init.plan import Bound, Plan, Row, bind
 from wellposed.models.copying import is_fully_sharded
-from wellposed.models.names import listed
+from wellposed.models.formulas import formulas
+from wellposed.models.names import joined, listed
 from wellposed.models.regions import local_part
 from wellposed.models.roles import buffers_of
 from wellposed.models.weights import Weight
@@ -18,8 +19,8 @@ def apply(plan: Plan, model: nn.Module, device: torch.device | str | int | None 
     """Fill a model's weights as a plan says.
 
     In place: requires_grad, dtypes, ties and hooks stay. Parameters on the meta device become parameters on ``device``
-    and are filled there and then; buffers on the meta device become what their modules start them as, where that is
-    known, and else stay.
+    and are filled there and then; buffers and frozen parameters on the meta device become what their modules start them
+    as or compute, where that is known, and else stay.
 
     Args:
         plan: The plan, made for this model or one of the same names and shapes.
@@ -49,9 +50,9 @@ def fill(bound: Bound, device: torch.device | str | int | None = None) -> None:
             if is_fully_sharded(module) and callable(reshard := getattr(module, "reshard", None)):
                 reshard()  # gathered weights are let go, for what is written to them would be lost
         if device is not None:
-            _materialise(bound.model, torch.device(device))
+            _materialise(bound, torch.device(device))
         for weight, rows in bound.weights:
-            if any(row.initializer is not None for row in rows):
+            if _is_filled(rows):
                 _fill(bound.plan.key, weight, rows)
 
 
@@ -61,6 +62,7 @@ def _refuse_nowhere(bound: Bound, device: torch.device | str | int | None) -> No
         for weight, rows in bound.weights
         if any(parameter.is_meta for parameter in weight.parameters)
         and (device is None or any(row.initializer is None for row in rows))
+        and (_is_filled(rows) or not weight.is_frozen or device is None)
     ]
     if nowhere:
         raise WellposedError(
@@ -69,18 +71,32 @@ def _refuse_nowhere(bound: Bound, device: torch.device | str | int | None) -> No
         )
 
 
-def _materialise(model: nn.Module, device: torch.device) -> None:
+def _materialise(bound: Bound, device: torch.device) -> None:
     made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
+    values = formulas(bound.model)
+    filled = {id(p) for weight, rows in bound.weights if _is_filled(rows) for p in weight.parameters}
+    for path, module in bound.model.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
-            if parameter.is_meta:
-                if id(parameter) not in made:
-                    made[id(parameter)] = _with_memory(parameter, device)
-                setattr(module, name, made[id(parameter)])
+            value = values.get(joined(path, name))
+            if parameter.is_meta and id(parameter) not in made and (id(parameter) in filled or value is not None):
+                made[id(parameter)] = _with_memory(parameter, device)
+                if value is not None:
+                    made[id(parameter)].copy_(value)
         for name, value in buffers_of(module).items():
             buffer = getattr(module, name, None)
             if buffer is not None and buffer.is_meta:
                 setattr(module, name, value.to(device, buffer.dtype).expand_as(buffer).clone())
+        for name, _ in list(module.named_buffers(recurse=False)):
+            if (value := values.get(joined(path, name))) is not None:
+                setattr(module, name, value.to(device))
+    for module in bound.model.modules():  # a tied one everywhere, once it has memory
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(parameter) in made:
+                setattr(module, name, made[id(parameter)])
+
+
+def _is_filled(rows: tuple[Row, ...]) -> bool:
+    return any(row.initializer is not None for row in rows)
 
 
 def _with_memory(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:

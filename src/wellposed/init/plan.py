@@ -79,7 +79,8 @@ class Plan(Tabular[Row]):
         key: The key from which every weight's is folded.
         rows: One for each part of a weight, in the model's order.
         notes: What else the user has to know or do.
-        buffers: Buffers without memory that nobody knows the values of; they are left as they are.
+        buffers: Buffers and frozen parameters without memory that nobody knows the values of; they are left as they
+            are.
 
     Example:
         >>> import torch, wellposed as wp
@@ -110,7 +111,7 @@ class Plan(Tabular[Row]):
         title = f"scheme {self.scheme} ({self.source}), {self.key!r}, {len(self.rows)} parts"
         notes = [f"note: {note}" for note in self.notes]
         if self.buffers:
-            notes.append(f"left without values: buffers {', '.join(self.buffers)}")
+            notes.append(f"left without values: {', '.join(self.buffers)}")
         return Table(title, header, [_cells(row) for row in self.rows], notes, measured=("std got",))
 
     def to_dict(self) -> dict[str, Any]:

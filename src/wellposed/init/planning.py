@@ -1,6 +1,7 @@
 """Planning: from a model and a scheme to a plan, without touching a weight."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,15 +12,17 @@ from wellposed.errors import WellposedError
 from wellposed.init.initializers.entrywise import Zeros
 from wellposed.init.initializers.initializer import Initializer
 from wellposed.init.initializers.orthogonal import Orthogonal
+from wellposed.init.noticing import before
 from wellposed.init.plan import Plan, Row
 from wellposed.init.refusals import refuse
 from wellposed.init.schemes.following import Following, followings
 from wellposed.init.schemes.named import scheme_of
 from wellposed.init.schemes.scheme import Choice, Scheme, Site
 from wellposed.models.fans import Axes, fans
+from wellposed.models.formulas import formulas, unknown
 from wellposed.models.globs import matches
-from wellposed.models.names import joined, listed
-from wellposed.models.roles import Part, buffers_of
+from wellposed.models.names import listed
+from wellposed.models.roles import Part
 from wellposed.models.tracing.branch_names import named_branches
 from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.signals import Branch
@@ -32,6 +35,7 @@ Rules = Mapping[str, Initializer | tuple[Initializer, Axes] | None]
 Ruled = dict[tuple[str, str | None], tuple[Initializer | None, Axes | None]]
 
 _WITH_FANS = ("weight", "recurrent", "embedding")
+_COMPUTED = "frozen, computed as its module does"
 _NOT_SEEN = Following("not seen", note="tracing did not reach it, so the gain is 1")
 
 
@@ -75,8 +79,9 @@ def plan_initialize(
     found = weights(model)
     ruled = _ruled(found, rules or {})
     left = {key for key, (initializer, _) in ruled.items() if initializer is None}
-    planned = [t for t in found if not all((t.name, part.block) in left for part in _parts(t))]
-    refuse(model, [t for t in found if not t.parts and (t.name, None) not in ruled], planned)
+    left |= {key for weight in found if weight.is_frozen for key in _labels(weight) if key not in ruled}
+    planned = [t for t in found if not all(key in left for key in _labels(t))]
+    refuse(model, [t for t in found if not t.parts and not t.is_frozen and (t.name, None) not in ruled], planned)
     if "example" in chosen.needs and example is None:
         raise WellposedError(f"the scheme {chosen.name!r} fits the weights to data; give some: example=batch")
     if chosen.fit is not None and any(is_sharded(t.tensor) for t in planned):
@@ -99,9 +104,14 @@ def plan_initialize(
         for part in _parts(weight):
             site = _site(weight, part, follows, branches, outputs, shared)
             rows.append(_row(weight, site, chosen, ruled, flow))
+    computed = formulas(model)
     key = seed if isinstance(seed, Key) else Key(seed)
     notes = ((chosen.note(branches),) if chosen.note else ()) + flow.notes
-    return Plan(chosen.name, chosen.source, key, tuple(rows), notes, _unknown_buffers(model))
+    filled = {row.name for row in rows if row.initializer is not None}
+    known = {row.name for row in rows if row.name in computed} - filled
+    rows = [replace(row, role="computed", note=_COMPUTED) if row.name in known else row for row in rows]
+    given = {id(parameter) for weight in found if weight.name in filled for parameter in weight.parameters}
+    return Plan(chosen.name, chosen.source, key, tuple(rows), notes, unknown(model, computed, given))
 
 
 def _ruled(found: Sequence[Weight], rules: Rules) -> Ruled:
@@ -125,6 +135,10 @@ def _ruled(found: Sequence[Weight], rules: Rules) -> Ruled:
 
 def _parts(weight: Weight) -> tuple[Part, ...]:
     return weight.parts or (Part("weight"),)
+
+
+def _labels(weight: Weight) -> list[tuple[str, str | None]]:
+    return [(weight.name, part.block) for part in _parts(weight)]
 
 
 def _is_meant(weight: Weight, part: Part, glob: str) -> bool:
@@ -187,6 +201,8 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
     if rule is not None and (part.kind != "fixed" or part.block is None or rule[0] is None):
         initializer, given = rule
         choice = Choice(initializer or Zeros(), note="by rule", axes=given)
+    elif weight.is_frozen and rule is None:
+        initializer, choice = None, Choice(Zeros(), note="frozen, left as it is")
     elif weight.computed is not None and weight.computed.orthogonal:
         initializer = Orthogonal()
         choice = Choice(initializer, note="its parametrization allows nothing else")
@@ -194,8 +210,10 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
         choice = scheme.choose(site)
         initializer = choice.initializer
     axes = choice.axes or part.axes
+    notes = [choice.note] * bool(choice.note)
     if initializer is not None:
         _rehearse(initializer, weight, site, axes)
+        notes += before(weight, part, initializer)
     return Row(
         name=weight.name,
         shape=site.shape,
@@ -206,7 +224,7 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
         std_wanted=None if initializer is None else initializer.std_for(site.shape, axes),
         follows=site.following.text,
         traced=next((flow.ways[n] for n in weight.names if n in flow.ways and site.following.text), ""),
-        note=choice.note,
+        note="; ".join(notes),
         axes=axes,
         block=part.block,
         where=part.where,
@@ -230,12 +248,3 @@ def _stream(weight: Weight, part: Part) -> tuple[str, ...]:
         path, dot, _ = weight.stream.rpartition(".")
         return (path + dot + part.alias,)
     return (weight.stream,) if part.block is None else (weight.stream, part.block)
-
-
-def _unknown_buffers(model: nn.Module) -> tuple[str, ...]:
-    return tuple(
-        joined(path, name)
-        for path, module in model.named_modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if buffer.is_meta and name not in buffers_of(module)
-    )

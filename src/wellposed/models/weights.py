@@ -57,6 +57,11 @@ class Weight:
         parameters = self.parameters
         return parameters[0] if self.computed is None or len(parameters) == 1 else self.computed.read()
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it is not learnt, or is computed from a parameter that is not: none is written through the other."""
+        return not all(parameter.requires_grad for parameter in self.parameters)
+
     def read(self) -> Tensor:
         """The weight as it was last written."""
         if self.computed is not None and self.computed.linear:

@@ -1,7 +1,9 @@
-"""What each parameter of a model is for: the table, and the rows for torch, timm and transformers."""
+"""What each parameter of a model is for: the table, and the rows for torch and for the libraries built on it."""
 
+from wellposed.models.roles import of_peft as of_peft
 from wellposed.models.roles import of_timm as of_timm
 from wellposed.models.roles import of_torch as of_torch
+from wellposed.models.roles import of_torchvision as of_torchvision
 from wellposed.models.roles import of_transformers as of_transformers
 from wellposed.models.roles.by_name import is_called_normalisation as is_called_normalisation
 from wellposed.models.roles.by_name import kind_by_name as kind_by_name

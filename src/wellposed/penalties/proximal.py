@@ -256,7 +256,8 @@ class ProximalFunction:
         return hash((type(self), *((tuple(v.shape) if isinstance(v, Tensor) else v) for v in self._values())))
 
     def __repr__(self) -> str:
-        shown = (f"{f.name}={brief(getattr(self, f.name))}" for f in fields(self) if f.repr)
+        given = ((f.name, getattr(self, f.name)) for f in fields(self) if f.repr)
+        shown = (f"{name}={brief(value)}" for name, value in given if value is not None)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

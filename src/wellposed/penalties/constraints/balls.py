@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wellposed.models.fans import Axes
 from wellposed.penalties.constraints.constraint import Constraint, size_of
 from wellposed.penalties.constraints.projections import onto_l1_ball
-from wellposed.penalties.grouping import Groups, grouping
+from wellposed.penalties.grouping import Groups
+from wellposed.penalties.layouts import GroupPenalty
 from wellposed.penalties.penalty import unchecked
 from wellposed.penalties.proximal import Traits
 
@@ -84,17 +86,18 @@ class L2Ball(Constraint):
         object.__setattr__(self, "radius", size_of(self.radius, "L2Ball(radius)"))
 
     def _project(self, w: Tensor) -> Tensor:
-        ball = unchecked(MaxNorm, limit=self.radius, groups="all")
+        ball = unchecked(MaxNorm, limit=self.radius, groups="all", axes=None)
         return ball._prox(w, 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaxNorm(Constraint):
+class MaxNorm(Constraint, GroupPenalty):
     """Each group's Euclidean norm at most ``limit``: by default each output unit's incoming weights.
 
     Args:
         limit: The greatest norm, >= 0.
         groups: As for :class:`~wellposed.penalties.group.GroupLasso`.
+        axes: As for :class:`~wellposed.penalties.group.GroupLasso`.
 
     Raises:
         WellposedError: If the limit is negative, NaN or infinite; when it is used, if the groups do not fit the weight.
@@ -109,11 +112,12 @@ class MaxNorm(Constraint):
 
     limit: float
     groups: Groups = "rows"
+    axes: Axes | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "limit", size_of(self.limit, "MaxNorm(limit)"))
 
     def _project(self, w: Tensor) -> Tensor:
-        cut = grouping(self.groups, w)
+        cut = self._cut(w)
         norms = cut.norms(w)
         return torch.where(cut.spread(norms <= self.limit), w, w * cut.spread(self.limit / norms))

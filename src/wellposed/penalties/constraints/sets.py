@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
+from wellposed.models.fans import Axes
 from wellposed.penalties.constraints.constraint import Constraint, size_of
 from wellposed.penalties.constraints.projections import onto_simplex
-from wellposed.penalties.grouping import Groups, grouping
+from wellposed.penalties.grouping import Groups
+from wellposed.penalties.layouts import GroupPenalty, LayoutPenalty
 from wellposed.penalties.proximal import Traits
-from wellposed.penalties.spectral import as_matrix, svd
+from wellposed.penalties.spectral import matrices_of, svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,13 +60,14 @@ class Interval(Constraint):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnitNorm(Constraint):
+class UnitNorm(Constraint, GroupPenalty):
     """Each group of Euclidean norm 1: by default each output unit's incoming weights.
 
     A group of zeros, from which all are equally near, goes to equal weights.
 
     Args:
         groups: As for :class:`~wellposed.penalties.group.GroupLasso`.
+        axes: As for :class:`~wellposed.penalties.group.GroupLasso`.
 
     Raises:
         WellposedError: When it is used, if the groups do not fit the weight.
@@ -75,10 +78,11 @@ class UnitNorm(Constraint):
     """
 
     groups: Groups = "rows"
+    axes: Axes | None = None
     traits = Traits(convex=False, separable=False, gradient=False)
 
     def _project(self, w: Tensor) -> Tensor:
-        cut = grouping(self.groups, w)
+        cut = self._cut(w)
         norms = cut.norms(w)
         even = torch.ones_like(w) * cut.spread(cut.sizes(w) ** -0.5)
         return torch.where(cut.spread(norms == 0), even, w / cut.spread(torch.where(norms == 0, 1, norms)))
@@ -111,10 +115,13 @@ class Simplex(Constraint):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stiefel(Constraint):
+class Stiefel(Constraint, LayoutPenalty):
     """Orthonormal rows, or columns if there are fewer of them: the polar factor of the weight as a matrix.
 
     On an accelerator each use waits for torch's singular value decomposition.
+
+    Args:
+        axes: As for :class:`~wellposed.penalties.spectral.NuclearNorm`.
 
     Raises:
         WellposedError: When it is used, if a weight has fewer than two dimensions.
@@ -127,9 +134,10 @@ class Stiefel(Constraint):
     Source: Higham (1986) for the polar factor as the nearest orthonormal matrix.
     """
 
+    axes: Axes | None = None
     traits = Traits(convex=False, separable=False, gradient=False)
 
     def _project(self, w: Tensor) -> Tensor:
-        u, _, vh = svd(as_matrix(w, self))
-        nearest: Tensor = (u @ vh).view_as(w)
-        return nearest
+        m = matrices_of(w, self.axes, self)
+        u, _, vh = svd(m.of(w))
+        return m.weight(u @ vh, w.shape)

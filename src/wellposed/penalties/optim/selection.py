@@ -135,7 +135,9 @@ def _row(item: Candidate, rules: Mapping[str, Penalty | None], conditions: list[
         )
     if not item.parameter.requires_grad:
         return row(None, "frozen (requires_grad is False)")
-    return row(rules[rule], f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
+    chosen = rules[rule]
+    penalty = None if chosen is None else chosen.for_layer(item.parts)
+    return row(penalty, f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
 
 
 def _conditions(where: Where | Iterable[Where]) -> list[Where]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from wellposed.errors import WellposedError
 from wellposed.models.names import listed
-from wellposed.models.weights import Weight
+from wellposed.models.weights import Weight, unwritable
 from wellposed.random.shards import is_sharded, local_block
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -25,7 +25,7 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
 
     Raises:
         WellposedError: If a weight is unclaimed, is computed in a way that cannot be undone, holds no floats, has no
-            entries, shares memory with another, or is sharded so that no process holds a block of it.
+            entries, is expanded or sparse, shares memory with another, or is sharded so that no process holds a block of it.
     """
     _refuse_flat(model)
     _refuse_quantised(model)
@@ -54,6 +54,9 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
         raise WellposedError(
             f"{listed(empty)}: zero-sized, which is seldom meant; leave them as they are with a rule of None"
         )
+    wrong = [f"{t.name} {why}" for t in planned if (why := unwritable(t.tensor))]
+    if wrong:
+        raise WellposedError(f"{'; '.join(wrong)}; or leave it as it is with a rule of None")
     _refuse_shards(planned)
     shared = overlaps(planned)
     if shared:

@@ -52,6 +52,10 @@ def candidates(model: Model) -> list[Candidate]:
     Raises:
         WellposedError: If there is none, or a pair is none.
     """
+    if not isinstance(model, nn.Module | Iterable):
+        raise WellposedError(
+            f"regularize was given a model {model!r}; expected a torch.nn.Module, or pairs of a name and a parameter"
+        )
     found = _of_module(model) if isinstance(model, nn.Module) else _of_pairs(model)
     if not found:
         raise WellposedError("regularize was given a model without parameters")

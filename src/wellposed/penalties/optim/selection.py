@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 from wellposed.models.globs import last_match, matches
+from wellposed.models.weights import unwritable
 from wellposed.penalties.optim.candidates import PARAMETRISED, Candidate, Model, candidates
 from wellposed.penalties.penalty import Penalty
 from wellposed.tabular import Table, Tabular
@@ -112,6 +113,8 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     for row, parameter in entries:
         if row.penalty is not None and parameter.is_meta:
             raise WellposedError(f"{row.name!r} is on the meta device and has no values; materialise the model first")
+        if row.penalty is not None and (why := unwritable(parameter)):
+            raise WellposedError(f"{row.name!r} {why}, or leave it out with {{'*': penalty, {row.name!r}: None}}")
     return entries
 
 
@@ -161,7 +164,7 @@ def _holds(condition: Where, item: Candidate) -> bool:
             return not item.serves_as(frozenset({PARAMETRISED}))
         return any(matches(name, condition) for name in item.names)
     if isinstance(condition, type):
-        return isinstance(item.owner, condition) and not item.serves_as(_ROLES["biases"])
+        return isinstance(item.owner, condition) and not item.serves_as(_ROLES["biases"] | {PARAMETRISED})
     return bool(condition(item.names[0], item.parameter))
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from wellposed.arguments import model as a_model
+from wellposed.arguments import unwritable
 from wellposed.compaction.channels import chains, known
 from wellposed.compaction.comparison import Comparison
 from wellposed.compaction.heads import CompactAttention, objection_to_fewer_heads, without_idle_heads
@@ -132,9 +134,9 @@ def plan_compact(model: nn.Module, *, example: Any = None) -> CompactPlan:
 
 
 def _made(model: nn.Module, example: Any) -> tuple[nn.Module, CompactPlan]:
-    if not isinstance(model, nn.Module):
-        raise WellposedError(f"compact was given {model!r}; expected a torch.nn.Module")
-    for name, parameter in model.named_parameters():
+    for name, parameter in a_model(model, "compact").named_parameters():
+        if why := unwritable(parameter):
+            raise WellposedError(f"{name} {why}")
         if is_lazy(parameter) or parameter.is_meta:
             raise WellposedError(f"{name} has no values yet: give the model its weights before making it smaller")
     if example is None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from wellposed.arguments import unwritable
 from wellposed.errors import WellposedError
 from wellposed.models.names import listed
-from wellposed.models.weights import Weight, unwritable
+from wellposed.models.weights import Weight
 from wellposed.random.shards import is_sharded, local_block
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

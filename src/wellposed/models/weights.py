@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
@@ -101,21 +100,6 @@ def weights(model: nn.Module) -> list[Weight]:
         parts = claims.get(first) or also
         result.append(Weight(name, tuple(others), plain_path(model, name), module, parts, also, computed))
     return result
-
-
-def unwritable(tensor: Tensor) -> str:
-    """Why the elements of a tensor cannot each be written, with what to do, as the end of a sentence; or nothing.
-
-    Example:
-        >>> unwritable(torch.zeros(1).expand(3))
-        'is expanded, so that several elements are one number; make it one parameter of its own size (.clone())'
-    """
-    if tensor.layout is not torch.strided:
-        layout = str(tensor.layout).removeprefix("torch.")
-        return f"has the layout {layout}, which has no place for every element; make it dense (.to_dense())"
-    if any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
-        return "is expanded, so that several elements are one number; make it one parameter of its own size (.clone())"
-    return ""
 
 
 def _walk(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor | None, Computed | None]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from wellposed.arguments import unwritable
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.initializer import Initializer
 from wellposed.models.fans import LINEAR, Axes
@@ -20,6 +21,8 @@ class Whole(Initializer):
 
     def fill_(self, tensor: Tensor, key: Key, *, axes: Axes = LINEAR, box: Box | None = None) -> Tensor:
         """Fill a tensor in place; of a box, the whole is made first and is let go."""
+        if why := unwritable(tensor):
+            raise WellposedError(f"{self} was given a tensor that {why}")
         if not tensor.is_floating_point():
             raise WellposedError(
                 f"{self} was given a tensor of dtype {tensor.dtype}, which cannot hold its values; use a float dtype"

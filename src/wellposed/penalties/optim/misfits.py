@@ -95,7 +95,8 @@ def _state_after_a_step(optimizer: Optimizer, group: dict[str, Any], parameter: 
     vars(trial).update(vars(optimizer), param_groups=[{**group, "params": [stand_in]}], state=defaultdict(dict))
     vars(trial).update({name: OrderedDict() for name in STEP_HOOKS})
     try:
-        type(optimizer).step(trial)
+        with torch.compiler.set_stance("force_eager"):  # compiling a step takes longer than all others
+            type(optimizer).step(trial)
     except Exception:  # whatever somebody's optimizer may raise; it may need a closure
         return None
     return dict(trial.state[stand_in])

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from wellposed.arguments import unwritable
 from wellposed.errors import WellposedError
 from wellposed.models.globs import last_match, matches
-from wellposed.models.weights import unwritable
 from wellposed.penalties.optim.candidates import PARAMETRISED, Candidate, Model, candidates
 from wellposed.penalties.penalty import Penalty
 from wellposed.tabular import Table, Tabular

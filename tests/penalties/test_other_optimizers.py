@@ -37,6 +37,9 @@ class Wrapper(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> Any:  # type: ignore[override]
         return self.optimizer.step(closure)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
 
 WRAPPERS: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     "accelerate": of_accelerate,
@@ -104,7 +107,7 @@ def eight_bit(parameters: Any) -> torch.optim.Optimizer:
 def test_a_state_without_the_metric_is_refused_before_anything_moves(make: Any, stepped: bool) -> None:
     if stepped and make is eight_bit:
         pytest.skip("its first step is compiled, which takes a minute")
-    model = nn.Linear(64, 66)
+    model = nn.Linear(64, 64)
     optimizer = make(model.parameters() if make is eight_bit else [model.weight])
     model.weight.grad = torch.ones_like(model.weight)
     if stepped:
@@ -192,9 +195,10 @@ def test_weights_behind_hooks_are_what_a_weight_is_computed_from(under: Any) -> 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for where in ("weights", nn.Linear, "all"):
         plan = wp.plan_regularize(optimizer, model, wp.L1(0.1), where=where)
-        assert {row.name for row in plan if row.role == "parametrised"} >= {"0." + n for n, _ in model[0].named_parameters() if n != "bias"}
-        assert all(row.penalty is None for row in plan if row.role == "parametrised")
+        behind = [row for row in plan if row.role == "parametrised"]
+        assert {row.name for row in behind} == {n for n, _ in model.named_parameters() if n.startswith("0.weight")}
+        assert all(row.penalty is None for row in behind)
     x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
     model(x).sum().backward()
     wp.initialize(model, "lsuv", example=x)
-    assert abs(float(model[2](model[1](model[0](x))).var()) - 1) < 0.05
+    assert abs(float(model(x).var().detach()) - 1) < 0.05

@@ -81,9 +81,7 @@ LAYERS = {
     "packed": Layer(lambda: nn.MultiheadAttention(6, 2), "in_proj_weight", lambda w: list(w.chunk(3))),
     "packed and transposed": Layer(gpt2_attention, "c_attn.weight", lambda w: [x.T for x in w.chunk(3, dim=1)]),
     "gates": Layer(lambda: nn.LSTM(3, 2), "weight_hh_l0", lambda w: list(w.chunk(4))),
-    "under spectral norm": Layer(
-        lambda: nn.utils.spectral_norm(nn.ConvTranspose2d(4, 6, 2)), "weight_orig", turned
-    ),
+    "under spectral norm": Layer(lambda: nn.utils.spectral_norm(nn.ConvTranspose2d(4, 6, 2)), "weight_orig", turned),
 }
 PENALTIES: dict[str, Penalty] = {
     **{f"group lasso, {groups}": GroupLasso(0.4, groups=groups) for groups in ("rows", "channels", "kernels")},

@@ -184,7 +184,9 @@ def test_tensors_without_a_place_for_each_element_are_refused(layout: str, verb:
 
 @pytest.mark.parametrize("verb", [wp.initialize, wp.plan_initialize, wp.compact])
 def test_a_class_is_no_model(verb: Callable[[Any], Any]) -> None:
-    with pytest.raises(wp.WellposedError, match=r"was given the class Linear; expected .* an instance such as Linear\("):
+    with pytest.raises(
+        wp.WellposedError, match=r"was given the class Linear; expected .* an instance such as Linear\("
+    ):
         verb(nn.Linear)
 
 

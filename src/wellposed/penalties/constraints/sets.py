@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from wellposed.arguments import integer
 from wellposed.errors import WellposedError
 from wellposed.models.fans import Axes
+from wellposed.penalties.constraints.balls import with_norms
 from wellposed.penalties.constraints.constraint import Constraint, size_of
 from wellposed.penalties.constraints.projections import onto_simplex
 from wellposed.penalties.grouping import Groups
@@ -82,21 +83,19 @@ class UnitNorm(Constraint, GroupPenalty):
     traits = Traits(convex=False, separable=False, gradient=False)
 
     def _project(self, w: Tensor) -> Tensor:
-        cut = self._cut(w)
-        norms = cut.norms(w)
-        even = torch.ones_like(w) * cut.spread(cut.sizes(w) ** -0.5)
-        return torch.where(cut.spread(norms == 0), even, w / cut.spread(torch.where(norms == 0, 1, norms)))
+        return with_norms(w, self._cut(w), 1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Simplex(Constraint):
-    """Entries >= 0 that sum to ``total`` along the last dimension: weights of a mixture.
+    """Entries >= 0 that sum to ``total`` along a dimension: weights of a mixture.
 
     Args:
         total: The sum, >= 0.
+        dim: The dimension of the tensor.
 
     Raises:
-        WellposedError: If it is negative, NaN or infinite.
+        WellposedError: If the sum is negative, NaN or infinite; when it is used, if a weight has no such dimension.
 
     Example:
         >>> Simplex().prox(torch.tensor([0.9, 0.5, -1.0]), step=1.0)
@@ -106,12 +105,19 @@ class Simplex(Constraint):
     """
 
     total: float = 1.0
+    dim: int = -1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "total", size_of(self.total, "Simplex(total)"))
+        object.__setattr__(self, "dim", integer(self.dim, "Simplex(dim)", -64, 64))
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        super()._refuse_misfit(w)
+        if not -w.ndim <= self.dim < w.ndim:
+            raise WellposedError(f"{self!r} was given a weight of shape {tuple(w.shape)}, which has no such dimension")
 
     def _project(self, w: Tensor) -> Tensor:
-        return onto_simplex(w, self.total) if w.numel() else w
+        return onto_simplex(w.movedim(self.dim, -1), self.total).movedim(-1, self.dim) if w.numel() else w
 
 
 @dataclass(frozen=True, eq=False, repr=False)

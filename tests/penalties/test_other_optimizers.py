@@ -1,5 +1,6 @@
 """Optimizers of other libraries: wrappers are looked through, and states are looked at before the first step."""
 
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,10 @@ def imported(name: str) -> Any:
     """A library, or why the test is skipped; what it warns of when it is imported is its own affair."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip(name, reason=f"{name} is not installed, or not for this torch", exc_type=Exception)
+        try:
+            return importlib.import_module(name)
+        except Exception as problem:  # broken installations raise anything
+            pytest.skip(f"{name} is not installed, or not for this torch: {problem}")
 
 
 def of_accelerate(optimizer: torch.optim.Optimizer) -> Any:
@@ -34,7 +38,7 @@ class Wrapper(torch.optim.Optimizer):
         self.optimizer = optimizer
         self.param_groups, self.defaults, self.state = optimizer.param_groups, optimizer.defaults, optimizer.state
 
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         return self.optimizer.step(closure)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -117,8 +121,8 @@ def test_a_state_without_the_metric_is_refused_before_anything_moves(make: Any, 
         wp.regularize(optimizer, model, wp.L1(0.1), metric=torch.optim.Adam)
     assert model.weight.equal(before)
     assert len(optimizer.state) == kept
-    for options in ({"metric": "euclidean"}, {"mode": "gradient"}):
-        wp.regularize(optimizer, model, wp.L1(0.1), **options).remove()
+    wp.regularize(optimizer, model, wp.L1(0.1), metric="euclidean").remove()
+    wp.regularize(optimizer, model, wp.L1(0.1), mode="gradient").remove()
 
 
 def test_looking_at_a_state_steps_nothing() -> None:
@@ -184,9 +188,7 @@ def test_tensors_without_a_place_for_each_element_are_refused(layout: str, verb:
 
 @pytest.mark.parametrize("verb", [wp.initialize, wp.plan_initialize, wp.compact])
 def test_a_class_is_no_model(verb: Callable[[Any], Any]) -> None:
-    with pytest.raises(
-        wp.WellposedError, match=r"was given the class Linear; expected .* an instance such as Linear\("
-    ):
+    with pytest.raises(wp.WellposedError, match=r"was given the class Linear; .* an instance such as Linear\("):
         verb(nn.Linear)
 
 

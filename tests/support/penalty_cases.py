@@ -100,8 +100,6 @@ CASES = {
     "unit-norm": Case(constraints.UnitNorm()),
     "simplex-of-columns": Case(constraints.Simplex(1.5, dim=0)),
     "l0-ball": Case(constraints.L0Ball(2)),
-    "nuclear-ball": Case(constraints.NuclearBall(1.2)),
-    "nuclear-ball-axes": Case(constraints.NuclearBall(1.2, axes=Axes(out=2, in_=1, batch=0)), (2, 3, 2)),
     "min-max-norm": Case(constraints.MinMaxNorm(0.7, 0.9)),
     "stiefel-axes": Case(constraints.Stiefel(axes=Axes(groups=2)), (4, 2)),
     "simplex": Case(constraints.Simplex(1.5)),

@@ -120,8 +120,8 @@ def _constants(model: nn.Module, chain: Chain, per_channel: int, dead: Tensor) -
             off = _switched_off(model, link, width)
             constant, steady = constant | off, steady | off
         elif link.kind == "group norm":
-            norm, off = cast(nn.GroupNorm, model.get_submodule(link.what)), _switched_off(model, link, width)
-            value = torch.zeros_like(value) if norm.bias is None else _float64(norm.bias.clone())
+            shift, off = model.get_submodule(link.what).bias, _switched_off(model, link, width)
+            value = _float64(shift.clone()) if isinstance(shift, Tensor) else torch.zeros_like(value)
             constant, steady = off, off
         elif link.kind == "flatten" and len(value) == width:
             value = value.repeat_interleave(per_channel)

@@ -26,7 +26,8 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
 
     Raises:
         WellposedError: If a weight is unclaimed, is computed in a way that cannot be undone, holds no floats, has no
-            entries, is expanded or sparse, shares memory with another, or is sharded so that no process holds a block of it.
+            entries, is expanded or sparse, shares memory with another, or is sharded so that no process holds a block
+            of it.
     """
     _refuse_flat(model)
     _refuse_quantised(model)

@@ -97,9 +97,10 @@ class Axes:
         n = len(sizes)
 
         def counted(dims: int | tuple[int, ...]) -> tuple[int, ...]:
-            if any(not -n <= d < n for d in several(dims)):
+            missing = [d for d in several(dims) if not -n <= d < n]
+            if missing:
                 raise WellposedError(
-                    f"a tensor of shape {sizes} has no dimension {next(d for d in several(dims) if not -n <= d < n)}, which "
+                    f"a tensor of shape {sizes} has no dimension {missing[0]}, which "
                     f"{self} names; give axes that fit the shape, such as Axes(out=(), in_=0), or an initializer that "
                     "needs no fans, such as Zeros() or Normal(0, 0.02)"
                 )

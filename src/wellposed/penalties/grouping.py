@@ -101,7 +101,7 @@ def grouping(groups: Groups, w: Tensor, axes: Axes | None = None) -> Grouping:
         return _ByLabel(_head_labels(groups.count, stacks, dim, w), groups.count, w.shape)
     if axes is not None and isinstance(groups, str) and _NAMED.get(groups):
         m = matrices(shape, axes)
-        numbering = {*m.numbering, *(d for side in _NAMED[groups] for d in m.dims[side])}
+        numbering = {*m.numbering, *(d for side in _NAMED[groups] for d in (m.dims.out, m.dims.in_)[side])}
         return _ByDimension(tuple(d for d in range(len(m.split)) if d not in numbering), m.split, m.dims.grouped)
     dims = _NAMED.get(groups) if isinstance(groups, str) else groups
     if not isinstance(dims, tuple) or not all(isinstance(d, int) for d in dims):
@@ -180,7 +180,10 @@ def _numbered(labels: Tensor, device: torch.device) -> tuple[Tensor, int]:
 
 
 def _dim_of_heads(heads: Heads, shape: tuple[int, ...], axes: Axes | None) -> int:
-    dims = (heads.dim,) if axes is None else axes.resolve(shape)[heads.dim]
+    if axes is None:
+        return heads.dim
+    resolved = axes.resolve(shape)
+    dims = resolved.in_ if heads.dim else resolved.out
     if len(dims) != 1:
         raise WellposedError(f"groups={heads!r} does not fit {axes}, which has {len(dims)} dimensions for that")
     return dims[0]

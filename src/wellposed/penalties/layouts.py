@@ -9,6 +9,7 @@ from torch import Tensor
 from wellposed.arguments import Number
 from wellposed.models.fans import LINEAR, Axes, several
 from wellposed.models.roles import Part
+from wellposed.penalties.computing import operands
 from wellposed.penalties.grouping import Grouping, Groups, Heads, grouping
 from wellposed.penalties.penalty import Penalty
 from wellposed.penalties.proximal import Traits
@@ -99,6 +100,7 @@ class SideBySide(Penalty):
         return torch.stack([penalty.value(_block(w, where)) for penalty, where in self.blocks]).sum()
 
     def _refuse_misfit(self, w: Tensor) -> None:
+        operands.weight(w, self)
         for penalty, where in self.blocks:
             penalty._refuse_misfit(_block(w, where))
 

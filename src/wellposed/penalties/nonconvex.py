@@ -137,7 +137,7 @@ class LTwoThirds(Penalty):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogSum(Penalty):
-    """The sum of logarithms: L1 at 0, with a pull that fades as 1 / |w| (what reweighting L1 again and again minimises).
+    """The sum of logarithms: L1 at 0, with a pull that fades as 1 / |w|; what reweighting L1 again and again minimises.
 
     Omega(w) = lam * sum eps * log(1 + |w| / eps), whose slope at 0 is lam. The prox is 0, or the larger root x of
     (x - |w|) * (eps + x) + step * lam * eps = 0 with the sign of w, whichever costs less.
@@ -178,10 +178,13 @@ class LogSum(Penalty):
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         size, pull = w.abs(), _beside(w, step * self.lam)
         room = (size + self.eps).square() - 4 * pull * self.eps
-        root = ((size - self.eps + room.clamp(min=0).sqrt()) / 2).clamp(min=0)
+        apart, ahead = room.clamp(min=0).sqrt(), size - self.eps
+        # Both are the larger root; each keeps its digits where the other subtracts nearly equal numbers.
+        small = 2 * self.eps * (size - pull) / torch.where(ahead > 0, 1, apart - ahead)
+        root = torch.where(ahead > 0, (ahead + apart) / 2, small).clamp(min=0)
         costs = (root - size).square() / 2 + pull * self.eps * (root / self.eps).log1p()
         falls = (room < 0) | (costs >= size.square() / 2)
-        return torch.where(falls, torch.zeros_like(w), torch.where(pull > 0, w.sgn() * root, w))
+        return torch.where(pull > 0, torch.where(falls, torch.zeros_like(w), w.sgn() * root), w)
 
 
 def mcp(size: Tensor, lam: Number, gamma: float) -> Tensor:

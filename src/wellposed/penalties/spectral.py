@@ -168,7 +168,7 @@ class SoftOrthogonality(LayoutPenalty):
 
 
 def svd(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The thin singular value decomposition of a stack of matrices; NaN throughout, not an error, where one holds NaN or infinity."""
+    """The thin singular value decompositions of matrices; NaN, not an error, where one holds NaN or infinity."""
     try:
         u, s, vh = torch.linalg.svd(m, full_matrices=False)
     except RuntimeError:

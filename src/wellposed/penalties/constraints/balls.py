@@ -11,10 +11,9 @@ from wellposed.models.fans import Axes
 from wellposed.penalties.constraints.constraint import Constraint, size_of
 from wellposed.penalties.constraints.projections import onto_l1_ball
 from wellposed.penalties.grouping import Grouping, Groups
-from wellposed.penalties.layouts import GroupPenalty, LayoutPenalty
+from wellposed.penalties.layouts import GroupPenalty
 from wellposed.penalties.penalty import unchecked
 from wellposed.penalties.proximal import Traits
-from wellposed.penalties.spectral import matrices_of, svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,39 +119,6 @@ class L0Ball(Constraint):
         flat = w.flatten()
         largest = flat.abs().topk(min(self.count, flat.numel())).indices
         return torch.zeros_like(flat).index_copy(0, largest, flat[largest]).view_as(w)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class NuclearBall(Constraint, LayoutPenalty):
-    """The sum of singular values at most ``radius``: weights of low rank.
-
-    On an accelerator each use waits for torch's singular value decomposition.
-
-    Args:
-        radius: The radius, >= 0.
-        axes: As for :class:`~wellposed.penalties.spectral.NuclearNorm`.
-
-    Raises:
-        WellposedError: If it is negative, NaN or infinite; when it is used, if a weight has fewer than two dimensions.
-
-    Example:
-        >>> NuclearBall(2.0).prox(torch.diag(torch.tensor([3.0, 0.5])), step=1.0)
-        tensor([[2., 0.],
-                [0., 0.]])
-
-    Source: Cai, Candes and Shen (2010).
-    """
-
-    radius: float
-    axes: Axes | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "radius", size_of(self.radius, "NuclearBall(radius)"))
-
-    def _project(self, w: Tensor) -> Tensor:
-        m = matrices_of(w, self.axes, self)
-        u, s, vh = svd(m.of(w))
-        return m.weight((u * onto_l1_ball(s, self.radius).unsqueeze(-2)) @ vh, w.shape) if w.numel() else w
 
 
 @dataclass(frozen=True, eq=False, repr=False)

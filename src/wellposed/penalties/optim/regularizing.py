@@ -174,7 +174,7 @@ def _prepare(
 
 
 def _refuse_order(optimizer: object, model: object, penalty: object) -> None:
-    """Arguments that are not an optimizer, a model and a penalty, told by what they are, in whatever order they come."""
+    """Arguments that are not an optimizer, a model and a penalty, in this order."""
     if isinstance(optimizer, Optimizer) and not isinstance(model, Optimizer | Penalty | Tensor | str | type):
         return
     kinds = ", ".join(_kind(given) for given in (optimizer, model, penalty))

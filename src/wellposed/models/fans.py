@@ -190,7 +190,8 @@ def matrices(shape: Sequence[int], axes: Axes = LINEAR) -> Matrices:
     if dims.grouped is not None:
         g = dims.grouped
         split[g : g + 1] = [axes.groups, split[g] // axes.groups]
-        dims = Dims(*(tuple(d + (d >= g) for d in kind) for kind in dims[:4]), g)
+        out, in_, batch, field = (tuple(d + (d >= g) for d in kind) for kind in dims[:4])
+        dims = Dims(out, in_, batch, field, g)
     sizes = [math.prod(split[d] for d in kind) for kind in dims[:4]]
     stack = sizes[2] * (1 if dims.grouped is None else axes.groups)
     return Matrices(tuple(split), dims, stack, sizes[0], sizes[1] * sizes[3])

@@ -96,6 +96,7 @@ class SideBySide(Penalty):
         Raises:
             WellposedError: As for each penalty.
         """
+        self._refuse_misfit(w)
         # From the weight as it is, since constraints allow for its dtype's rounding.
         return torch.stack([penalty.value(_block(w, where)) for penalty, where in self.blocks]).sum()
 

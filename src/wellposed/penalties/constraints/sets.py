@@ -21,6 +21,7 @@ class NonNegative(Constraint):
     """All weights at least 0.
 
     Example:
+        >>> import torch
         >>> NonNegative().prox(torch.tensor([-1.0, 2.0]), step=1.0)
         tensor([0., 2.])
     """
@@ -43,6 +44,7 @@ class Interval(Constraint):
         WellposedError: If low > high, or either is NaN.
 
     Example:
+        >>> import torch
         >>> Interval(-0.5, 1.0).prox(torch.tensor([-1.0, 2.0]), step=1.0)
         tensor([-0.5000,  1.0000])
     """
@@ -74,6 +76,7 @@ class UnitNorm(Constraint, GroupPenalty):
         WellposedError: When it is used, if the groups do not fit the weight.
 
     Example:
+        >>> import torch
         >>> UnitNorm().prox(torch.tensor([[3.0, 4.0]]), step=1.0)
         tensor([[0.6000, 0.8000]])
     """
@@ -98,6 +101,7 @@ class Simplex(Constraint):
         WellposedError: If the sum is negative, NaN or infinite; when it is used, if a weight has no such dimension.
 
     Example:
+        >>> import torch
         >>> Simplex().prox(torch.tensor([0.9, 0.5, -1.0]), step=1.0)
         tensor([0.7000, 0.3000, 0.0000])
 
@@ -133,6 +137,7 @@ class Stiefel(Constraint, LayoutPenalty):
         WellposedError: When it is used, if a weight has fewer than two dimensions.
 
     Example:
+        >>> import torch
         >>> Stiefel().prox(torch.tensor([[0.0, 3.0], [0.5, 0.0]]), step=1.0).round()
         tensor([[0., 1.],
                 [1., 0.]])

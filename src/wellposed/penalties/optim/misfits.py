@@ -82,8 +82,8 @@ def refuse_states(optimizer: Optimizer, entries: list[Entry], metric: Metric) ->
         except (WellposedError, RuntimeError, TypeError) as error:
             raise WellposedError(
                 f"{type(optimizer).__name__} keeps for {row.name!r} what the metric of {metric.name} cannot be "
-                f"computed from ({error}); give a callable (group, state, parameter) -> step sizes, metric='euclidean' for the "
-                "learning rate alone, or use mode='gradient'"
+                f"computed from ({error}); give a callable (group, state, parameter) -> step sizes, metric='euclidean' "
+                "for the learning rate alone, or use mode='gradient'"
             ) from error
 
 

@@ -91,7 +91,7 @@ class Residual(nn.Module):
         return out
 
 
-STAY = {
+STAY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, list[int]], str]] = {
     "layer norm": (
         lambda: nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 2)), (5, 3), {"1": [1, 2]},
         "2 zero channels of '1' stay: their scale is zero, but they count in statistics",

@@ -1,8 +1,9 @@
 """Optimizers of other libraries: wrappers are looked through, and states are looked at before the first step."""
 
 import importlib
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -141,7 +142,45 @@ def test_looking_at_a_state_steps_nothing() -> None:
     assert all(p.equal(old) for p, old in zip(model.parameters(), before, strict=True))
 
 
-ORDERS = {
+@pytest.fixture
+def mesh() -> Iterator[Any]:
+    """A mesh of this one process."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield torch.distributed.init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+SHARDED = (
+    wp.L1(0.1),
+    wp.SpectralNorm(0.1),
+    wp.NuclearNorm(0.1),
+    wp.SoftOrthogonality(0.1),
+    wp.GroupLasso(0.1, "columns"),
+    wp.constraints.L1Ball(1.0),
+)
+
+
+@pytest.mark.parametrize("penalty", SHARDED, ids=repr)
+def test_a_penalty_on_shards_is_right_or_refused_before_anything_moves(mesh: Any, penalty: wp.Penalty) -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    plain = wp.random.normal((3, 4), wp.Key(1))
+    weight = nn.Parameter(distribute_tensor(plain.clone(), mesh, [Shard(0)]))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    mode: Any = "proximal" if penalty.traits.prox else "gradient"
+    try:
+        wp.regularize(optimizer, [("weight", weight)], penalty, mode=mode)
+    except wp.WellposedError as error:
+        assert re.search("'weight', which is sharded", str(error))
+        assert weight.full_tensor().equal(plain)
+        return
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    wanted = penalty.prox(plain, 0.1) if penalty.traits.prox else plain - 0.1 * penalty.grad(plain)
+    torch.testing.assert_close(weight.full_tensor(), wanted)
+
+
+ORDERS: dict[str, Callable[..., Any]] = {
     "swapped": lambda model, optimizer, penalty: (model, optimizer, penalty),
     "penalty second": lambda model, optimizer, penalty: (optimizer, penalty, model),
     "penalty first": lambda model, optimizer, penalty: (penalty, model, optimizer),

@@ -58,7 +58,7 @@ def refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> N
                 if is_sharded(parameter):  # what cannot be done with shards shows only when it is done
                     bound.prox(parameter, 1.0) if mode.after else bound.grad(parameter)
         except (WellposedError, RuntimeError) as error:
-            sharded = ", which is sharded, in shards" if is_sharded(parameter) else ""
+            sharded = ", which is sharded" if is_sharded(parameter) else ""
             raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}{sharded}: {error}") from error
 
 

@@ -135,10 +135,10 @@ def plan_compact(model: nn.Module, *, example: Any = None) -> CompactPlan:
 
 def _made(model: nn.Module, example: Any) -> tuple[nn.Module, CompactPlan]:
     for name, parameter in a_model(model, "compact").named_parameters():
-        if why := unwritable(parameter):
-            raise WellposedError(f"{name} {why}")
         if is_lazy(parameter) or parameter.is_meta:
             raise WellposedError(f"{name} has no values yet: give the model its weights before making it smaller")
+        if why := unwritable(parameter):
+            raise WellposedError(f"{name} {why}")
     if example is None:
         return _compacted(model, {}, inside=False)
     comparison = Comparison(model, arguments(example))

@@ -47,6 +47,8 @@ from wellposed.penalties import GroupMCP as GroupMCP
 from wellposed.penalties import Heads as Heads
 from wellposed.penalties import Huber as Huber
 from wellposed.penalties import LHalf as LHalf
+from wellposed.penalties import LogSum as LogSum
+from wellposed.penalties import LTwoThirds as LTwoThirds
 from wellposed.penalties import NuclearNorm as NuclearNorm
 from wellposed.penalties import Penalty as Penalty
 from wellposed.penalties import SoftOrthogonality as SoftOrthogonality

@@ -4,7 +4,8 @@ import math
 import operator
 from collections.abc import Callable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 
@@ -76,6 +77,34 @@ def plain_nonnegative(value: object, name: Callable[[], str]) -> float:
 def described(tensor: Tensor) -> str:
     """A tensor's shape and dtype, in a sentence."""
     return f"of shape {tuple(tensor.shape)} and dtype {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def unwritable(tensor: Tensor) -> str:
+    """Why the elements of a tensor cannot each be written, with what to do, as the end of a sentence; or nothing.
+
+    Example:
+        >>> unwritable(torch.zeros(1).expand(3))
+        'is expanded, so that several elements are one number; make it one parameter of its own size (.clone())'
+    """
+    if tensor.layout is not torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        return f"has the layout {layout}, which has no place for every element; make it dense (.to_dense())"
+    if any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+        return "is expanded, so that several elements are one number; make it one parameter of its own size (.clone())"
+    return ""
+
+
+def model(value: object, verb: str) -> nn.Module:
+    """``value`` as a model, which a class of one is not.
+
+    Raises:
+        WellposedError: If it is none; the message names the verb that it was given to.
+    """
+    if isinstance(value, nn.Module):
+        return value
+    kind = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+    hint = f", an instance such as {value.__name__}(...)" if isinstance(value, type) else ""
+    raise WellposedError(f"{verb} was given {kind}; expected a torch.nn.Module{hint}")
 
 
 def signed(number: int) -> int:

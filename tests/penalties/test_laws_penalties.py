@@ -487,7 +487,9 @@ def test_a_constraint_holds_after_its_own_projection_in_every_dtype(
     assert case.penalty.value(at) == 0
     assert (case.penalty + L2(0.5)).value(at) == L2(0.5).value(at)
     if std > 1:
-        beyond = -w.abs() if isinstance(case.penalty, constraints.NonNegative) else 1.2 * at
+        beyond = 1.2 * at
+        if isinstance(case.penalty, constraints.NonNegative | constraints.L0Ball):  # which are cones
+            beyond = -w.abs()
         assert case.penalty.value(beyond) == math.inf
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from wellposed.init import Axes
 from wellposed.penalties import (
     L0,
     L1,
@@ -19,6 +20,8 @@ from wellposed.penalties import (
     Heads,
     Huber,
     LHalf,
+    LogSum,
+    LTwoThirds,
     NuclearNorm,
     Penalty,
     SoftOrthogonality,
@@ -27,6 +30,7 @@ from wellposed.penalties import (
     Towards,
     constraints,
 )
+from wellposed.penalties.layouts import SideBySide
 from wellposed.random import Key, normal
 
 
@@ -73,6 +77,15 @@ CASES = {
     "sparse-group-lasso": Case(SparseGroupLasso(0.3, 0.5)),
     "sparse-group-lasso-weighted": Case(SparseGroupLasso(WEIGHTS, torch.tensor(0.5, dtype=torch.float64))),
     "group-mcp": Case(GroupMCP(0.8, gamma=2.0)),
+    "l-two-thirds": Case(LTwoThirds(0.7)),
+    "log-sum": Case(LogSum(0.9, eps=0.3)),
+    "log-sum-weighted": Case(LogSum(WEIGHTS, eps=1.5)),
+    "group-lasso-axes": Case(GroupLasso(0.9, groups="columns", axes=Axes(groups=2)), (4, 2)),
+    "group-mcp-axes": Case(GroupMCP(0.8, gamma=2.0, groups="filters", axes=Axes(1, 0, groups=2, grouped=0)), (4, 2)),
+    "nuclear-axes": Case(NuclearNorm(0.7, axes=Axes(out=2, in_=1, batch=0)), (2, 3, 2)),
+    "spectral-axes": Case(SpectralNorm(0.7, axes=Axes(groups=2)), (4, 2)),
+    "soft-orthogonality-axes": Case(SoftOrthogonality(0.2, axes=Axes(out=1, in_=0, groups=2)), (2, 4)),
+    "side-by-side": Case(SideBySide(tuple((GroupLasso(0.9, groups="columns"), (0, i, i + 2)) for i in (0, 2))), (4, 2)),
     "nuclear": Case(NuclearNorm(0.7)),
     "nuclear-conv": Case(NuclearNorm(0.7), (3, 2, 1)),
     "spectral": Case(SpectralNorm(0.7)),
@@ -85,6 +98,10 @@ CASES = {
     "l2-ball": Case(constraints.L2Ball(1.2)),
     "max-norm": Case(constraints.MaxNorm(0.9)),
     "unit-norm": Case(constraints.UnitNorm()),
+    "simplex-of-columns": Case(constraints.Simplex(1.5, dim=0)),
+    "l0-ball": Case(constraints.L0Ball(2)),
+    "min-max-norm": Case(constraints.MinMaxNorm(0.7, 0.9)),
+    "stiefel-axes": Case(constraints.Stiefel(axes=Axes(groups=2)), (4, 2)),
     "simplex": Case(constraints.Simplex(1.5)),
     "stiefel": Case(constraints.Stiefel()),
     "stiefel-tall": Case(constraints.Stiefel(), (3, 2)),

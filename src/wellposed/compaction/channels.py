@@ -27,7 +27,7 @@ class Chain:
 
     Args:
         producer: The producing layer's name.
-        links: What is between.
+        links: What is between, as far as it could be followed.
         consumer: The consuming layer's name, or ``None``.
         reason: Why the channels cannot be followed, if they cannot.
     """
@@ -131,7 +131,7 @@ def _one(model: Known, name: str, ways: list[Chain]) -> Chain:
         reason = "its channels go different ways under different conditions"
     if not reason and rank not in (None, wanted) and any(link.kind != "each" for link in chain.links):
         reason = f"its output has {rank} dimensions; only of {wanted} is it known which are the channels"
-    return Chain(name, reason=reason) if reason else chain
+    return Chain(name, chain.links, reason=reason) if reason else chain
 
 
 def _inside(name: str, layer: nn.Module, model: Known) -> Chain:
@@ -155,12 +155,13 @@ def _follow(node: fx.Node, prefix: str, modules: Mapping[str, nn.Module]) -> Cha
     while True:
         users = [user for user in node.users if not reads_no_channels(user, spatial)]
         if len(users) != 1:
-            return Chain(producer, reason="its output is used in several places" if users else "its output is not used")
+            lost = "its output is used in several places" if users else "its output is not used"
+            return Chain(producer, tuple(links), reason=lost)
         node, before = users[0], node
         if node.op == "output":
-            return Chain(producer, reason="its output is the model's or a part's")
+            return Chain(producer, tuple(links), reason="its output is the model's or a part's")
         if not node.args or node.args[0] is not before or before in node.args[1:]:
-            return Chain(producer, reason=f"it goes into {node.name}, which cannot be followed")
+            return Chain(producer, tuple(links), reason=f"it goes into {node.name}, which cannot be followed")
         # How many dimensions beside the batch's and the channels' there are; once they are flattened, none.
         extent = 0 if any(link.kind == "flatten" for link in links) else spatial
         if node.op == "call_module":
@@ -171,7 +172,7 @@ def _follow(node: fx.Node, prefix: str, modules: Mapping[str, nn.Module]) -> Cha
         else:
             link, what = function_link(node, extent), f"{node.name} ({node.name})"
         if link is None:
-            return Chain(producer, reason=f"it goes into {what}, which cannot be followed")
+            return Chain(producer, tuple(links), reason=f"it goes into {what}, which cannot be followed")
         links.append(link)
 
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from wellposed.arguments import model as a_model
+from wellposed.arguments import unwritable
 from wellposed.compaction.channels import chains, known
 from wellposed.compaction.comparison import Comparison
 from wellposed.compaction.heads import CompactAttention, objection_to_fewer_heads, without_idle_heads
+from wellposed.compaction.links import NORMS
 from wellposed.compaction.removal import remove_, width_of
 from wellposed.errors import WellposedError
 from wellposed.models.copying import copied
@@ -63,10 +66,12 @@ class CompactPlan(Tabular[CompactRow]):
 def compact(model: nn.Module, *, example: Any = None) -> nn.Module:
     """A copy of a model without the output units, filters and attention heads that do nothing.
 
-    A channel goes when the weights that make it are all zero, what is left of it being a constant that moves into the
-    next layer's bias, or when the weights that use it are. In evaluation mode the outputs are the same up to rounding.
-    Followed are dense and convolution layers through activations, dropout, batch norm, pooling and flattening, as
-    modules or as functions, on every way that the forward pass can take. What cannot be followed (sums of branches,
+    A channel goes when the weights that make it are all zero, or the scale of a batch norm after them is (network
+    slimming), what is left of it being a constant that moves into the next layer's bias, or when the weights that use
+    it are. In evaluation mode the outputs are the same up to rounding.
+    Followed are dense and convolution layers through activations, dropout, batch, instance and group norm (of which
+    only whole groups go), pooling and flattening, as modules or as functions, on every way that the forward pass can
+    take. What cannot be followed (sums of branches,
     grouped convolutions, layer norm, a ``view`` to fixed sizes, hooks, weights that the forward pass reads itself) is
     left as it is, with a warning that says why if it has zero channels.
 
@@ -129,11 +134,11 @@ def plan_compact(model: nn.Module, *, example: Any = None) -> CompactPlan:
 
 
 def _made(model: nn.Module, example: Any) -> tuple[nn.Module, CompactPlan]:
-    if not isinstance(model, nn.Module):
-        raise WellposedError(f"compact was given {model!r}; expected a torch.nn.Module")
-    for name, parameter in model.named_parameters():
+    for name, parameter in a_model(model, "compact").named_parameters():
         if is_lazy(parameter) or parameter.is_meta:
             raise WellposedError(f"{name} has no values yet: give the model its weights before making it smaller")
+        if why := unwritable(parameter):
+            raise WellposedError(f"{name} {why}")
     if example is None:
         return _compacted(model, {}, inside=False)
     comparison = Comparison(model, arguments(example))
@@ -166,7 +171,12 @@ def _compacted(model: nn.Module, ranks: Mapping[str, int], inside: bool) -> tupl
             after = width_of(small, chain.producer)
             removed += width - after
             rows[chain.producer] = CompactRow(chain.producer, "channels", first, after, left, reason if left else "")
+    followed = {link.what for chain in ways for link in chain.links if link.is_module}
     for name, module in list(small.named_modules()):
+        scale = getattr(module, "weight", None)
+        if type(module) in NORMS and isinstance(scale, Tensor) and name not in followed and not scale.all():
+            why = "their scale is zero, but they count in statistics, or no layer is known that makes them alone"
+            rows[name] = CompactRow(name, "channels", scale.numel(), scale.numel(), int((scale == 0).sum()), why)
         if type(module) is nn.MultiheadAttention:
             fewer, row = without_idle_heads(module, objection_to_fewer_heads(facts, name))
             rows[name] = CompactRow(name, "heads", module.num_heads, *row)

@@ -12,7 +12,9 @@ from torch.nn import functional
 from wellposed.models.tracing.branching import altered
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+NORMS = (*_BATCH_NORMS, *_INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 LAYERS = (nn.Linear, *CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _AVERAGE_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
@@ -45,7 +47,8 @@ class Link:
     """One module or function between two layers.
 
     Args:
-        kind: "each" (a function of every element alone), "norm", "pool" or "flatten".
+        kind: "each" (a function of every element alone), "norm" (by running statistics), "group norm" (by those of the
+            input, over groups of channels), "pool" or "flatten".
         what: The module's name, or the function and its arguments.
         is_module: Whether it is a module.
         function: What "each" does.
@@ -93,8 +96,11 @@ def module_link(name: str, module: nn.Module, extent: int) -> Link | None:
         return Link("each", name, True, module)
     if kind in _DROPOUTS:
         return Link("each", name, True)
-    if kind in NORMS and getattr(module, "running_mean", None) is not None:
-        return Link("norm", name, True) if kind is NORMS[max(extent, 1) - 1] else None
+    if kind in (*_BATCH_NORMS, *_INSTANCE_NORMS) and getattr(module, "running_mean", None) is not None:
+        fits = kind is _BATCH_NORMS[max(extent, 1) - 1] or (extent and kind is _INSTANCE_NORMS[extent - 1])
+        return Link("norm", name, True) if fits else None
+    if kind is nn.GroupNorm or (extent and kind is _INSTANCE_NORMS[extent - 1]):
+        return Link("group norm", name, True)
     if kind in _POOLS:
         steady = kind not in _AVERAGE_POOLS or not (pads(module) or getattr(module, "divisor_override", None))
         return Link("pool", name, True, steady=steady) if _POOLS[kind] == extent else None

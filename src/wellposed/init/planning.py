@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wellposed.arguments import model as a_model
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.entrywise import Zeros
 from wellposed.init.initializers.initializer import Initializer
@@ -76,7 +77,7 @@ def plan_initialize(
         Zeros()
     """
     chosen = scheme_of(scheme)
-    found = weights(model)
+    found = weights(a_model(model, "initialize"))
     ruled = _ruled(found, rules or {})
     left = {key for key, (initializer, _) in ruled.items() if initializer is None}
     left |= {key for weight in found if weight.is_frozen for key in _labels(weight) if key not in ruled}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from wellposed.arguments import unwritable
 from wellposed.errors import WellposedError
 from wellposed.models.names import listed
 from wellposed.models.weights import Weight
@@ -25,7 +26,8 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
 
     Raises:
         WellposedError: If a weight is unclaimed, is computed in a way that cannot be undone, holds no floats, has no
-            entries, shares memory with another, or is sharded so that no process holds a block of it.
+            entries, is expanded or sparse, shares memory with another, or is sharded so that no process holds a block
+            of it.
     """
     _refuse_flat(model)
     _refuse_quantised(model)
@@ -54,6 +56,9 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
         raise WellposedError(
             f"{listed(empty)}: zero-sized, which is seldom meant; leave them as they are with a rule of None"
         )
+    wrong = [f"{t.name} {why}" for t in planned if (why := unwritable(t.tensor))]
+    if wrong:
+        raise WellposedError(f"{'; '.join(wrong)}; or leave it as it is with a rule of None")
     _refuse_shards(planned)
     shared = overlaps(planned)
     if shared:

@@ -1,4 +1,4 @@
-"""fan_in and fan_out of a weight, from what each of its dimensions is for."""
+"""What each dimension of a weight is for: its fans, and the matrices that it is read as."""
 
 import math
 import operator
@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple, SupportsIndex
 
+from torch import Tensor
+
 from wellposed.errors import WellposedError
 
 
-def _several(dims: int | tuple[int, ...]) -> tuple[int, ...]:
+def several(dims: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Dimensions as a tuple, whether one was given or several."""
     return (dims,) if isinstance(dims, int) else dims
 
 
@@ -66,7 +69,7 @@ class Axes:
             count = getattr(self, name)
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise WellposedError(f"Axes was given {name}={count!r}; expected a whole number of at least 1")
-        named = (*_several(self.out), *_several(self.in_), *_several(self.batch))
+        named = (*several(self.out), *several(self.in_), *several(self.batch))
         if len(set(named)) != len(named):
             raise WellposedError(f"{self} names a dimension twice; each is for out, in_, batch or the receptive field")
 
@@ -94,14 +97,14 @@ class Axes:
         n = len(sizes)
 
         def counted(dims: int | tuple[int, ...]) -> tuple[int, ...]:
-            several = _several(dims)
-            if any(not -n <= d < n for d in several):
+            missing = [d for d in several(dims) if not -n <= d < n]
+            if missing:
                 raise WellposedError(
-                    f"a tensor of shape {sizes} has no dimension {next(d for d in several if not -n <= d < n)}, which "
+                    f"a tensor of shape {sizes} has no dimension {missing[0]}, which "
                     f"{self} names; give axes that fit the shape, such as Axes(out=(), in_=0), or an initializer that "
                     "needs no fans, such as Zeros() or Normal(0, 0.02)"
                 )
-            return tuple(d % n for d in several)
+            return tuple(d % n for d in several(dims))
 
         out, in_, batch = counted(self.out), counted(self.in_), counted(self.batch)
         named = (*out, *in_, *batch)
@@ -136,6 +139,62 @@ class Dims(NamedTuple):
     batch: tuple[int, ...]
     field: tuple[int, ...]
     grouped: int | None
+
+
+class Matrices(NamedTuple):
+    """How a weight is read as a stack of matrices, one for each member of a batch and each group.
+
+    Attributes:
+        split: The weight's shape with the grouped dimension split into groups and members.
+        dims: The dimensions of ``split``; the grouped one numbers the groups.
+        stack: How many matrices there are.
+        rows: The outputs of one.
+        columns: The inputs of one, times the receptive field.
+    """
+
+    split: tuple[int, ...]
+    dims: Dims
+    stack: int
+    rows: int
+    columns: int
+
+    @property
+    def numbering(self) -> tuple[int, ...]:
+        """The dimensions of ``split`` that number the matrices."""
+        return self.dims.batch if self.dims.grouped is None else (*self.dims.batch, self.dims.grouped)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The permutation of ``split`` to batch, groups, output, input and receptive field."""
+        return (*self.numbering, *self.dims.out, *self.dims.in_, *self.dims.field)
+
+    def of(self, weight: Tensor) -> Tensor:
+        """The matrices of a weight, of shape (stack, rows, columns)."""
+        return weight.reshape(self.split).permute(self.order).reshape(self.stack, self.rows, self.columns)
+
+    def weight(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        """The weight whose matrices are ``values``, of shape (stack, rows, columns)."""
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return values.reshape([self.split[d] for d in self.order]).permute(inverse).reshape(tuple(shape))
+
+
+def matrices(shape: Sequence[int], axes: Axes = LINEAR) -> Matrices:
+    """Read a weight as a stack of matrices (output, input times receptive field).
+
+    Example:
+        >>> matrices((6, 4, 3, 3), Axes(groups=2))[2:]
+        (2, 3, 36)
+    """
+    dims = axes.resolve(shape)
+    split = list(shape)
+    if dims.grouped is not None:
+        g = dims.grouped
+        split[g : g + 1] = [axes.groups, split[g] // axes.groups]
+        out, in_, batch, field = (tuple(d + (d >= g) for d in kind) for kind in dims[:4])
+        dims = Dims(out, in_, batch, field, g)
+    sizes = [math.prod(split[d] for d in kind) for kind in dims[:4]]
+    stack = sizes[2] * (1 if dims.grouped is None else axes.groups)
+    return Matrices(tuple(split), dims, stack, sizes[0], sizes[1] * sizes[3])
 
 
 def fans(shape: Sequence[SupportsIndex], axes: Axes = LINEAR) -> tuple[float, float]:

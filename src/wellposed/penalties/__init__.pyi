@@ -10,6 +10,8 @@ from wellposed.penalties.nonconvex import L0 as L0
 from wellposed.penalties.nonconvex import MCP as MCP
 from wellposed.penalties.nonconvex import SCAD as SCAD
 from wellposed.penalties.nonconvex import LHalf as LHalf
+from wellposed.penalties.nonconvex import LogSum as LogSum
+from wellposed.penalties.nonconvex import LTwoThirds as LTwoThirds
 from wellposed.penalties.optim.handle import Handle as Handle
 from wellposed.penalties.optim.regularizing import plan_regularize as plan_regularize
 from wellposed.penalties.optim.regularizing import regularize as regularize

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
-from wellposed.penalties.grouping import Grouping, Groups, grouping
+from wellposed.models.fans import Axes
+from wellposed.penalties.grouping import Grouping, Groups
+from wellposed.penalties.layouts import GroupPenalty
 from wellposed.penalties.nonconvex import MCP, _above, mcp
 from wellposed.penalties.penalty import Penalty, unchecked
 from wellposed.penalties.proximal import Traits
@@ -15,7 +17,7 @@ from wellposed.penalties.separable import L1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Grouped(Penalty):
+class _Grouped(GroupPenalty):
     """The engine: a separable penalty on each group's norm, which moves along the group's direction.
 
     Subclasses say which penalty, given each group's strength.
@@ -35,9 +37,6 @@ class _Grouped(Penalty):
 
     def _room(self, w: Tensor) -> torch.Size:
         return self._cut(w).norms(w).shape
-
-    def _cut(self, w: Tensor) -> Grouping:
-        return grouping(self.groups, w)  # type: ignore[attr-defined]
 
     def _value(self, w: Tensor) -> Tensor:
         cut = self._cut(w)
@@ -71,10 +70,13 @@ class GroupLasso(_Grouped):
 
     Args:
         lam: The strength, >= 0.
-        groups: "rows" or "filters" (dimension 0: output units), "columns" or "channels" (dimension 1: inputs),
-            "kernels" (dimensions 0 and 1), "all" (one group), a tuple of the dimensions that number the groups,
-            :class:`~wellposed.penalties.grouping.Heads`, or an integer tensor of the weight's shape that labels groups.
+        groups: "rows" or "filters" (one for each output), "columns" or "channels" (one for each input), "kernels" (one
+            for each pair of them), :class:`~wellposed.penalties.grouping.Heads`; or, of the tensor as it is stored,
+            "all" (one group), a tuple of the dimensions that number the groups, or an integer tensor of the weight's
+            shape that labels them.
         root_size: Whether a group counts with the square root of its size, so that large groups pay as small ones do.
+        axes: What the weight's dimensions are for, as for initializers; ``None`` is those of the layer that it is put
+            on, and outputs by inputs elsewhere.
 
     Raises:
         WellposedError: If ``lam`` is negative, NaN or infinite; when it is used, if the groups do not fit the weight.
@@ -90,6 +92,7 @@ class GroupLasso(_Grouped):
     lam: Number
     groups: Groups = "rows"
     root_size: bool = False
+    axes: Axes | None = None
     strengths: ClassVar[tuple[str, ...]] = ("lam",)
     traits = Traits(separable=False, diagonal=True)
 
@@ -102,12 +105,12 @@ class GroupLasso(_Grouped):
 
     def _join(self, other: Penalty) -> Penalty | None:
         if type(self) is GroupLasso and type(other) is L1:
-            return SparseGroupLasso(other.lam, self.lam, self.groups, self.root_size)
+            return SparseGroupLasso(other.lam, self.lam, self.groups, self.root_size, self.axes)
         return None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SparseGroupLasso(Penalty):
+class SparseGroupLasso(GroupPenalty):
     """L1 and the group lasso together, what ``L1(l1) + GroupLasso(lam)`` gives: zero groups, and zeros in the others.
 
     Omega(w) = l1 * sum |w| + lam * sum_g c_g ||w_g||. The prox is soft-thresholding by step * l1, then the group
@@ -118,6 +121,7 @@ class SparseGroupLasso(Penalty):
         lam: The strength of the groups' norms, >= 0.
         groups: As for :class:`GroupLasso`.
         root_size: As for :class:`GroupLasso`.
+        axes: As for :class:`GroupLasso`.
 
     Raises:
         WellposedError: If a strength is negative, NaN or infinite; when it is used, if the groups do not fit the
@@ -135,13 +139,14 @@ class SparseGroupLasso(Penalty):
     lam: Number
     groups: Groups = "rows"
     root_size: bool = False
+    axes: Axes | None = None
     strengths: ClassVar[tuple[str, ...]] = ("l1", "lam")
     traits = Traits(separable=False, diagonal=True)
 
     @property
     def terms(self) -> tuple[Penalty, ...]:
         """L1 and the group lasso."""
-        group = unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size)
+        group = unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size, axes=self.axes)
         return unchecked(L1, lam=self.l1), group
 
     def _refuse_misfit(self, w: Tensor) -> None:
@@ -174,6 +179,7 @@ class GroupMCP(_Grouped):
         gamma: How slowly it fades, > 0.
         groups: As for :class:`GroupLasso`.
         root_size: As for :class:`GroupLasso`.
+        axes: As for :class:`GroupLasso`.
 
     Raises:
         WellposedError: If an argument is out of range; when it is used, if the groups do not fit the weight.
@@ -190,6 +196,7 @@ class GroupMCP(_Grouped):
     gamma: float = 3.0
     groups: Groups = "rows"
     root_size: bool = False
+    axes: Axes | None = None
     traits = Traits(convex=False, separable=False, diagonal=True)
 
     def __post_init__(self) -> None:
@@ -198,7 +205,7 @@ class GroupMCP(_Grouped):
 
     @property
     def _tangent(self) -> Penalty:
-        return unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size)
+        return unchecked(GroupLasso, lam=self.lam, groups=self.groups, root_size=self.root_size, axes=self.axes)
 
     def _radial(self, strengths: Tensor) -> Penalty:
         return unchecked(MCP, lam=strengths, gamma=self.gamma)

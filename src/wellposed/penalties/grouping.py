@@ -1,5 +1,6 @@
 """Groups of a weight's elements: by dimensions, by attention heads, or by labels."""
 
+import math
 import operator
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,17 +11,19 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from wellposed._torch import version_of
 from wellposed.errors import WellposedError
+from wellposed.models.fans import Axes, matrices
 
 
 @dataclass(frozen=True)
 class Heads:
-    """One group for each attention head: dimension ``dim`` is ``packed`` stacks of ``count`` blocks of equal size.
+    """One group for each attention head: a dimension is ``packed`` stacks of ``count`` blocks of equal size.
 
     Args:
         count: The number of heads, >= 1.
-        dim: The dimension that the heads lie along: 0 for query, key and value weights, 1 for the output weight.
+        dim: What the heads are: 0 for the outputs of query, key and value weights, 1 for the inputs of the output
+            weight, in whichever dimensions the layer has these.
         packed: How many projections are stacked in the dimension: 3 for ``in_proj_weight`` of
-            ``torch.nn.MultiheadAttention``, 1 for a projection of its own.
+            ``torch.nn.MultiheadAttention``; ``None`` for what the table of roles knows, 1 without a layer.
 
     Raises:
         WellposedError: If a number is out of range.
@@ -28,15 +31,16 @@ class Heads:
 
     count: int
     dim: int = 0
-    packed: int = 1
+    packed: int | None = None
 
     def __post_init__(self) -> None:
-        if operator.index(self.count) < 1 or operator.index(self.dim) < 0 or operator.index(self.packed) < 1:
-            raise WellposedError(f"{self!r} was given; expected count >= 1, dim >= 0 and packed >= 1")
+        packed = 1 if self.packed is None else self.packed
+        if operator.index(self.count) < 1 or operator.index(self.dim) not in (0, 1) or operator.index(packed) < 1:
+            raise WellposedError(f"{self!r} was given; expected count >= 1, dim 0 or 1, and packed >= 1")
 
 
 Groups = str | tuple[int, ...] | Heads | Tensor
-"""What a user may give: a name, the dimensions that number the groups, heads, or labels."""
+"""What a user may give: a name, the tensor's dimensions that number the groups, heads, or labels."""
 
 _NAMED: dict[str, tuple[int, ...]] = {
     "rows": (0,),
@@ -46,6 +50,7 @@ _NAMED: dict[str, tuple[int, ...]] = {
     "kernels": (0, 1),
     "all": (),
 }
+"""By what the groups are numbered: outputs (0), inputs (1), both or nothing."""
 
 
 class Grouping(Protocol):
@@ -67,8 +72,13 @@ class Grouping(Protocol):
         """One number a group, given to each of the group's elements (by broadcasting)."""
 
 
-def grouping(groups: Groups, w: Tensor) -> Grouping:
+def grouping(groups: Groups, w: Tensor, axes: Axes | None = None) -> Grouping:
     """The cut of ``w`` that ``groups`` describes.
+
+    Args:
+        groups: What the user gave.
+        w: The weight.
+        axes: What its dimensions are for; ``None`` for outputs in the first and inputs in the second.
 
     Raises:
         WellposedError: If it does not fit the weight's shape.
@@ -82,12 +92,17 @@ def grouping(groups: Groups, w: Tensor) -> Grouping:
             )
         return _ByLabel(*_numbered(groups, w.device), w.shape)
     if isinstance(groups, Heads):
-        if groups.dim >= w.ndim or shape[groups.dim] % (groups.count * groups.packed):
+        dim, stacks = _dim_of_heads(groups, shape, axes), groups.packed or 1
+        if dim >= w.ndim or shape[dim] % (groups.count * stacks):
             raise WellposedError(
-                f"groups={groups!r} does not fit a weight of shape {shape}; dimension {groups.dim} has to be a "
-                f"multiple of {groups.count * groups.packed}"
+                f"groups={groups!r} does not fit a weight of shape {shape}; dimension {dim} has to be a "
+                f"multiple of {groups.count * stacks}"
             )
-        return _ByLabel(_head_labels(groups, w), groups.count, w.shape)
+        return _ByLabel(_head_labels(groups.count, stacks, dim, w), groups.count, w.shape)
+    if axes is not None and isinstance(groups, str) and _NAMED.get(groups):
+        m = matrices(shape, axes)
+        numbering = {*m.numbering, *(d for side in _NAMED[groups] for d in (m.dims.out, m.dims.in_)[side])}
+        return _ByDimension(tuple(d for d in range(len(m.split)) if d not in numbering), m.split, m.dims.grouped)
     dims = _NAMED.get(groups) if isinstance(groups, str) else groups
     if not isinstance(dims, tuple) or not all(isinstance(d, int) for d in dims):
         raise WellposedError(
@@ -96,30 +111,36 @@ def grouping(groups: Groups, w: Tensor) -> Grouping:
         )
     if any(not 0 <= d < w.ndim for d in dims):
         raise WellposedError(f"groups={groups!r} does not fit a weight of shape {shape}, which has {w.ndim} dimensions")
-    return _ByDimension(tuple(d for d in range(w.ndim) if d not in dims))
+    return _ByDimension(tuple(d for d in range(w.ndim) if d not in dims), shape)
 
 
 @dataclass(frozen=True)
 class _ByDimension:
     over: tuple[int, ...]
+    shape: tuple[int, ...]  # the weight's, with a dimension that is split in two in its place
+    split: int | None = None
 
     def sums(self, x: Tensor) -> Tensor:
-        return x.sum(self.over, keepdim=True) if self.over else x
+        return self._apart(x).sum(self.over, keepdim=True) if self.over else self._apart(x)
 
     def largest(self, x: Tensor) -> Tensor:
-        return x.amax(self.over, keepdim=True) if self.over else x
+        return self._apart(x).amax(self.over, keepdim=True) if self.over else self._apart(x)
 
     def norms(self, w: Tensor) -> Tensor:
+        w = self._apart(w)
         return torch.linalg.vector_norm(w, dim=self.over, keepdim=True) if self.over else w.abs()
 
     def sizes(self, w: Tensor) -> Tensor:
-        count = 1
-        for d in self.over:
-            count *= w.shape[d]
-        return torch.full((), float(count), dtype=w.abs().dtype, device=w.device)
+        count = float(math.prod(self.shape[d] for d in self.over))
+        return torch.full((), count, dtype=w.abs().dtype, device=w.device)
 
     def spread(self, values: Tensor) -> Tensor:
-        return values
+        if self.split is None or values.ndim == 0:
+            return values
+        return values.expand(self.shape).flatten(self.split, self.split + 1)
+
+    def _apart(self, x: Tensor) -> Tensor:
+        return x if self.split is None else x.reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -158,8 +179,18 @@ def _numbered(labels: Tensor, device: torch.device) -> tuple[Tensor, int]:
     return index, count
 
 
-def _head_labels(heads: Heads, w: Tensor) -> Tensor:
-    size = w.shape[heads.dim] // (heads.count * heads.packed)
-    labels = torch.arange(heads.count, device=w.device).repeat_interleave(size).repeat(heads.packed)
-    along = [-1 if d == heads.dim else 1 for d in range(w.ndim)]
+def _dim_of_heads(heads: Heads, shape: tuple[int, ...], axes: Axes | None) -> int:
+    if axes is None:
+        return heads.dim
+    resolved = axes.resolve(shape)
+    dims = resolved.in_ if heads.dim else resolved.out
+    if len(dims) != 1:
+        raise WellposedError(f"groups={heads!r} does not fit {axes}, which has {len(dims)} dimensions for that")
+    return dims[0]
+
+
+def _head_labels(count: int, stacks: int, dim: int, w: Tensor) -> Tensor:
+    size = w.shape[dim] // (count * stacks)
+    labels = torch.arange(count, device=w.device).repeat_interleave(size).repeat(stacks)
+    along = [-1 if d == dim else 1 for d in range(w.ndim)]
     return labels.view(along).expand(w.shape).flatten()

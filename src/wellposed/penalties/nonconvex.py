@@ -89,6 +89,104 @@ class LHalf(Penalty):
         return _zero_below(w, 2 / 3 * w * (1 + (2 / 3 * (math.pi - angle)).cos()), 1.5 * strength ** (2 / 3))
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class LTwoThirds(Penalty):
+    """The sum of |w|^(2/3): between L1 and LHalf, and the other power below 1 whose prox has a closed form.
+
+    Omega(w) = lam * sum |w|^(2/3). With s = 2 * step * lam the prox is 0 where |w| <= 2/3 * (3 * s^3)^(1/4), and
+    elsewhere ((a + sqrt(2 |w| / a - a^2)) / 2)^3 with the sign of w, a = 2 / sqrt(3) * s^(1/4) * sqrt(cosh(phi / 3)),
+    phi = arccosh(27/16 * w^2 * s^(-3/2)). The gradient is taken as 0 at 0.
+
+    Args:
+        lam: The strength, >= 0; a tensor gives each element its own.
+
+    Raises:
+        WellposedError: If ``lam`` is negative, NaN or infinite.
+
+    Example:
+        >>> LTwoThirds(1.0).prox(torch.tensor([-4.0, 1.2]), step=1.0)
+        tensor([-3.5635,  0.0000])
+
+    Source: Cao, Sun and Xu (2013).
+    """
+
+    lam: Number
+    strengths: ClassVar[tuple[str, ...]] = ("lam",)
+    traits = Traits(convex=False)
+
+    def _value(self, w: Tensor) -> Tensor:
+        modulus = w.abs()
+        # The root has no slope at 0, where autograd would make NaN of it.
+        root = torch.where(modulus > 0, modulus, 1) ** (2 / 3) * (modulus > 0)
+        return (self.lam * root).sum()
+
+    def _grad(self, w: Tensor) -> Tensor:
+        modulus = w.abs()
+        return self.lam * (2 / 3) * w.sgn() / torch.where(modulus > 0, modulus, 1) ** (1 / 3)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        # In units of s^(3/4), in which the threshold is a number; nothing pulls where s is 0.
+        unit = _beside(w, 2 * step * self.lam) ** 0.75
+        size = w.abs() / torch.where(unit > 0, unit, 1)
+        angle = (27 / 16 * size.square()).clamp(min=1).acosh()
+        a = 2 / 3**0.5 * (angle / 3).cosh().sqrt()
+        root = (a + (2 * size / a - a.square()).clamp(min=0).sqrt()) / 2
+        kept = torch.where(unit > 0, w.sgn() * unit * root**3, w)
+        return _zero_below(w, kept, 2 / 3 * 3**0.25 * unit)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LogSum(Penalty):
+    """The sum of logarithms: L1 at 0, with a pull that fades as 1 / |w|; what reweighting L1 again and again minimises.
+
+    Omega(w) = lam * sum eps * log(1 + |w| / eps), whose slope at 0 is lam. The prox is 0, or the larger root x of
+    (x - |w|) * (eps + x) + step * lam * eps = 0 with the sign of w, whichever costs less.
+
+    Args:
+        lam: The strength at 0, >= 0; a tensor gives each element its own.
+        eps: The size at which the pull is half of that, > 0.
+
+    Raises:
+        WellposedError: If an argument is out of range.
+
+    Example:
+        >>> LogSum(1.0, eps=1.0).prox(torch.tensor([-3.0, 0.9]), step=1.0)
+        tensor([-2.7321,  0.0000])
+
+    Source: Candes, Wakin and Boyd (2008).
+    """
+
+    lam: Number
+    eps: float = 0.1
+    strengths: ClassVar[tuple[str, ...]] = ("lam",)
+    traits = Traits(convex=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "eps", _above(self.eps, 0.0, "LogSum(eps)"))
+
+    @property
+    def _tangent(self) -> Penalty:
+        return unchecked(L1, lam=self.lam)
+
+    def _value(self, w: Tensor) -> Tensor:
+        return (self.lam * self.eps * (w.abs() / self.eps).log1p()).sum()
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return self.lam * w.sgn() * self.eps / (self.eps + w.abs())
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        size, pull = w.abs(), _beside(w, step * self.lam)
+        room = (size + self.eps).square() - 4 * pull * self.eps
+        apart, ahead = room.clamp(min=0).sqrt(), size - self.eps
+        # Both are the larger root; each keeps its digits where the other subtracts nearly equal numbers.
+        small = 2 * self.eps * (size - pull) / torch.where(ahead > 0, 1, apart - ahead)
+        root = torch.where(ahead > 0, (ahead + apart) / 2, small).clamp(min=0)
+        costs = (root - size).square() / 2 + pull * self.eps * (root / self.eps).log1p()
+        falls = (room < 0) | (costs >= size.square() / 2)
+        return torch.where(pull > 0, torch.where(falls, torch.zeros_like(w), w.sgn() * root), w)
+
+
 def mcp(size: Tensor, lam: Number, gamma: float) -> Tensor:
     """MCP element by element: lam * size - size^2 / (2 * gamma) for sizes >= 0, flat from gamma * lam on."""
     flat = gamma * lam

@@ -1,5 +1,6 @@
 """The base class of penalties, and what they add up and multiply to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
+from wellposed.models.roles import Part
 from wellposed.penalties.proximal import ProximalFunction, Traits, brief
 
 
@@ -35,6 +37,10 @@ class Penalty(ProximalFunction):
 
     def bind(self, reference: Tensor) -> "Penalty":
         """This penalty with ``reference`` where it refers to weights that it does not have yet."""
+        return self
+
+    def for_layer(self, parts: Sequence[Part]) -> "Penalty":
+        """This penalty on a weight with these parts, for penalties that go by what its dimensions are for."""
         return self
 
     @property
@@ -121,6 +127,10 @@ class Scaled(Penalty):
         """The same with the penalty bound."""
         return replace(self, penalty=self.penalty.bind(reference))
 
+    def for_layer(self, parts: Sequence[Part]) -> Penalty:
+        """The same of the penalty on that weight."""
+        return replace(self, penalty=self.penalty.for_layer(parts))
+
     def _value(self, w: Tensor) -> Tensor:
         return self.factor * self.penalty._value(w)
 
@@ -183,6 +193,10 @@ class Sum(Penalty):
     def bind(self, reference: Tensor) -> Penalty:
         """The sum with its parts bound."""
         return Sum(tuple(part.bind(reference) for part in self.parts))
+
+    def for_layer(self, parts: Sequence[Part]) -> Penalty:
+        """The sum of the parts on that weight."""
+        return Sum(tuple(part.for_layer(parts) for part in self.parts))
 
     def _refuse_misfit(self, w: Tensor) -> None:
         for part in self.parts:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from wellposed.arguments import Number, nonnegative
+from wellposed.arguments import Number, nonnegative, unwritable
 from wellposed.errors import WellposedError
 from wellposed.penalties.computing import operands
 from wellposed.penalties.computing.bisection import least_factor
@@ -122,6 +122,9 @@ class ProximalFunction:
         Raises:
             WellposedError: As for :meth:`prox`.
         """
+        self._refuse_misfit(w)
+        if why := unwritable(w):
+            raise WellposedError(f"{self!r}.prox_ was given a tensor that {why}")
         take_steps_([ProxStep(self, w, step)])
         return w
 
@@ -216,6 +219,8 @@ class ProximalFunction:
     def _refuse_misfit(self, w: Tensor) -> None:
         """Raise unless the penalty can be computed on ``w``: a weight, against which tensor strengths broadcast."""
         operands.weight(w, self)
+        if w.layout is not torch.strided:
+            raise WellposedError(f"{self!r} was given a tensor that {unwritable(w)}")
         for name, value in vars(self).items():
             if isinstance(value, ProximalFunction):
                 value._refuse_misfit(w)
@@ -256,7 +261,8 @@ class ProximalFunction:
         return hash((type(self), *((tuple(v.shape) if isinstance(v, Tensor) else v) for v in self._values())))
 
     def __repr__(self) -> str:
-        shown = (f"{f.name}={brief(getattr(self, f.name))}" for f in fields(self) if f.repr)
+        given = ((f.name, getattr(self, f.name)) for f in fields(self) if f.repr)
+        shown = (f"{name}={brief(value)}" for name, value in given if value is not None)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

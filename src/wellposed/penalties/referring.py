@@ -1,5 +1,6 @@
 """Penalties that are made from other weights: distance to a starting point, and strengths from a pilot fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
+from wellposed.models.roles import Part
 from wellposed.penalties.computing import operands
 from wellposed.penalties.penalty import Penalty, unchecked
 from wellposed.penalties.proximal import Traits
@@ -93,6 +95,10 @@ class Towards(_Referring):
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         reference = self._known(w)
         return reference + self.penalty._prox(w - reference, step)
+
+    def for_layer(self, parts: Sequence[Part]) -> Penalty:
+        """The same of the penalty on that weight."""
+        return replace(self, penalty=self.penalty.for_layer(parts))
 
     def _scaled(self, factor: Number) -> Penalty:
         return replace(self, penalty=self.penalty._scaled(factor))

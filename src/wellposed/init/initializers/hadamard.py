@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.init.initializers.whole import Whole, matrices
-from wellposed.models.fans import LINEAR, Axes
+from wellposed.init.initializers.whole import Whole
+from wellposed.models.fans import LINEAR, Axes, matrices
 from wellposed.random.key import Key
 
 

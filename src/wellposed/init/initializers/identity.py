@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
-from wellposed.init.initializers.whole import Whole, matrices
-from wellposed.models.fans import LINEAR, Axes
+from wellposed.init.initializers.whole import Whole
+from wellposed.models.fans import LINEAR, Axes, matrices
 from wellposed.random.key import Key
 
 

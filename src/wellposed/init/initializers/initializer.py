@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from wellposed.arguments import unwritable
 from wellposed.errors import WellposedError
 from wellposed.models.fans import LINEAR, Axes
 from wellposed.random.box import Box
@@ -144,6 +145,8 @@ class Entrywise(Distributed):
 
     def fill_(self, tensor: Tensor, key: Key, *, axes: Axes = LINEAR, box: Box | None = None) -> Tensor:
         """Fill a tensor in place, as every initializer does; the axes do not matter."""
+        if why := unwritable(tensor):
+            raise WellposedError(f"{self} was given a tensor that {why}")
         if not self._suits(tensor):
             raise WellposedError(
                 f"{self} was given a tensor of dtype {tensor.dtype}, which cannot hold its values; use a float dtype"

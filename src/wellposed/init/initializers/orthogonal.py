@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wellposed import random
 from wellposed.errors import WellposedError
-from wellposed.init.initializers.whole import Whole, check_gain, matrices
-from wellposed.models.fans import LINEAR, Axes
+from wellposed.init.initializers.whole import Whole, check_gain
+from wellposed.models.fans import LINEAR, Axes, matrices
 from wellposed.random.key import Key
 
 

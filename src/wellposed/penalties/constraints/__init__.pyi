@@ -1,7 +1,9 @@
+from wellposed.penalties.constraints.balls import L0Ball as L0Ball
 from wellposed.penalties.constraints.balls import L1Ball as L1Ball
 from wellposed.penalties.constraints.balls import L2Ball as L2Ball
 from wellposed.penalties.constraints.balls import LinfBall as LinfBall
 from wellposed.penalties.constraints.balls import MaxNorm as MaxNorm
+from wellposed.penalties.constraints.balls import MinMaxNorm as MinMaxNorm
 from wellposed.penalties.constraints.constraint import Constraint as Constraint
 from wellposed.penalties.constraints.projections import onto_l1_ball as onto_l1_ball
 from wellposed.penalties.constraints.projections import onto_simplex as onto_simplex

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from wellposed.arguments import integer
 from wellposed.errors import WellposedError
+from wellposed.models.fans import Axes
+from wellposed.penalties.constraints.balls import with_norms
 from wellposed.penalties.constraints.constraint import Constraint, size_of
 from wellposed.penalties.constraints.projections import onto_simplex
-from wellposed.penalties.grouping import Groups, grouping
+from wellposed.penalties.grouping import Groups
+from wellposed.penalties.layouts import GroupPenalty, LayoutPenalty
 from wellposed.penalties.proximal import Traits
-from wellposed.penalties.spectral import as_matrix, svd
+from wellposed.penalties.spectral import matrices_of, svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -18,6 +21,7 @@ class NonNegative(Constraint):
     """All weights at least 0.
 
     Example:
+        >>> import torch
         >>> NonNegative().prox(torch.tensor([-1.0, 2.0]), step=1.0)
         tensor([0., 2.])
     """
@@ -40,6 +44,7 @@ class Interval(Constraint):
         WellposedError: If low > high, or either is NaN.
 
     Example:
+        >>> import torch
         >>> Interval(-0.5, 1.0).prox(torch.tensor([-1.0, 2.0]), step=1.0)
         tensor([-0.5000,  1.0000])
     """
@@ -58,43 +63,45 @@ class Interval(Constraint):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnitNorm(Constraint):
+class UnitNorm(Constraint, GroupPenalty):
     """Each group of Euclidean norm 1: by default each output unit's incoming weights.
 
     A group of zeros, from which all are equally near, goes to equal weights.
 
     Args:
         groups: As for :class:`~wellposed.penalties.group.GroupLasso`.
+        axes: As for :class:`~wellposed.penalties.group.GroupLasso`.
 
     Raises:
         WellposedError: When it is used, if the groups do not fit the weight.
 
     Example:
+        >>> import torch
         >>> UnitNorm().prox(torch.tensor([[3.0, 4.0]]), step=1.0)
         tensor([[0.6000, 0.8000]])
     """
 
     groups: Groups = "rows"
+    axes: Axes | None = None
     traits = Traits(convex=False, separable=False, gradient=False)
 
     def _project(self, w: Tensor) -> Tensor:
-        cut = grouping(self.groups, w)
-        norms = cut.norms(w)
-        even = torch.ones_like(w) * cut.spread(cut.sizes(w) ** -0.5)
-        return torch.where(cut.spread(norms == 0), even, w / cut.spread(torch.where(norms == 0, 1, norms)))
+        return with_norms(w, self._cut(w), 1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Simplex(Constraint):
-    """Entries >= 0 that sum to ``total`` along the last dimension: weights of a mixture.
+    """Entries >= 0 that sum to ``total`` along a dimension: weights of a mixture.
 
     Args:
         total: The sum, >= 0.
+        dim: The dimension of the tensor.
 
     Raises:
-        WellposedError: If it is negative, NaN or infinite.
+        WellposedError: If the sum is negative, NaN or infinite; when it is used, if a weight has no such dimension.
 
     Example:
+        >>> import torch
         >>> Simplex().prox(torch.tensor([0.9, 0.5, -1.0]), step=1.0)
         tensor([0.7000, 0.3000, 0.0000])
 
@@ -102,24 +109,35 @@ class Simplex(Constraint):
     """
 
     total: float = 1.0
+    dim: int = -1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "total", size_of(self.total, "Simplex(total)"))
+        object.__setattr__(self, "dim", integer(self.dim, "Simplex(dim)", -64, 64))
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        super()._refuse_misfit(w)
+        if not -w.ndim <= self.dim < w.ndim:
+            raise WellposedError(f"{self!r} was given a weight of shape {tuple(w.shape)}, which has no such dimension")
 
     def _project(self, w: Tensor) -> Tensor:
-        return onto_simplex(w, self.total) if w.numel() else w
+        return onto_simplex(w.movedim(self.dim, -1), self.total).movedim(-1, self.dim) if w.numel() else w
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stiefel(Constraint):
+class Stiefel(Constraint, LayoutPenalty):
     """Orthonormal rows, or columns if there are fewer of them: the polar factor of the weight as a matrix.
 
     On an accelerator each use waits for torch's singular value decomposition.
+
+    Args:
+        axes: As for :class:`~wellposed.penalties.spectral.NuclearNorm`.
 
     Raises:
         WellposedError: When it is used, if a weight has fewer than two dimensions.
 
     Example:
+        >>> import torch
         >>> Stiefel().prox(torch.tensor([[0.0, 3.0], [0.5, 0.0]]), step=1.0).round()
         tensor([[0., 1.],
                 [1., 0.]])
@@ -127,9 +145,10 @@ class Stiefel(Constraint):
     Source: Higham (1986) for the polar factor as the nearest orthonormal matrix.
     """
 
+    axes: Axes | None = None
     traits = Traits(convex=False, separable=False, gradient=False)
 
     def _project(self, w: Tensor) -> Tensor:
-        u, _, vh = svd(as_matrix(w, self))
-        nearest: Tensor = (u @ vh).view_as(w)
-        return nearest
+        m = matrices_of(w, self.axes, self)
+        u, _, vh = svd(m.of(w))
+        return m.weight(u @ vh, w.shape)

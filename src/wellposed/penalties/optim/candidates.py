@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from wellposed.errors import WellposedError
 from wellposed.models.names import unwrapped
 from wellposed.models.roles import Part, is_called_normalisation, kind_by_name
-from wellposed.models.weights import weights
+from wellposed.models.weights import Weight, weights
 
 Model = nn.Module | Iterable[tuple[str, Tensor]]
 """A model, or pairs of a name and a parameter."""
@@ -26,6 +26,7 @@ class Candidate:
         owner: The module that holds it under its first name, if there are modules.
         uses: What it is used for: the kinds of its blocks under its first name, then those under the others.
         note: How its role is known, if not by the table of roles.
+        parts: Of a weight what its dimensions and blocks are for, as far as the table knows.
     """
 
     names: list[str]
@@ -33,6 +34,7 @@ class Candidate:
     owner: nn.Module | None
     uses: tuple[frozenset[str], ...]
     note: str = ""
+    parts: tuple[Part, ...] = ()
 
     @property
     def role(self) -> str:
@@ -50,6 +52,10 @@ def candidates(model: Model) -> list[Candidate]:
     Raises:
         WellposedError: If there is none, or a pair is none.
     """
+    if not isinstance(model, nn.Module | Iterable):
+        raise WellposedError(
+            f"regularize was given a model {model!r}; expected a torch.nn.Module, or pairs of a name and a parameter"
+        )
     found = _of_module(model) if isinstance(model, nn.Module) else _of_pairs(model)
     if not found:
         raise WellposedError("regularize was given a model without parameters")
@@ -95,8 +101,18 @@ def _of_module(model: nn.Module) -> list[Candidate]:
                 note = "no role claims it: by its name and dimensions"
             elif {"embedding"} in uses and {"weight"} in uses:
                 note = "a table of vectors that multiplies signals too"
-        found.append(Candidate(several, parameter, owner, uses, note))
+        found.append(Candidate(several, parameter, owner, uses, note, _layout(weight)))
     return found
+
+
+def _layout(weight: Weight) -> tuple[Part, ...]:
+    """The blocks of a weight that multiplies signals, in its first use that is one; nothing of other parameters."""
+    if weight.computed is not None and len(weight.parameters) > 1:
+        return ()
+    multiplies = frozenset({"weight", "recurrent"})
+    if {part.kind for part in weight.parts} <= multiplies:
+        return weight.parts
+    return next(((part,) for part in weight.also if part.kind in multiplies and part.where is None), ())
 
 
 def _uses(parts: Iterable[Part], also: Iterable[Part]) -> tuple[frozenset[str], ...]:

@@ -61,6 +61,17 @@ class _State:
         return kept | {_GETSTATE: self}
 
 
+def innermost(optimizer: Optimizer) -> Optimizer:
+    """The optimizer that steps, inside wrappers that hand it their steps: those of accelerate and Lightning.
+
+    A wrapper shows the optimizer inside as ``optimizer``, and has the same groups of parameters.
+    """
+    inner = getattr(optimizer, "optimizer", None)
+    while isinstance(inner, Optimizer) and inner is not optimizer and inner.param_groups is optimizer.param_groups:
+        optimizer, inner = inner, getattr(inner, "optimizer", None)
+    return optimizer
+
+
 def attach(stepper: Stepper, optimizer: Optimizer) -> None:
     """Have a stepper act at each step of an optimizer, and of its copies."""
     optimizer.register_step_pre_hook(StepHook(stepper, "before_step"))

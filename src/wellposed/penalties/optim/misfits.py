@@ -1,12 +1,19 @@
 """Penalties that do not fit an optimizer, a mode or a parameter, refused before anything is changed."""
 
-import torch
+from collections import OrderedDict, defaultdict
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from wellposed._torch import STEP_HOOKS
 from wellposed.errors import WellposedError
+from wellposed.penalties.computing.root_step import RootStep
 from wellposed.penalties.optim.complexes import as_real
 from wellposed.penalties.optim.modes import Mode
 from wellposed.penalties.optim.selection import Entry
-from wellposed.penalties.optim.step_sizes import Metric
+from wellposed.penalties.optim.step_sizes import METRICS, Metric
+from wellposed.random.shards import is_sharded
 
 Optimizer = torch.optim.Optimizer
 
@@ -46,6 +53,50 @@ def refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> N
         try:
             # This counts the groups that labels make, too, so that no step has to wait for an accelerator to do it.
             with torch.no_grad():
-                row.penalty.bind(parameter.detach()).value(parameter)
+                bound = row.penalty.bind(parameter.detach())
+                bound.value(parameter)
+                if is_sharded(parameter):  # what cannot be done with shards shows only when it is done
+                    bound.prox(parameter, 1.0) if mode.after else bound.grad(parameter)
         except (WellposedError, RuntimeError) as error:
-            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}: {error}") from error
+            sharded = ", which is sharded" if is_sharded(parameter) else ""
+            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}{sharded}: {error}") from error
+
+
+def refuse_states(optimizer: Optimizer, entries: list[Entry], metric: Metric) -> None:
+    """States of an optimizer that is stepped like another, in which that one's metric cannot be read.
+
+    Where there is no state yet, one step is taken on stand-ins of zeros, and what it leaves is looked at.
+    """
+    if metric not in METRICS.values() or METRICS.get(type(optimizer)) is metric:
+        return
+    groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
+    for row, parameter in entries:
+        group, state = groups[parameter], optimizer.state.get(parameter)
+        state = state or _state_after_a_step(optimizer, group, parameter)
+        if state is None:
+            continue
+        try:
+            step = metric.of(group, state, parameter)
+            sizes = step.tensor() if isinstance(step, RootStep) else torch.as_tensor(step)
+            torch.broadcast_to(sizes, parameter.shape if not parameter.is_complex() else (*parameter.shape, 2))
+        except (WellposedError, RuntimeError, TypeError) as error:
+            raise WellposedError(
+                f"{type(optimizer).__name__} keeps for {row.name!r} what the metric of {metric.name} cannot be "
+                f"computed from ({error}); give a callable (group, state, parameter) -> step sizes, metric='euclidean' "
+                "for the learning rate alone, or use mode='gradient'"
+            ) from error
+
+
+def _state_after_a_step(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Any] | None:
+    """The state of a parameter like this one after a first step, or ``None`` where it takes more than that to step."""
+    stand_in = torch.zeros_like(parameter, requires_grad=True)
+    stand_in.grad = torch.zeros_like(parameter)
+    trial = object.__new__(type(optimizer))
+    vars(trial).update(vars(optimizer), param_groups=[{**group, "params": [stand_in]}], state=defaultdict(dict))
+    vars(trial).update({name: OrderedDict() for name in STEP_HOOKS})
+    try:
+        with torch.compiler.set_stance("force_eager"):  # compiling a step takes longer than all others
+            type(optimizer).step(trial)
+    except Exception:  # whatever somebody's optimizer may raise; it may need a closure
+        return None
+    return dict(trial.state[stand_in])

@@ -10,11 +10,12 @@ from wellposed.errors import WellposedError
 from wellposed.penalties.optim.candidates import Model
 from wellposed.penalties.optim.factors import Factor, Factors, factors_of
 from wellposed.penalties.optim.handle import Handle
-from wellposed.penalties.optim.hooks import attached
-from wellposed.penalties.optim.misfits import refuse_misfits, refuse_strangers, refuse_unusual
+from wellposed.penalties.optim.hooks import attached, innermost
+from wellposed.penalties.optim.misfits import refuse_misfits, refuse_states, refuse_strangers, refuse_unusual
 from wellposed.penalties.optim.modes import MODES, Mode
 from wellposed.penalties.optim.selection import Entry, Penalties, PenaltyPlan, Where, plan_entries
 from wellposed.penalties.optim.step_sizes import GivenMetric, Metric, metric_for
+from wellposed.penalties.penalty import Penalty
 
 Optimizer = torch.optim.Optimizer
 ModeName = Literal["gradient", "decoupled", "proximal"]
@@ -44,7 +45,7 @@ def regularize(
     once. All modes follow each group's own and current learning rate.
 
     Args:
-        optimizer: The optimizer that trains the model.
+        optimizer: The optimizer that trains the model; wrappers of accelerate and Lightning are looked through.
         model: The model, or pairs of a name and a parameter.
         penalty: A penalty, or a mapping from globs on parameter names to penalties (``None``: leave out), of which the
             last that matches counts.
@@ -86,8 +87,7 @@ def regularize(
 
     Source: Parikh and Boyd (2014) for the proximal step.
     """
-    prepared = _prepare(optimizer, model, penalty, where, mode, schedule, metric, masters)
-    return Handle(optimizer, *prepared)
+    return Handle(*_prepare(optimizer, model, penalty, where, mode, schedule, metric, masters))
 
 
 def plan_regularize(
@@ -131,8 +131,9 @@ def plan_regularize(
 
 
 class _Prepared(NamedTuple):
-    """What a handle is made of, beside the optimizer."""
+    """What a handle is made of."""
 
+    optimizer: Optimizer
     plan: PenaltyPlan
     entries: list[Entry]
     mode: Mode
@@ -151,8 +152,8 @@ def _prepare(
     masters: Mapping[str, Tensor] | None,
 ) -> _Prepared:
     """Check all arguments."""
-    if not isinstance(optimizer, Optimizer):
-        raise WellposedError(f"regularize was given an optimizer {optimizer!r}; expected a torch.optim.Optimizer")
+    _refuse_order(optimizer, model, penalty)
+    optimizer = innermost(optimizer)
     if mode not in MODES:
         raise WellposedError(f"mode was given {mode!r}; expected one of {', '.join(map(repr, MODES))}")
     entries = _with_masters(plan_entries(model, penalty, where), masters or {})
@@ -166,8 +167,29 @@ def _prepare(
     refuse_misfits(penalised, chosen, needed)
     _refuse_second_prox(optimizer, penalised, chosen)
     refuse_unusual(optimizer, chosen)
+    if needed is not None:
+        refuse_states(optimizer, penalised, needed)
     plan = PenaltyPlan(tuple(entry.row for entry in entries), mode, chosen.objective)
-    return _Prepared(plan, penalised, chosen, needed, factors)
+    return _Prepared(optimizer, plan, penalised, chosen, needed, factors)
+
+
+def _refuse_order(optimizer: object, model: object, penalty: object) -> None:
+    """Arguments that are not an optimizer, a model and a penalty, in this order."""
+    if isinstance(optimizer, Optimizer) and not isinstance(model, Optimizer | Penalty | Tensor | str | type):
+        return
+    kinds = ", ".join(_kind(given) for given in (optimizer, model, penalty))
+    raise WellposedError(
+        f"regularize was given, in this order, {kinds}; expected a torch.optim.Optimizer, a model (or pairs of a name "
+        "and a parameter) and a penalty, as in regularize(optimizer, model, wp.L1(1e-4))"
+    )
+
+
+def _kind(given: object) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    kinds = {"an optimizer": Optimizer, "a model": torch.nn.Module, "a penalty": Penalty}
+    what = next((name for name, kind in kinds.items() if isinstance(given, kind)), "")
+    return f"{what} ({type(given).__name__})" if what else f"{type(given).__name__} {given!r:.80}"
 
 
 def _with_masters(entries: list[Entry], masters: Mapping[str, Tensor]) -> list[Entry]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from wellposed.arguments import unwritable
 from wellposed.errors import WellposedError
 from wellposed.models.globs import last_match, matches
 from wellposed.penalties.optim.candidates import PARAMETRISED, Candidate, Model, candidates
@@ -112,6 +113,8 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     for row, parameter in entries:
         if row.penalty is not None and parameter.is_meta:
             raise WellposedError(f"{row.name!r} is on the meta device and has no values; materialise the model first")
+        if row.penalty is not None and (why := unwritable(parameter)):
+            raise WellposedError(f"{row.name!r} {why}, or leave it out with {{'*': penalty, {row.name!r}: None}}")
     return entries
 
 
@@ -135,7 +138,9 @@ def _row(item: Candidate, rules: Mapping[str, Penalty | None], conditions: list[
         )
     if not item.parameter.requires_grad:
         return row(None, "frozen (requires_grad is False)")
-    return row(rules[rule], f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
+    chosen = rules[rule]
+    penalty = None if chosen is None else chosen.for_layer(item.parts)
+    return row(penalty, f"where={_show(matched[0])}" + ("" if rule == "*" else f", rule {rule!r}"))
 
 
 def _conditions(where: Where | Iterable[Where]) -> list[Where]:
@@ -159,7 +164,7 @@ def _holds(condition: Where, item: Candidate) -> bool:
             return not item.serves_as(frozenset({PARAMETRISED}))
         return any(matches(name, condition) for name in item.names)
     if isinstance(condition, type):
-        return isinstance(item.owner, condition) and not item.serves_as(_ROLES["biases"])
+        return isinstance(item.owner, condition) and not item.serves_as(_ROLES["biases"] | {PARAMETRISED})
     return bool(condition(item.names[0], item.parameter))
 
 

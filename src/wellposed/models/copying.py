@@ -46,7 +46,7 @@ def copied(model: Model, tensors: Mapping[int, Any] | None = None) -> Model:
         if is_fully_sharded(module):
             plain[module] = memo[id(module)] = object.__new__(type(module).__bases__[1])
     try:
-        with _WithoutHistory():
+        with WithoutHistory():
             for module, other in plain.items():
                 vars(other).update(copy.deepcopy(vars(module), memo))
             other = copy.deepcopy(model, memo)
@@ -105,7 +105,7 @@ def _shards(hook: Any) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("torch.distributed")
 
 
-class _WithoutHistory(TorchFunctionMode):
+class WithoutHistory(TorchFunctionMode):
     """Lets tensors that have a history be copied, which torch refuses."""
 
     def __torch_function__(

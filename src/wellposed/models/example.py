@@ -1,13 +1,18 @@
 """An input of a model: a tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
 
+import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from wellposed._torch import tree_leaves, tree_map
+from wellposed.errors import WellposedError
+from wellposed.models.copying import WithoutHistory
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+_E = TypeVar("_E")
 
 
 def arguments(example: Any) -> Arguments:
@@ -37,3 +42,32 @@ def with_tensors(values: Arguments, change: Callable[[Tensor], Tensor]) -> Argum
     """The arguments with each of their tensors changed."""
     changed: Arguments = tree_map(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, values)
     return changed
+
+
+def copied(example: _E) -> _E:
+    """A copy of an input, for a model to run on: whatever the model does to it in place, the input stays as it is.
+
+    Args:
+        example: An input, or arguments: tensors in nested values. Objects of other kinds, such as a cache of keys and
+            values, are copied too.
+
+    Returns:
+        The copy. Gradients flow through its tensors to those of the input.
+
+    Raises:
+        WellposedError: If it holds what cannot be copied.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> _ = torch.nn.SiLU(inplace=True)(copied(x))
+        >>> x
+        tensor([1., 1.])
+    """
+    try:
+        with torch.enable_grad(), WithoutHistory():
+            return copy.deepcopy(example, {id(tensor): tensor.clone() for tensor in tensors_in(example)})
+    except Exception as problem:
+        raise WellposedError(
+            f"the input cannot be copied, and a model is run on a copy alone, to leave the input as it is "
+            f"({type(problem).__name__}: {problem}); keep out of it what copy.deepcopy refuses"
+        ) from problem

@@ -11,7 +11,7 @@ from torch import nn
 
 from wellposed._torch import TorchDispatchMode, line_outside_torch, modules_being_called
 from wellposed.models.copying import sharing_parameters
-from wellposed.models.example import arguments, tensors_in
+from wellposed.models.example import arguments, copied, tensors_in
 from wellposed.models.names import joined
 from wellposed.models.running import own_generators, seed_all
 
@@ -53,14 +53,14 @@ def draws(
         What was seen. The generators always start from the same seed.
 
     Raises:
-        WellposedError: If the model cannot be copied.
+        WellposedError: If the model or the example cannot be copied.
     """
     other = sharing_parameters(model).train(training)
     called: set[nn.Module] = set()
     for module in other.modules():
         module.register_forward_pre_hook(lambda module, _: called.add(module))
     watch = _Watch()
-    args, kwargs = arguments(example)
+    args, kwargs = copied(arguments(example))
     tensors = (args, kwargs, list(other.parameters()), list(other.buffers()))
     with own_generators(tensors) as generators, torch.no_grad(), watch, beside(other):
         seed_all(generators, (0, 0))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
-from torch.overrides import has_torch_function_unary
+from torch.overrides import TorchFunctionMode, has_torch_function_unary
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
@@ -76,10 +76,53 @@ def is_ordinary(x: Tensor) -> bool:
         and not is_compiling()
         and not transforms_are_active()
         and _dispatch_modes() == 0
-        and not has_torch_function_unary(x)  # by a function mode, since no such type has it
+        and not (has_torch_function_unary(x) and _a_mode_looks_on())  # since no such type has it of itself
         and _tracer() is None
         and not _is_batched(x)
     )
+
+
+class CallsOnly(TorchFunctionMode):
+    """A function mode that cares for calls of a few functions alone: a kernel may work beside it."""
+
+
+# A context in which function modes see nothing: what a module does with a tensor is no call of the user's. A mode sees
+# each question for a dtype or a shape, too, which costs more than the answer. Without it, dropout takes several times as
+# long in a ``keyed`` block.
+unwatched = torch._C.DisableTorchFunction
+
+
+def only_calls_are_watched(x: Tensor) -> bool:
+    """Whether there is a function mode, and all that there are care for calls of a few functions alone."""
+    return (
+        has_torch_function_unary(x)
+        and not is_compiling()
+        and type(x) in PLAIN_TYPES
+        and not _a_mode_looks_on()
+    )
+
+
+def _a_mode_looks_on() -> bool:
+    """Whether there is a function mode that cares for every function. The stack of modes has no public name."""
+    for place in range(_function_modes()):
+        if not isinstance(_function_mode(place), CallsOnly):
+            return True
+    return False
+
+
+_function_modes, _function_mode = torch._C._len_torch_function_stack, torch._C._get_function_stack_at
+
+
+def with_its_calls_watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A Python function of torch's as it is, but for its look for modes: they then see the functions that it calls.
+
+    A mode is shown a function of torch's as a whole, and is off while that runs. Without this, the dropout inside
+    ``multi_head_attention_forward`` is not seen.
+    """
+    names = {name: lambda *_: False for name in ("has_torch_function", "has_torch_function_unary")}
+    code = FunctionType(function.__code__, function.__globals__ | names, function.__name__, function.__defaults__)
+    code.__kwdefaults__ = function.__kwdefaults__
+    return code
 
 
 def is_recorded(x: Tensor) -> bool:
@@ -305,6 +348,20 @@ def _stack(until: str | None = None) -> list[FrameType]:
         frames.append(frame)
         frame = frame.f_back
     return frames
+
+
+def is_checkpointed() -> bool:
+    """Whether activation checkpointing runs what runs now forward, to run it again in a backward pass.
+
+    Torch tells nobody. Without its frames, masks of functions that a later backward pass would draw anew go unnoticed.
+    """
+    for frame in _stack():
+        name = frame.f_code.co_name
+        if _is_in(frame, _CHECKPOINT) and name == "checkpoint":
+            return torch.is_grad_enabled()
+        if _is_in(frame, _CHECKPOINT) and name == "forward":
+            return any(frame.f_locals["ctx"].needs_input_grad)
+    return False
 
 
 def _is_in(frame: FrameType, path: str) -> bool:

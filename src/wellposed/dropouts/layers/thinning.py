@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from wellposed._torch import is_ordinary
+from wellposed._torch import is_ordinary, only_calls_are_watched, unwatched
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.masks import Law, Mask, check_probability, part_of_batch
 from wellposed.dropouts.naming.streams import Stochastic, own_tensor
@@ -62,6 +62,9 @@ class Thinning(Stochastic):
         Returns:
             A tensor like ``x``.
         """
+        if only_calls_are_watched(x):
+            with unwatched():
+                return self.thin(x, dims, batch, law)
         check_input(type(self).__name__, x)
         if x.is_complex():
             counted = tuple(range(x.dim())) if dims is None else dims

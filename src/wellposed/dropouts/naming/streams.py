@@ -25,7 +25,7 @@ from torch.utils.dlpack import from_dlpack
 
 from wellposed import _torch
 from wellposed.dropouts.masks import stream_tensor
-from wellposed.dropouts.naming.scope import check_no_other_thread, current_scope, open_scopes
+from wellposed.dropouts.naming.nesting import check_no_other_thread, current_scope, open_scopes
 from wellposed.errors import WellposedError
 
 
@@ -44,6 +44,7 @@ class Stochastic(nn.Module):
     """
 
     stream: str | None = None
+    owner: Any = None  # who draws, where a module stands in for a function
     _keyed_nodes: tuple[int, int, int] | None  # a thread, and the first of its nodes and the one after the last
     _number: int
     _graphs_number: Tensor
@@ -82,7 +83,7 @@ class Stochastic(nn.Module):
             if _torch.backward_pass() != -1:
                 self._refuse_to_guess()
             return draw_key(), 0, 0
-        return *scope.next_stream(self, self.stream), scope.row
+        return *scope.next_stream(self, self.stream, self.owner), scope.row
 
     def next_stream_tensor(self, x: Tensor) -> Tensor:
         """The same as the int64 tensor (key, call, row) that operators take, for an ``x`` of any kind.

@@ -14,7 +14,7 @@ from wellposed.dropouts.naming.keyed import keyed, keyed_sample
 from wellposed.dropouts.naming.streams import Stochastic
 from wellposed.dropouts.sampling.outputs import Stacked, map_leaves, with_sample_dimension
 from wellposed.dropouts.sampling.samples import Samples
-from wellposed.dropouts.torch_dropout import DropoutCalls
+from wellposed.dropouts.naming.function_calls import FunctionCalls as DropoutCalls
 from wellposed.errors import WellposedError
 from wellposed.models.copying import sharing_parameters
 from wellposed.models.names import unwrapped

@@ -1,0 +1,167 @@
+"""Dropout that is called as a function, as ``nn.functional.dropout``, inside ``keyed``: its masks are named as well.
+
+A function mode sees the calls and draws their masks from the path of the module that makes them, counted as the calls of
+a module are. So torch's own dropout modules, which call these functions, have the masks of wellposed's.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wellposed._torch import CallsOnly, modules_being_called, with_its_calls_watched
+from wellposed.dropouts.functional import check_real
+from wellposed.dropouts.layers.attention_dropout import AttentionDropout
+from wellposed.dropouts.layers.elements import Dropout
+from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.dropouts.masks import Law
+from wellposed.dropouts.naming.nesting import current_scope
+from wellposed.dropouts.naming.scope import Scope
+from wellposed.dropouts.torch_dropout import FUNCTIONS, RECURRENT, dropout_arguments
+
+
+class FunctionCalls(CallsOnly):
+    """Draws the masks of dropout that is called as a function from the ``keyed`` block that is open.
+
+    Args:
+        in_evaluation: Whether to drop also where a function is told that the model is not in training mode.
+        note: Is told each module that calls such a function with p > 0, and the function.
+    """
+
+    def __init__(
+        self, *, in_evaluation: bool = False, note: Callable[[nn.Module | None, Any], object] | None = None
+    ) -> None:
+        super().__init__()
+        self.in_evaluation, self.note = in_evaluation, note
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function in _WATCHED:
+            given: Any = dropout_arguments(function, args, kwargs or {})
+            if given["p"] != 0 and (given["training"] or self.in_evaluation):
+                return _drawn(self, function, given, args, kwargs or {})
+        return function(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def watched_functions(mode: FunctionCalls | None = None) -> Iterator[None]:
+    """See the calls of functions in a ``with`` block.
+
+    Args:
+        mode: What sees them; ``None`` for one that draws masks, unless there is one already.
+    """
+    if mode is None and _open.blocks == 0:
+        mode = _calls
+    with mode or contextlib.nullcontext():
+        _open.blocks += 1
+        try:
+            yield
+        finally:
+            _open.blocks -= 1
+
+
+@torch.compiler.disable(
+    reason="wp.keyed names a mask by the module that calls torch's function for dropout, and a graph has no modules; "
+    "have the model call a module, such as wp.Dropout, or compile it without fullgraph=True"
+)
+def _drawn(mode: FunctionCalls, function: Any, given: dict[str, Any], args: Any, kwargs: Any) -> Any:
+    """What a function for dropout gives, with masks of the block that is open."""
+    scope, caller = current_scope(), next(modules_being_called(), None)
+    if scope is None:
+        return function(*args, **kwargs)
+    if function is functional.multi_head_attention_forward:  # which calls one of the others
+        with mode:
+            return _attention_forward(**_others(given), dropout_p=given["p"], training=True)
+    if mode.note is not None:
+        mode.note(caller, function)
+    if function in RECURRENT:
+        return _by_layers(function, args, lambda x: _stand_in(scope, caller, Dropout, given["p"]).thin(x))
+    if function is functional.scaled_dot_product_attention:
+        return _stand_in(scope, caller, AttentionDropout, given["p"])(**_others(given))
+    x = given["input"]
+    if function is torch.native_dropout:
+        scale = _stand_in(scope, caller, Dropout, given["p"]).thin(torch.ones_like(x))
+        return x * scale, scale != 0
+    function(x.detach(), given["p"], False)  # torch checks the arguments, and warns of some
+    where = _THINNED[function]
+    if where.law == "selu":
+        check_real(function.__name__, x)
+    dims = where.dims if x.dim() != where.unbatched else (0,)
+    thinned = _stand_in(scope, caller, Dropout, given["p"]).thin(x, dims, -1 if dims == (0,) else 0, where.law)
+    return x.copy_(thinned) if given.get("inplace") or function.__name__.endswith("_") else thinned
+
+
+def _stand_in(scope: Scope, caller: nn.Module | None, kind: type[Thinning], p: float) -> Any:
+    """A module that draws from the stream of the path of a caller."""
+    name = "" if caller is None else scope.name_of(caller)
+    layer = scope.functions.get((name, caller, kind))
+    if layer is None:
+        layer = scope.functions[name, caller, kind] = kind()
+        layer.stream, vars(layer)["owner"] = name, caller or _NO_MODULE
+    if layer.p != p:
+        layer.p = float(p)
+    scope.must_repeat(layer)
+    return layer
+
+
+def _by_layers(function: Any, given: tuple[Any, ...], drop: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    """What torch's function for a recurrent network of several layers gives, with dropout between them."""
+    first = 2 if isinstance(given[2], list | tuple) else 3
+    (x, *sizes, state), (weights, biases, layers, _, training, both, *rest) = given[: first], given[first:]
+    each, directions = len(weights) // layers, 2 if both else 1
+    states: list[Any] = []
+    for layer in range(layers):
+        own = slice(layer * directions, (layer + 1) * directions)
+        before = state[own] if isinstance(state, Tensor) else [part[own] for part in state]
+        its = weights[layer * each : (layer + 1) * each]
+        x, *after = function(drop(x) if layer else x, *sizes, before, its, biases, 1, 0.0, training, both, *rest)
+        states.append(after)
+    return x, *(torch.cat(parts) for parts in zip(*states, strict=True))
+
+
+def _others(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in ("p", "training")}
+
+
+class _Where(NamedTuple):
+    """The dimensions that a mask varies over, of an input with a batch; how many one has without; and the law."""
+
+    dims: tuple[int, ...] | None
+    unbatched: int = -1
+    law: Law = "scaled"
+
+
+_KINDS = {
+    "dropout": _Where(None),
+    "dropout1d": _Where((0, 1), unbatched=2),
+    "dropout2d": _Where((0, 1)),
+    "dropout3d": _Where((0, 1), unbatched=4),
+    "feature_dropout": _Where((0, 1)),
+    "alpha_dropout": _Where(None, law="selu"),
+    "feature_alpha_dropout": _Where((0, 1), law="selu"),
+}
+_THINNED = {f: _KINDS[f.__name__.rstrip("_")] for f in FUNCTIONS if f.__name__.rstrip("_") in _KINDS}
+_WATCHED = frozenset((*FUNCTIONS, *RECURRENT))
+_attention_forward = with_its_calls_watched(functional.multi_head_attention_forward)
+
+
+class _NoModule:
+    def __repr__(self) -> str:
+        return "a function that no module calls"
+
+
+_NO_MODULE = _NoModule()
+
+
+class _Open(threading.local):
+    """How many ``with`` blocks of this thread see calls: one mode is enough for all."""
+
+    blocks = 0
+
+
+_open, _calls = _Open(), FunctionCalls()

@@ -4,9 +4,11 @@ Each has no public counterpart in torch 2.13, and says what breaks when it goes;
 work. All modules imported here are ones that ``import torch`` has loaded.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -58,6 +60,18 @@ WRAPPERS = {
 PLAIN_TYPES = (Tensor, torch.nn.Parameter)  # types whose values lie at their address, unlike those of most subclasses
 
 transforms_are_active = torch._C._are_functorch_transforms_active  # those of ``torch.func``: grad, vmap, ...
+
+
+def is_functionalized() -> bool:
+    """Whether ``torch.func.functionalize`` is active, under which functions of autograd's own have no rule.
+
+    The stack of transforms has no public name. Without it, dropout fails in a function that is functionalized.
+    """
+    functorch = torch._C._functorch
+    transforms = functorch.get_interpreter_stack() or []
+    return any(transform.key() == functorch.TransformType.Functionalize for transform in transforms)
+
+
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracer = torch._C._get_tracing_state  # of ``torch.jit.trace``; ``torch.jit.is_tracing`` takes five times as long
 # What ``torch.autograd.grad(..., is_grads_batched=True)`` hands to backward passes: an old kind of batch, no memory.
@@ -161,6 +175,39 @@ def parallel_for() -> int:
             continue
         return ctypes.cast(function, ctypes.c_void_p).value or 0
     return 0
+
+
+def taking_a_generator(operator: Any) -> Any:
+    """A random operator, or its overload, that draws from a generator which it is given; ``None`` if it has none.
+
+    What arguments an operator has, no public name tells. Without it, a model that draws random numbers of its own moves
+    torch's generators, which all threads share.
+    """
+    name = operator._overloadname
+    if any(argument.name == "generator" for argument in operator._schema.arguments):
+        return operator
+    return getattr(operator.overloadpacket, "generator" if name == "default" else f"{name}_generator", None)
+
+
+_fallbacks, _lock = [0], threading.Lock()
+
+
+@contextlib.contextmanager
+def without_warnings_of_vmap() -> Iterator[None]:
+    """Have vmap not warn that it runs an operator once for each sample, and ask for an issue, as it does by default.
+
+    Python's filters are shared by all threads; so is this switch, which has no public name, but it moves nothing else.
+    """
+    with _lock:
+        _fallbacks[0] += 1
+        torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+    try:
+        yield
+    finally:
+        with _lock:
+            _fallbacks[0] -= 1
+            if _fallbacks[0] == 0:
+                torch._C._functorch._set_vmap_fallback_warning_enabled(True)
 
 
 def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:

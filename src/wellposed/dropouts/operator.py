@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from wellposed._torch import apply_of, is_ordinary, is_recorded, materialized, transforms_are_active
+from wellposed._torch import (
+    apply_of,
+    is_functionalized,
+    is_ordinary,
+    is_recorded,
+    materialized,
+    transforms_are_active,
+)
 from wellposed.dropouts.masks import Law, Mask, check_probability, compute, part_of_batch, slope, stream_tensor
 from wellposed.random.box import Box
 
@@ -103,13 +110,13 @@ def thin_by_operator(
 def _apply(x: Tensor, *name: Any) -> Tensor:
     if not transforms_are_active():
         return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
-    if is_compiling():
+    if is_compiling() or is_functionalized():
         return _times_mask(x, *name)
     return _Transformed.apply(x, *name)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _times_mask(x: Tensor, stream: Tensor, p: Tensor, *rest: Any) -> Tensor:
-    """The same as a product with a mask that needs no derivative: what compilers trace under function transforms."""
+    """The same as a product with a mask that needs no derivative: for compilers and ``functionalize``, under transforms."""
     *where, law = rest
     exact = torch.promote_types(x.dtype, torch.float32)
 

@@ -29,7 +29,7 @@ class DropConnect(Thinning):
     Args:
         module: Any module.
         p: The probability that an element of a weight is dropped.
-        names: The parameters that are thinned; when ``None``, every one of two dimensions or more whose own name has
+        names: The parameters that are thinned, or the only one; when ``None``, every one of two dimensions or more whose own name has
             "weight" in it. The key of a weight's stream is that of the module plus ``Key(0).fold(name)``, so its mask
             does not depend on which others are thinned.
         inplace: Only ``False`` is possible; taken since torch's modules take it.
@@ -52,12 +52,14 @@ class DropConnect(Thinning):
     """
 
     def __init__(
-        self, module: nn.Module, p: float = 0.5, names: Sequence[str] | None = None, *, inplace: bool = False
+        self, module: nn.Module, p: float = 0.5, names: str | Sequence[str] | None = None, *, inplace: bool = False
     ) -> None:
         super().__init__(p, inplace)
         known = [name for name, _ in module.named_parameters()]
         if names is None:
             names = _weights(module)
+        elif isinstance(names, str):
+            names = (names,)
         if unknown := set(names) - set(known):
             raise WellposedError(f"DropConnect was given names {sorted(unknown)}; expected some of {known}")
         if not names:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from wellposed._torch import is_ordinary
+from wellposed.dropouts.functional import rank_of
 from wellposed.dropouts.layers.noise import noise
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
@@ -57,7 +58,7 @@ class TokenDropout(Thinning):
 
     def forward(self, x: Tensor) -> Tensor:
         """Leave tokens of ``x`` out; outside training, return ``x`` itself."""
-        if x.dim() < 2:
+        if rank_of("TokenDropout", x) < 2:
             raise WellposedError(f"TokenDropout was given an input of shape {tuple(x.shape)}; expected (N, L, ...)")
         if not self.training or (not is_dynamo_compiling() and self.p == 0.0):
             return x
@@ -177,7 +178,7 @@ class LockedDropout(Thinning):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of ``x``; outside training, return ``x`` itself."""
-        if x.dim() != 3:
+        if rank_of("LockedDropout", x) != 3:
             raise WellposedError(f"LockedDropout was given an input of shape {tuple(x.shape)}; expected 3 dimensions")
         batch = 0 if self.batch_first else 1
         return self.thin(x, (batch, 2), batch) if self.training else x

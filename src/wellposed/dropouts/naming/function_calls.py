@@ -28,22 +28,26 @@ class FunctionCalls(CallsOnly):
     """Draws the masks of dropout that is called as a function from the ``keyed`` block that is open.
 
     Args:
-        in_evaluation: Whether to drop also where a function is told that the model is not in training mode.
-        note: Is told each module that calls such a function with p > 0, and the function.
+        drops: Whether a function drops, given the module that calls it and whether it is told that the model is in
+            training mode; ``None`` for just what it is told.
+        note: Is told of each call: the module, the function, and its p.
     """
 
     def __init__(
-        self, *, in_evaluation: bool = False, note: Callable[[nn.Module | None, Any], object] | None = None
+        self,
+        *,
+        drops: Callable[[nn.Module | None, bool], bool] | None = None,
+        note: Callable[[nn.Module | None, Any, float], object] | None = None,
     ) -> None:
         super().__init__()
-        self.in_evaluation, self.note = in_evaluation, note
+        self.drops, self.note = drops, note
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if function in _WATCHED:
             given: Any = dropout_arguments(function, args, kwargs or {})
-            if given["p"] != 0 and (given["training"] or self.in_evaluation):
+            if self.note is not None or self.drops is not None or (given["training"] and given["p"] != 0):
                 return _drawn(self, function, given, args, kwargs or {})
         return function(*args, **(kwargs or {}))
 
@@ -71,28 +75,29 @@ def watched_functions(mode: FunctionCalls | None = None) -> Iterator[None]:
 )
 def _drawn(mode: FunctionCalls, function: Any, given: dict[str, Any], args: Any, kwargs: Any) -> Any:
     """What a function for dropout gives, with masks of the block that is open."""
-    scope, caller = current_scope(), next(modules_being_called(), None)
-    if scope is None:
+    scope, caller, p = current_scope(), next(modules_being_called(), None), given["p"]
+    drops = given["training"] if mode.drops is None else mode.drops(caller, given["training"])
+    if mode.note is not None:
+        mode.note(caller, function, p)
+    if scope is None or not drops or p == 0:
         return function(*args, **kwargs)
     if function is functional.multi_head_attention_forward:  # which calls one of the others
         with mode:
-            return _attention_forward(**_others(given), dropout_p=given["p"], training=True)
-    if mode.note is not None:
-        mode.note(caller, function)
+            return _attention_forward(**_others(given), dropout_p=p, training=True)
     if function in RECURRENT:
-        return _by_layers(function, args, lambda x: _stand_in(scope, caller, Dropout, given["p"]).thin(x))
+        return _by_layers(function, args, lambda x: _stand_in(scope, caller, Dropout, p).thin(x))
     if function is functional.scaled_dot_product_attention:
-        return _stand_in(scope, caller, AttentionDropout, given["p"])(**_others(given))
+        return _stand_in(scope, caller, AttentionDropout, p)(**_others(given))
     x = given["input"]
     if function is torch.native_dropout:
-        scale = _stand_in(scope, caller, Dropout, given["p"]).thin(torch.ones_like(x))
+        scale = _stand_in(scope, caller, Dropout, p).thin(torch.ones_like(x))
         return x * scale, scale != 0
-    function(x.detach(), given["p"], False)  # torch checks the arguments, and warns of some
+    function(x.detach(), p, False)  # torch checks the arguments, and warns of some
     where = _THINNED[function]
     if where.law == "selu":
         check_real(function.__name__, x)
     dims = where.dims if x.dim() != where.unbatched else (0,)
-    thinned = _stand_in(scope, caller, Dropout, given["p"]).thin(x, dims, -1 if dims == (0,) else 0, where.law)
+    thinned = _stand_in(scope, caller, Dropout, p).thin(x, dims, -1 if dims == (0,) else 0, where.law)
     return x.copy_(thinned) if given.get("inplace") or function.__name__.endswith("_") else thinned
 
 

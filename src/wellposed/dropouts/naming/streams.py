@@ -24,6 +24,7 @@ from torch.compiler import is_compiling
 from torch.utils.dlpack import from_dlpack
 
 from wellposed import _torch
+from wellposed.dropouts.functional import check_kind
 from wellposed.dropouts.masks import stream_tensor
 from wellposed.dropouts.naming.nesting import check_no_other_thread, current_scope, open_scopes
 from wellposed.errors import WellposedError
@@ -50,7 +51,7 @@ class Stochastic(nn.Module):
     _graphs_number: Tensor
 
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # and not torch's dropout, which some extend too, and which has its own p and inplace
         self.inplace = inplace
         self._enlist()
 
@@ -91,10 +92,18 @@ class Stochastic(nn.Module):
         Args:
             x: The tensor that the mask is for.
         """
+        check_kind(type(self).__name__, x)
         # A graph is given the tensor that it reads each time it runs; else it is a tensor of the modes that are on.
         number = self._graphs_number if is_compiling() else torch.tensor(self._number, device="cpu")
         stream: Tensor = torch.ops.wellposed.stream(x, number)
         return stream
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise WellposedError(
+            f"{type(self).__name__} was given to torch.jit.script, which compiles no dropout of wellposed's; in "
+            "evaluation mode torch.jit.trace and torch.export take it, or put torch's dropout back where "
+            "wp.convert_dropout took it, by wp.convert_dropout(model, back=True)"
+        )
 
     def _refuse_to_guess(self) -> None:
         """Draw in a recomputation only if the forward pass drew from torch's generator, and that has been restored."""

@@ -101,27 +101,19 @@ class CallsOnly(TorchFunctionMode):
 
 
 # A context in which function modes see nothing: what a module does with a tensor is no call of the user's. A mode sees
-# each question for a dtype or a shape, too, which costs more than the answer. Without it, dropout takes several times as
-# long in a ``keyed`` block.
+# each question for a dtype or a shape, too, which costs more than the answer. Without it, dropout takes several times
+# as long in a ``keyed`` block.
 unwatched = torch._C.DisableTorchFunction
 
 
 def only_calls_are_watched(x: Tensor) -> bool:
     """Whether there is a function mode, and all that there are care for calls of a few functions alone."""
-    return (
-        has_torch_function_unary(x)
-        and not is_compiling()
-        and type(x) in PLAIN_TYPES
-        and not _a_mode_looks_on()
-    )
+    return has_torch_function_unary(x) and not is_compiling() and type(x) in PLAIN_TYPES and not _a_mode_looks_on()
 
 
 def _a_mode_looks_on() -> bool:
     """Whether there is a function mode that cares for every function. The stack of modes has no public name."""
-    for place in range(_function_modes()):
-        if not isinstance(_function_mode(place), CallsOnly):
-            return True
-    return False
+    return any(not isinstance(_function_mode(place), CallsOnly) for place in range(_function_modes()))
 
 
 _function_modes, _function_mode = torch._C._len_torch_function_stack, torch._C._get_function_stack_at
@@ -190,6 +182,7 @@ def taking_a_generator(operator: Any) -> Any:
 
 
 _fallbacks, _lock = [0], threading.Lock()
+_have_vmap_warn: Callable[[bool], None] = vars(torch._C._functorch)["_set_vmap_fallback_warning_enabled"]
 
 
 @contextlib.contextmanager
@@ -200,14 +193,14 @@ def without_warnings_of_vmap() -> Iterator[None]:
     """
     with _lock:
         _fallbacks[0] += 1
-        torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+        _have_vmap_warn(False)
     try:
         yield
     finally:
         with _lock:
             _fallbacks[0] -= 1
             if _fallbacks[0] == 0:
-                torch._C._functorch._set_vmap_fallback_warning_enabled(True)
+                _have_vmap_warn(True)
 
 
 def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:

@@ -146,9 +146,7 @@ def swapped(model: Model, plan: DropoutPlan | None = None, *, back: bool = False
     return model
 
 
-def plan_convert_dropout(
-    model: nn.Module, *, seed: int = 0, example: Any = None, back: bool = False
-) -> DropoutPlan:
+def plan_convert_dropout(model: nn.Module, *, seed: int = 0, example: Any = None, back: bool = False) -> DropoutPlan:
     """Tell what ``convert_dropout`` would do with the same arguments, and change nothing.
 
     Without an example modules are told by their classes, so dropout that is called as a function, such as

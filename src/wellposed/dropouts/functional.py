@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
 from wellposed._torch import PLAIN_TYPES
@@ -120,13 +120,14 @@ def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Te
 
 def check_input(name: str, x: Tensor) -> None:
     """Refuse a tensor of a dtype that dropout cannot scale, such as integers."""
-    if getattr(x, "dtype", None) not in _DTYPES or not isinstance(x, Tensor):
+    if getattr(x, "dtype", None) not in _DTYPES or not isinstance(x, Tensor) or x.is_nested:
         if isinstance(x, torch.fx.Proxy):
             raise WellposedError(
                 f"{name} was given a torch.fx.Proxy, which has no values to drop; trace with {name} for a leaf (a "
                 "Tracer whose is_leaf_module says so; leaf_modules in torchvision's tracer_kwargs), or outside training"
             )
         rank_of(name, x)
+        check_array(name, x)
         raise WellposedError(
             f"{name} was given a {x.dtype} tensor; "
             "expected float32, float64, bfloat16, float16, complex64 or complex128"
@@ -137,15 +138,23 @@ def check_kind(name: str, x: Tensor) -> None:
     """Refuse the subclasses of tensors whose elements are not those of one array, or lie with several processes."""
     if type(x) in PLAIN_TYPES:
         return
+    check_array(name, x)
     if is_sharded(x):
         raise WellposedError(
-            f"{name} was given a DTensor of shape {tuple(x.shape)}, of which it cannot draw its shard's part of the mask; "
-            "give it the whole or the local tensor, full_tensor() or to_local(), or use wp.Dropout, which can"
+            f"{name} was given a DTensor of shape {tuple(x.shape)}, of which it cannot draw a shard's part of the "
+            "mask; give it the whole or the local tensor, full_tensor() or to_local(), or use wp.Dropout, which can"
         )
+
+
+def check_array(name: str, x: Tensor) -> None:
+    """Refuse the subclasses of tensors whose elements are not those of one array, or that have none yet."""
+    if is_lazy(x):
+        raise WellposedError(f"{name} was given a {type(x).__name__}, which has no shape yet; initialize it first")
     if x.is_nested or type(x).__name__ == "MaskedTensor":
+        kind = "nested tensor" if x.is_nested else "MaskedTensor"
         raise WellposedError(
-            f"{name} was given a {type(x).__name__}, whose elements are not those of one array; give it the tensor of "
-            "its values, or a padded one"
+            f"{name} was given a {kind}, whose elements are not those of one array; give it the tensor "
+            "of its values, or a padded one"
         )
 
 
@@ -153,16 +162,16 @@ def rank_of(name: str, x: Tensor) -> int:
     """The number of dimensions of a tensor.
 
     Raises:
-        WellposedError: If it is no tensor, or one that holds nothing yet.
+        WellposedError: If it is no tensor, or one whose elements are not those of one array.
     """
-    if isinstance(x, UninitializedTensorMixin):
-        raise WellposedError(f"{name} was given a {type(x).__name__}, which has no shape yet; initialize it first")
     if isinstance(x, Tensor | torch.fx.Proxy):
+        if isinstance(x, Tensor) and type(x) not in PLAIN_TYPES:
+            check_array(name, x)
         return x.dim()
     advice = ""
     if isinstance(x, PackedSequence):
         advice = ": pad it by torch.nn.utils.rnn.pad_packed_sequence, drop, and pack it again"
-    raise WellposedError(f"{name} was given a {type(x).__name__}; expected a tensor{advice}")
+    raise WellposedError(f"{name} was given an object of type {type(x).__name__}; expected a tensor{advice}")
 
 
 def check_real(name: str, x: Tensor) -> None:

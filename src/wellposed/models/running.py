@@ -4,7 +4,6 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from wellposed._torch import TorchDispatchMode, taking_a_generator
 from wellposed.models.example import tensors_in

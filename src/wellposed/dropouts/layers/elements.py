@@ -1,8 +1,10 @@
 """Dropout of elements and of channels, and alpha dropout for self-normalising networks."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from wellposed.dropouts.functional import check_real, rank_of
+from wellposed.dropouts.functional import check_real, counted_dims, rank_of
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.errors import WellposedError
 
@@ -146,12 +148,14 @@ class AlphaDropout(Thinning, nn.AlphaDropout):
     Args:
         p: The probability that an element is dropped; at 1 all is 0.
         inplace: Only ``False`` is possible; taken since torch's modules take it.
+        dims: The dimensions that the mask varies over; elements that differ in others only are dropped together.
+            ``None`` means all.
 
     Shape:
         Any, and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has no such dimension.
 
     Example:
         >>> import wellposed as wp
@@ -162,12 +166,21 @@ class AlphaDropout(Thinning, nn.AlphaDropout):
     Source: Klambauer et al. (2017).
     """
 
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, dims: int | Sequence[int] | None = None) -> None:
+        super().__init__(p, inplace)
+        self.dims = dims
+
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of ``x``; outside training, return ``x`` itself."""
         if not self.training:
             return x
-        check_real(type(self).__name__, x)
-        return self.thin(x, law="selu")
+        check_real("AlphaDropout", x)
+        dims = None if self.dims is None else counted_dims(self.dims, x.dim())
+        return self.thin(x, dims, 0 if dims is None or 0 in dims else -1, law="selu")
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return super().extra_repr() + ("" if self.dims is None else f", dims={self.dims}")
 
 
 class FeatureAlphaDropout(Thinning, nn.FeatureAlphaDropout):

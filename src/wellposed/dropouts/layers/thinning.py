@@ -85,8 +85,8 @@ class Thinning(Stochastic):
     def _thin_shards(self, x: Tensor, dims: tuple[int, ...] | None, batch: int, law: Law) -> Tensor:
         if current_scope() is None:
             raise WellposedError(
-                f"{type(self).__name__} was given a DTensor outside of all wp.keyed blocks, where each process draws from "
-                "its own generator, so that their masks would not be parts of one; call it in a wp.keyed block"
+                f"{type(self).__name__} was given a DTensor outside of all wp.keyed blocks, where each process draws "
+                "from its own generator, so that their masks would not be parts of one; call it in a wp.keyed block"
             )
         key, call, row = self.next_stream()
         return thin_shards(x, Mask(self._p, key, call, dims, law=law), row, batch)

@@ -1,7 +1,7 @@
 """Dropout that is called as a function, as ``nn.functional.dropout``, inside ``keyed``: its masks are named as well.
 
-A function mode sees the calls and draws their masks from the path of the module that makes them, counted as the calls of
-a module are. So torch's own dropout modules, which call these functions, have the masks of wellposed's.
+A function mode sees the calls and draws their masks from the path of the module that makes them, counted as the calls
+of a module are. So torch's own dropout modules, which call these functions, have the masks of wellposed's.
 """
 
 import contextlib
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn import functional
 
 from wellposed._torch import CallsOnly, modules_being_called, with_its_calls_watched
-from wellposed.dropouts.functional import check_real
+from wellposed.dropouts.functional import check_input, check_real
 from wellposed.dropouts.layers.attention_dropout import AttentionDropout
 from wellposed.dropouts.layers.elements import Dropout
 from wellposed.dropouts.layers.thinning import Thinning
@@ -49,6 +50,10 @@ class FunctionCalls(CallsOnly):
             given: Any = dropout_arguments(function, args, kwargs or {})
             if self.note is not None or self.drops is not None or (given["training"] and given["p"] != 0):
                 return _drawn(self, function, given, args, kwargs or {})
+        if (
+            function is Tensor.unflatten and is_compiling()
+        ):  # whose own code, with super() in it, compilers cannot trace
+            return args[0].unflatten(*args[1:], **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 
@@ -69,7 +74,7 @@ def watched_functions(mode: FunctionCalls | None = None) -> Iterator[None]:
             _open.blocks -= 1
 
 
-@torch.compiler.disable(
+@torch.compiler.disable(  # type: ignore[untyped-decorator]
     reason="wp.keyed names a mask by the module that calls torch's function for dropout, and a graph has no modules; "
     "have the model call a module, such as wp.Dropout, or compile it without fullgraph=True"
 )
@@ -92,6 +97,7 @@ def _drawn(mode: FunctionCalls, function: Any, given: dict[str, Any], args: Any,
     if function is torch.native_dropout:
         scale = _stand_in(scope, caller, Dropout, p).thin(torch.ones_like(x))
         return x * scale, scale != 0
+    check_input(function.__name__, x)
     function(x.detach(), p, False)  # torch checks the arguments, and warns of some
     where = _THINNED[function]
     if where.law == "selu":
@@ -117,7 +123,7 @@ def _stand_in(scope: Scope, caller: nn.Module | None, kind: type[Thinning], p: f
 def _by_layers(function: Any, given: tuple[Any, ...], drop: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
     """What torch's function for a recurrent network of several layers gives, with dropout between them."""
     first = 2 if isinstance(given[2], list | tuple) else 3
-    (x, *sizes, state), (weights, biases, layers, _, training, both, *rest) = given[: first], given[first:]
+    (x, *sizes, state), (weights, biases, layers, _, training, both, *rest) = given[:first], given[first:]
     each, directions = len(weights) // layers, 2 if both else 1
     states: list[Any] = []
     for layer in range(layers):

@@ -123,4 +123,3 @@ class _Replay(contextlib.AbstractContextManager[None]):
 
     def __exit__(self, *problem: Any) -> None:
         self._open.pop().__exit__(*problem)
-

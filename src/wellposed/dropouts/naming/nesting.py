@@ -67,7 +67,8 @@ def _generator_that_opens() -> FrameType | None:
 
 def _here() -> FrameType:
     frame = inspect.currentframe()
-    assert frame is not None and frame.f_back is not None  # CPython has frames
+    assert frame is not None  # CPython has frames
+    assert frame.f_back is not None
     return frame.f_back
 
 

@@ -47,7 +47,7 @@ class Scope:
         self.runs: dict[nn.Module, _Run] = {}
         self.outer: Scope | None = None  # the one of the block around this one
         self.generator: FrameType | None = None  # the generator that opened the block, if one did
-        self.functions: dict[tuple[str, Any], Any] = {}  # what stands in for dropout that is called as a function
+        self.functions: dict[Any, Any] = {}  # what stands in for dropout that is called as a function
         self.is_repeated = False  # whether ``checkpoint_context`` repeats what runs now
         self._to_repeat: set[nn.Module] = set()  # what a backward pass has to run again in this block
         self._roots: tuple[nn.Module, ...] = ()

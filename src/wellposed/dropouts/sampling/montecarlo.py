@@ -148,9 +148,9 @@ class _Sampler:
     def _alone(self, sample: int) -> tuple[Any, bool]:
         """One sample, and whether the model drew from torch's generators, which are then not torch's but its own."""
         own = OwnGenerators(self._key.fold("torch", sample).words)
-        with own if sample == 0 or self._draws else contextlib.nullcontext():
-            with watched_functions(self._calls()), keyed(self._key, sample):
-                outputs = self._call()
+        draws = own if sample == 0 or self._draws else contextlib.nullcontext()
+        with draws, watched_functions(self._calls()), keyed(self._key, sample):
+            outputs = self._call()
         return outputs, own.drew
 
     def _together(self, first: int, count: int) -> Any:

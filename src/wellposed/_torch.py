@@ -11,9 +11,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
 from types import FrameType, FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,8 @@ WRAPPERS = {
     "module": ("DataParallel", "DistributedDataParallel", "AveragedModel", "DeepSpeedEngine"),
 }
 
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 PLAIN_TYPES = (Tensor, torch.nn.Parameter)  # types whose values lie at their address, unlike those of most subclasses
 
@@ -112,23 +115,51 @@ def only_calls_are_watched(x: Tensor) -> bool:
 
 
 def _a_mode_looks_on() -> bool:
-    """Whether there is a function mode that cares for every function. The stack of modes has no public name."""
-    return any(not isinstance(_function_mode(place), CallsOnly) for place in range(_function_modes()))
+    """Whether there is a function mode that cares for every function."""
+    return any(not isinstance(mode, CallsOnly) for mode in function_modes())
+
+
+def function_modes() -> Iterator[TorchFunctionMode]:
+    """The function modes that are on, which no public name tells. Without it, blocks do not know of one another."""
+    return map(_function_mode, range(_function_modes()))
 
 
 _function_modes, _function_mode = torch._C._len_torch_function_stack, torch._C._get_function_stack_at
 
 
-def with_its_calls_watched(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A Python function of torch's as it is, but for its look for modes: they then see the functions that it calls.
+def with_its_calls_watched(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a Python function of torch's as it is, but for its look for modes: they then see what functions it calls.
 
     A mode is shown a function of torch's as a whole, and is off while that runs. Without this, the dropout inside
-    ``multi_head_attention_forward`` is not seen.
+    ``multi_head_attention_forward`` is not seen, nor what checkpointing runs again in a backward pass.
     """
-    names = {name: lambda *_: False for name in ("has_torch_function", "has_torch_function_unary")}
-    code = FunctionType(function.__code__, function.__globals__ | names, function.__name__, function.__defaults__)
-    code.__kwdefaults__ = function.__kwdefaults__
-    return code
+    source: Any = function
+    never = {name: lambda *_: False for name in ("has_torch_function", "has_torch_function_unary")}
+    same = FunctionType(source.__code__, source.__globals__ | never, source.__name__, source.__defaults__)
+    same.__kwdefaults__ = source.__kwdefaults__
+    return same(*args, **kwargs)
+
+
+def out_of_graphs(reason: str) -> Callable[[_F], _F]:
+    """Have compilers run a function, and what that calls, as it is, between their graphs.
+
+    ``torch.compiler.disable`` does the same and imports the compiler, which takes seconds, whether or not it is used.
+
+    Args:
+        reason: What is said where there may be one graph only.
+    """
+
+    def decorated(function: _F) -> _F:
+        frames: Any = function
+        vars(function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=reason)
+        strategy = _eval_frame._FrameExecStrategy(_eval_frame._FrameAction.SKIP, _eval_frame._FrameAction.SKIP)
+        _eval_frame.set_code_exec_strategy(frames.__code__, strategy)
+        return function
+
+    return decorated
+
+
+_eval_frame: Any = torch._C._dynamo.eval_frame
 
 
 def is_recorded(x: Tensor) -> bool:
@@ -402,6 +433,29 @@ def is_checkpointed() -> bool:
         if _is_in(frame, _CHECKPOINT) and name == "forward":
             return any(frame.f_locals["ctx"].needs_input_grad)
     return False
+
+
+def generator_that_opens() -> FrameType | None:
+    """The frame whose ``with`` block is opened now, if it is a generator's; context managers are looked through.
+
+    Python tells nobody whose block it is. Without frames, the blocks of generators that take turns are mixed up.
+    """
+    frame = _stack()[0].f_back
+    while _is_contextlibs(frame):
+        while _is_contextlibs(frame):
+            frame = frame.f_back if frame is not None else None
+        frame = frame.f_back if frame is not None and _is_contextlibs(frame.f_back) else frame
+    is_generator = frame is not None and frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
+    return frame if is_generator else None
+
+
+def is_running(frame: FrameType) -> bool:
+    """Whether a frame is on the stack, rather than suspended."""
+    return any(frame is other for other in _stack())
+
+
+def _is_contextlibs(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename == contextlib.__file__
 
 
 def _is_in(frame: FrameType, path: str) -> bool:

@@ -116,7 +116,7 @@ def _apply(x: Tensor, *name: Any) -> Tensor:
 
 
 def _times_mask(x: Tensor, stream: Tensor, p: Tensor, *rest: Any) -> Tensor:
-    """The same as a product with a mask that needs no derivative: under transforms, for compilers, ``functionalize``."""
+    """The same as a product with a mask that needs no derivative: under transforms of compilers, or functionalized."""
     *where, law = rest
     exact = torch.promote_types(x.dtype, torch.float32)
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -32,35 +32,35 @@ def dropout_arguments(function: Any, positional: Sequence[Any], named: Mapping[s
         first = 2 if isinstance(positional[2], list | tuple) else 3  # a packed sequence has the sizes of its batches
         _, _, layers, p, training, *_ = positional[first:]
         return {"p": p if layers > 1 else 0.0, "training": training}
-    defaults = FUNCTIONS.get(function)
-    if defaults is None:
+    signature = FUNCTIONS.get(function)
+    if signature is None:
         return None
-    given = defaults | dict(zip(defaults, positional, strict=False)) | dict(named)
+    given = signature.defaults | dict(zip(signature.names, positional, strict=False)) | dict(named)
     p, training = given.pop("dropout_p", given.pop("p", 0.0)), given.pop("train", given.pop("training", True))
-    return {"p": p, "training": training} | {name: value for name, value in given.items() if value is not _GIVEN}
+    return {"p": p, "training": training} | given
 
 
-_GIVEN = object()  # stands for the value of a parameter that has no default
+class Signature(NamedTuple):
+    """The names of a function's parameters, in order, and the defaults of those that have one."""
+
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
 
 
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: _GIVEN if p.default is p.empty else p.default for p in parameters}
+def _signature(function: Callable[..., Any]) -> Signature:
+    parameters = inspect.signature(function).parameters
+    return Signature(tuple(parameters), {p.name: p.default for p in parameters.values() if p.default is not p.empty})
 
 
 _KINDS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 _BUILTINS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-# A function -> its parameters with their defaults. Builtins have no signature to read these from.
-FUNCTIONS: dict[Any, dict[str, Any]] = {
-    **{getattr(functional, name): _defaults(getattr(functional, name)) for name in _KINDS},
-    **{
-        getattr(torch, name + end): {"input": _GIVEN, "p": _GIVEN, "train": _GIVEN}
-        for name in _BUILTINS
-        for end in ("", "_")
-    },
-    torch.native_dropout: {"input": _GIVEN, "p": _GIVEN, "train": _GIVEN},
-    functional.multi_head_attention_forward: _defaults(functional.multi_head_attention_forward),
-    functional.scaled_dot_product_attention: dict.fromkeys(("query", "key", "value"), _GIVEN)
-    | {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False},
+_ATTENTION = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+# Builtins have no signature that could be read.
+FUNCTIONS = {
+    **{getattr(functional, name): _signature(getattr(functional, name)) for name in _KINDS},
+    **{getattr(torch, name + end): Signature(("input", "p", "train"), {}) for name in _BUILTINS for end in ("", "_")},
+    torch.native_dropout: Signature(("input", "p", "train"), {}),
+    functional.multi_head_attention_forward: _signature(functional.multi_head_attention_forward),
+    functional.scaled_dot_product_attention: Signature(("query", "key", "value", *_ATTENTION), _ATTENTION),
 }
 RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)  # which drop between layers

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn import functional
 
-from wellposed._torch import CallsOnly, modules_being_called, with_its_calls_watched
+from wellposed._torch import CallsOnly, function_modes, modules_being_called, out_of_graphs, with_its_calls_watched
 from wellposed.dropouts.functional import check_input, check_real
 from wellposed.dropouts.layers.attention_dropout import AttentionDropout
 from wellposed.dropouts.layers.elements import Dropout
@@ -50,9 +50,10 @@ class FunctionCalls(CallsOnly):
             given: Any = dropout_arguments(function, args, kwargs or {})
             if self.note is not None or self.drops is not None or (given["training"] and given["p"] != 0):
                 return _drawn(self, function, given, args, kwargs or {})
-        if (
-            function is Tensor.unflatten and is_compiling()
-        ):  # whose own code, with super() in it, compilers cannot trace
+        if function in _BACKWARD and not is_compiling():  # in which checkpointing may call functions again
+            with self:
+                return with_its_calls_watched(function, *args, **(kwargs or {}))
+        if function is Tensor.unflatten and is_compiling():  # whose code, with super() in it, they cannot trace
             return args[0].unflatten(*args[1:], **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
@@ -64,18 +65,28 @@ def watched_functions(mode: FunctionCalls | None = None) -> Iterator[None]:
     Args:
         mode: What sees them; ``None`` for one that draws masks, unless there is one already.
     """
-    if mode is None and _open.blocks == 0:
-        mode = _calls
-    with mode or contextlib.nullcontext():
-        _open.blocks += 1
-        try:
+    if mode is not None:
+        with mode:
             yield
-        finally:
-            _open.blocks -= 1
+        return
+    is_new = not any(isinstance(other, FunctionCalls) for other in function_modes())
+    if is_new:
+        _calls.__enter__()
+    before = _open.blocks
+    _open.blocks += 1
+    try:
+        yield
+    finally:
+        _open.blocks -= 1
+        _open.modes += is_new
+        if _open.blocks in (before, 0):  # or else a generator's block ends, and one that was opened later does not
+            for _ in range(_open.modes):
+                _calls.__exit__(None, None, None)
+            _open.modes = 0
 
 
-@torch.compiler.disable(  # type: ignore[untyped-decorator]
-    reason="wp.keyed names a mask by the module that calls torch's function for dropout, and a graph has no modules; "
+@out_of_graphs(
+    "wp.keyed names a mask by the module that calls torch's function for dropout, and a graph has no modules; "
     "have the model call a module, such as wp.Dropout, or compile it without fullgraph=True"
 )
 def _drawn(mode: FunctionCalls, function: Any, given: dict[str, Any], args: Any, kwargs: Any) -> Any:
@@ -88,7 +99,7 @@ def _drawn(mode: FunctionCalls, function: Any, given: dict[str, Any], args: Any,
         return function(*args, **kwargs)
     if function is functional.multi_head_attention_forward:  # which calls one of the others
         with mode:
-            return _attention_forward(**_others(given), dropout_p=p, training=True)
+            return with_its_calls_watched(function, **_others(given), dropout_p=p, training=True)
     if function in RECURRENT:
         return _by_layers(function, args, lambda x: _stand_in(scope, caller, Dropout, p).thin(x))
     if function is functional.scaled_dot_product_attention:
@@ -158,7 +169,7 @@ _KINDS = {
 }
 _THINNED = {f: _KINDS[f.__name__.rstrip("_")] for f in FUNCTIONS if f.__name__.rstrip("_") in _KINDS}
 _WATCHED = frozenset((*FUNCTIONS, *RECURRENT))
-_attention_forward = with_its_calls_watched(functional.multi_head_attention_forward)
+_BACKWARD = frozenset((Tensor.backward, torch.autograd.backward, torch.autograd.grad))
 
 
 class _NoModule:
@@ -170,9 +181,9 @@ _NO_MODULE = _NoModule()
 
 
 class _Open(threading.local):
-    """How many ``with`` blocks of this thread see calls: one mode is enough for all."""
+    """How many blocks of this thread see calls, of which one mode serves all, and how many modes are to be left."""
 
-    blocks = 0
+    blocks = modes = 0
 
 
 _open, _calls = _Open(), FunctionCalls()

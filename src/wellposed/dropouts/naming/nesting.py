@@ -1,11 +1,9 @@
 """Which ``keyed`` block a mask is drawn in, where blocks lie inside one another, in threads and in generators."""
 
 import contextlib
-import inspect
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from types import FrameType
 
 from torch import nn
 
@@ -32,7 +30,7 @@ def opened(scope: Scope) -> Iterator[None]:
 @contextlib.contextmanager
 def entered(scope: Scope) -> Iterator[None]:
     """Make a scope the current one of this thread for the length of a ``with`` block."""
-    scope.outer, scope.generator = _scope.get(), _generator_that_opens()
+    scope.outer, scope.generator = _scope.get(), _torch.generator_that_opens()
     _scope.set(scope)
     open_scopes.append(scope)
     try:
@@ -54,28 +52,6 @@ def _leave(scope: Scope) -> None:
         inner = inner.outer
 
 
-def _generator_that_opens() -> FrameType | None:
-    """The frame whose ``with`` opens a block, if it is a generator's; those of context managers are looked through."""
-    frame = _here().f_back
-    while frame is not None and _is_contextlibs(frame.f_back):
-        while frame is not None and _is_contextlibs(frame.f_back):
-            frame = frame.f_back
-        frame = None if frame is None else frame.f_back
-    is_generator = frame is not None and frame.f_code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
-    return frame if is_generator else None
-
-
-def _here() -> FrameType:
-    frame = inspect.currentframe()
-    assert frame is not None  # CPython has frames
-    assert frame.f_back is not None
-    return frame.f_back
-
-
-def _is_contextlibs(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_code.co_filename == contextlib.__file__
-
-
 def own_scope() -> Scope | None:
     """The scope of the innermost ``keyed`` block that this thread has open.
 
@@ -85,10 +61,7 @@ def own_scope() -> Scope | None:
     scope = _scope.get()
     if scope is None or scope.generator is None or scope.outer is None:
         return scope
-    frame: FrameType | None = _here()
-    while frame is not None and frame is not scope.generator:
-        frame = frame.f_back
-    if frame is None:
+    if not _torch.is_running(scope.generator):
         raise WellposedError(
             "several wp.keyed blocks are open, and the last was opened by a generator that is suspended, so which of "
             "them a mask belongs to is not known; close the block before each yield and open it anew after it"

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any, TypeVar
@@ -66,13 +67,9 @@ transforms_are_active = torch._C._are_functorch_transforms_active  # those of ``
 
 
 def is_functionalized() -> bool:
-    """Whether ``torch.func.functionalize`` is active, under which functions of autograd's own have no rule.
-
-    The stack of transforms has no public name. Without it, dropout fails in a function that is functionalized.
-    """
+    """Whether ``torch.func.functionalize`` is active, which no public name tells. Without it, dropout fails there."""
     functorch = torch._C._functorch
-    transforms = functorch.get_interpreter_stack() or []
-    return any(transform.key() == functorch.TransformType.Functionalize for transform in transforms)
+    return any(t.key() == functorch.TransformType.Functionalize for t in functorch.get_interpreter_stack() or [])
 
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -130,7 +127,7 @@ _function_modes, _function_mode = torch._C._len_torch_function_stack, torch._C._
 def with_its_calls_watched(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a Python function of torch's as it is, but for its look for modes: they then see what functions it calls.
 
-    A mode is shown a function of torch's as a whole, and is off while that runs. Without this, the dropout inside
+    A mode is off while a function that it is shown runs. Without this, the dropout inside
     ``multi_head_attention_forward`` is not seen, nor what checkpointing runs again in a backward pass.
     """
     source: Any = function
@@ -141,19 +138,15 @@ def with_its_calls_watched(function: Callable[..., Any], *args: Any, **kwargs: A
 
 
 def out_of_graphs(reason: str) -> Callable[[_F], _F]:
-    """Have compilers run a function, and what that calls, as it is, between their graphs.
+    """Have compilers run a function, and what it calls, between their graphs; the reason is told where that cannot be.
 
     ``torch.compiler.disable`` does the same and imports the compiler, which takes seconds, whether or not it is used.
-
-    Args:
-        reason: What is said where there may be one graph only.
     """
 
     def decorated(function: _F) -> _F:
-        frames: Any = function
         vars(function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=reason)
-        strategy = _eval_frame._FrameExecStrategy(_eval_frame._FrameAction.SKIP, _eval_frame._FrameAction.SKIP)
-        _eval_frame.set_code_exec_strategy(frames.__code__, strategy)
+        code, skip = getattr(function, "__code__"), _eval_frame._FrameAction.SKIP  # noqa: B009
+        _eval_frame.set_code_exec_strategy(code, _eval_frame._FrameExecStrategy(skip, skip))
         return function
 
     return decorated
@@ -203,8 +196,7 @@ def parallel_for() -> int:
 def taking_a_generator(operator: Any) -> Any:
     """A random operator, or its overload, that draws from a generator which it is given; ``None`` if it has none.
 
-    What arguments an operator has, no public name tells. Without it, a model that draws random numbers of its own moves
-    torch's generators, which all threads share.
+    No public name tells its arguments. Without it, models that draw move torch's generators, which all threads share.
     """
     name = operator._overloadname
     if any(argument.name == "generator" for argument in operator._schema.arguments):
@@ -218,10 +210,7 @@ _have_vmap_warn: Callable[[bool], None] = vars(torch._C._functorch)["_set_vmap_f
 
 @contextlib.contextmanager
 def without_warnings_of_vmap() -> Iterator[None]:
-    """Have vmap not warn that it runs an operator once for each sample, and ask for an issue, as it does by default.
-
-    Python's filters are shared by all threads; so is this switch, which has no public name, but it moves nothing else.
-    """
+    """Have vmap not warn that it lacks a rule for an operator and ask for an issue; the switch has no public name."""
     with _lock:
         _fallbacks[0] += 1
         _have_vmap_warn(False)
@@ -422,10 +411,7 @@ def _stack(until: str | None = None) -> list[FrameType]:
 
 
 def is_checkpointed() -> bool:
-    """Whether activation checkpointing runs what runs now forward, to run it again in a backward pass.
-
-    Torch tells nobody. Without its frames, masks of functions that a later backward pass would draw anew go unnoticed.
-    """
+    """Whether checkpointing runs what runs now, to run it again. Without frames, other masks may be drawn unnoticed."""
     for frame in _stack():
         name = frame.f_code.co_name
         if _is_in(frame, _CHECKPOINT) and name == "checkpoint":
@@ -440,22 +426,16 @@ def generator_that_opens() -> FrameType | None:
 
     Python tells nobody whose block it is. Without frames, the blocks of generators that take turns are mixed up.
     """
-    frame = _stack()[0].f_back
-    while _is_contextlibs(frame):
-        while _is_contextlibs(frame):
-            frame = frame.f_back if frame is not None else None
-        frame = frame.f_back if frame is not None and _is_contextlibs(frame.f_back) else frame
-    is_generator = frame is not None and frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
-    return frame if is_generator else None
+    own = contextlib.__file__
+    for frame, outer in pairwise(_stack()[1:]):
+        if own not in (frame.f_code.co_filename, outer.f_code.co_filename):
+            return frame if frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) else None
+    return None
 
 
 def is_running(frame: FrameType) -> bool:
     """Whether a frame is on the stack, rather than suspended."""
     return any(frame is other for other in _stack())
-
-
-def _is_contextlibs(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_code.co_filename == contextlib.__file__
 
 
 def _is_in(frame: FrameType, path: str) -> bool:

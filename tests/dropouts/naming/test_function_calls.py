@@ -208,6 +208,7 @@ def test_a_backward_pass_after_the_block_repeats_the_masks_or_is_refused() -> No
         checkpoint(model, x, use_reentrant=False)
 
 
+@torch.no_grad()
 def test_compiled_models_have_the_masks_or_say_why_not() -> None:
     torch.compiler.reset()
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), Calls(FUNCTIONS["dropout"]), wp.Dropout(0.5), nn.Tanh())

@@ -42,7 +42,7 @@ class Table:
 
         Args:
             width: How many letters a line may have, 0 for any number; cells are wrapped to fit. ``None`` takes the
-                terminal's width, or any where there is no terminal.
+                terminal's width, or 100 where there is no terminal.
 
         Example:
             >>> print(Table("three", ("name", "size", "why"), [("a", "1", ""), ("b", "20", "")]).text())
@@ -51,7 +51,7 @@ class Table:
             a     1
             b     20
         """
-        width = shutil.get_terminal_size((0, 0)).columns if width is None else width
+        width = shutil.get_terminal_size((100, 0)).columns if width is None else width
         cells = self._cells()
         widths = _fitted([max(map(len, column)) for column in zip(*cells, strict=True)], width)
         lines = [line for row in cells for line in _lines(row, widths)]

@@ -238,11 +238,19 @@ def test_dropout_that_is_called_as_a_function_is_sampled(name: str, chunk_size: 
     assert len({tuple(sample.flatten().tolist()) for sample in samples}) == 6
 
 
+class TwoParts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(wp.Dropout(0.5), Given(lambda m, x: F.dropout(x, 0.5, m.training)))
+        self.head = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(x), self.head(x)
+
+
 def test_only_where_it_is_asked_for() -> None:
     """Monte Carlo dropout on the last layers: the others stay in evaluation mode, functions too."""
-    body = nn.Sequential(wp.Dropout(0.5), Given(lambda m, x: F.dropout(x, 0.5, m.training)))
-    model = nn.ModuleDict({"body": body, "head": nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5))})
-    model.forward = lambda x: (model["body"](x), model["head"](x))
+    model = TwoParts()
     trunk, head = wp.monte_carlo(model, torch.ones(64), samples=4, where="head.*").samples
     assert torch.equal(trunk, torch.ones(4, 64))
     assert len({tuple(sample.tolist()) for sample in head}) == 4

@@ -178,7 +178,11 @@ class _Sampler:
         return map_leaves(lambda leaf: next(stacked) if leaf is _TENSOR else leaf, rest[0])
 
     def _calls(self) -> FunctionCalls:
-        return FunctionCalls(drops=self._drops_in, note=lambda module, _, p: self._callers.add(module))
+        return FunctionCalls(drops=self._drops_in, note=self._note_on)
+
+    def _note_on(self, module: nn.Module | None, function: Any, p: float) -> None:
+        if p != 0 and self._drops_in(module, True):
+            self._callers.add(module)
 
     def _drops_in(self, module: nn.Module | None, training: bool) -> bool:
         """Whether a function drops that a module calls: in evaluation mode too, but not outside of what is sampled."""

@@ -104,7 +104,7 @@ def test_scripts_are_refused_in_words() -> None:
     wp.convert_dropout(model)
     with pytest.raises(wp.WellposedError, match=r"Dropout was given to torch.jit.script.*back=True"):
         torch.jit.script(model)
-    traced = torch.jit.trace(model, X)  # type: ignore[no-untyped-call]
+    traced = torch.jit.trace(model, X)
     assert torch.equal(traced(X), model(X))
     scripted = torch.jit.script(wp.convert_dropout(model, back=True))
     assert torch.equal(scripted(X), model(X))

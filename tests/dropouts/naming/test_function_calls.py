@@ -53,6 +53,8 @@ def test_torchs_modules_have_the_masks_of_what_would_take_their_place(case: int)
 class Calls(nn.Module):
     """A function of the module and an input."""
 
+    layer: Any  # that the function may call
+
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         self.function = function
@@ -83,28 +85,21 @@ FUNCTIONS: dict[str, Callable[[Calls, Tensor], Any]] = {
     "many heads": lambda model, x: many_heads(model, x, False),
     "many heads with weights": lambda model, x: many_heads(model, x, True),
 }
-LAYERS: dict[str, Callable[[], nn.Module]] = {
-    **{name: lambda function=function: Calls(function) for name, function in FUNCTIONS.items()},
-    "MultiheadAttention": lambda: Calls(lambda model, x: model.layer(x, x, x)[0]),
-    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(4, 2, 8, 0.5, batch_first=True),
-    **{
-        f"{kind.__name__}, {'both ways' if both else 'forth'}": lambda kind=kind, both=both: Calls(
-            lambda model, x: model.layer(x)[0]
-        )
-        for kind in (nn.LSTM, nn.GRU, nn.RNN)
-        for both in (False, True)
-    },
-}
+RECURRENT = [f"{kind}, {way}" for kind in ("LSTM", "GRU", "RNN") for way in ("forth", "both ways")]
+LAYERS = [*FUNCTIONS, "MultiheadAttention", "TransformerEncoderLayer", *RECURRENT]
 X = wp.random.normal((3, 7, 4), wp.Key(1))
 
 
 def layer(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        made = LAYERS[name]()
+        if name == "TransformerEncoderLayer":
+            return nn.TransformerEncoderLayer(4, 2, 8, 0.5, batch_first=True)
+        made = Calls(FUNCTIONS.get(name, lambda model, x: model.layer(x)[0]))
         if name == "MultiheadAttention":
+            made = Calls(lambda model, x: model.layer(x, x, x)[0])
             made.layer = nn.MultiheadAttention(4, 2, 0.5)
-        if "," in name:
+        if name in RECURRENT:
             made.layer = getattr(nn, name.split(",")[0])(4, 5, 3, dropout=0.5, bidirectional="both" in name)
     return made
 

@@ -81,7 +81,7 @@ def watched_functions(mode: FunctionCalls | None = None) -> Iterator[None]:
         _open.modes += is_new
         if _open.blocks in (before, 0):  # or else a generator's block ends, and one that was opened later does not
             for _ in range(_open.modes):
-                _calls.__exit__(None, None, None)
+                _calls.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             _open.modes = 0
 
 

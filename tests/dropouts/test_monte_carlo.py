@@ -506,3 +506,24 @@ def test_weight_scaling_is_the_geometric_mean_ensemble_of_a_softmax_of_a_linear_
     logs = ((kept * x / (1 - p)) @ weight.T + bias).log_softmax(dim=1)
     geometric = (chance @ logs).softmax(dim=0)
     assert torch.allclose(scaled, geometric, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_models_of_libraries_that_call_dropout_as_a_function() -> None:
+    """A residual network before its head, and attention in a language model, whichever way that is computed."""
+    network = peer("timm").create_model("resnet18", drop_rate=0.2, num_classes=3)
+    samples = wp.monte_carlo(network, wp.random.normal((2, 3, 32, 32), wp.Key(0)), samples=4).samples
+    assert len({tuple(sample.flatten().tolist()) for sample in samples}) == 4
+    transformers, words = peer("transformers"), torch.arange(12).reshape(2, 6)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for way in ("eager", "sdpa"):
+        config = transformers.BertConfig(**sizes, vocab_size=40, attn_implementation=way)
+        bert, outputs = transformers.BertModel(config).train(), []
+        for converted in (False, True):
+            for seed in (1, 2):
+                if converted:
+                    wp.convert_dropout(bert)
+                torch.manual_seed(seed)
+                with wp.keyed(0):
+                    outputs.append(bert(words)[0])
+        assert all(torch.equal(output, outputs[0]) for output in outputs)

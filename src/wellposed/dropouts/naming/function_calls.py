@@ -71,7 +71,7 @@ def watched_functions(mode: FunctionCalls | None = None) -> Iterator[None]:
         return
     is_new = not any(isinstance(other, FunctionCalls) for other in function_modes())
     if is_new:
-        _calls.__enter__()
+        _calls.__enter__()  # type: ignore[no-untyped-call]
     before = _open.blocks
     _open.blocks += 1
     try:

@@ -170,7 +170,7 @@ def plan_convert_dropout(model: nn.Module, *, seed: int = 0, example: Any = None
         >>> for row in plan_convert_dropout(model, example=torch.ones(3, 4)):
         ...     print(row.path, row.what, row.new or row.reason)
         0 swapped Dropout(p=0.2)
-        1 left LSTM drops between layers inside a function (dropout=0.1)
+        1 left LSTM drops between layers inside a function (dropout=0.1); inside wp.keyed its masks are named after it
     """
     if back:
         return _plan_back(model)

@@ -4,14 +4,18 @@ Each has no public counterpart in torch 2.13, and says what breaks when it goes;
 work. All modules imported here are ones that ``import torch`` has loaded.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from itertools import pairwise
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, FunctionType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +24,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
-from torch.overrides import has_torch_function_unary
+from torch.overrides import TorchFunctionMode, has_torch_function_unary
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
@@ -55,9 +59,19 @@ WRAPPERS = {
 }
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 PLAIN_TYPES = (Tensor, torch.nn.Parameter)  # types whose values lie at their address, unlike those of most subclasses
 
 transforms_are_active = torch._C._are_functorch_transforms_active  # those of ``torch.func``: grad, vmap, ...
+
+
+def is_functionalized() -> bool:
+    """Whether ``torch.func.functionalize`` is active, which no public name tells. Without it, dropout fails there."""
+    functorch = torch._C._functorch
+    return any(t.key() == functorch.TransformType.Functionalize for t in functorch.get_interpreter_stack() or [])
+
+
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracer = torch._C._get_tracing_state  # of ``torch.jit.trace``; ``torch.jit.is_tracing`` takes five times as long
 # What ``torch.autograd.grad(..., is_grads_batched=True)`` hands to backward passes: an old kind of batch, no memory.
@@ -76,10 +90,69 @@ def is_ordinary(x: Tensor) -> bool:
         and not is_compiling()
         and not transforms_are_active()
         and _dispatch_modes() == 0
-        and not has_torch_function_unary(x)  # by a function mode, since no such type has it
+        and not (has_torch_function_unary(x) and _a_mode_looks_on())  # since no such type has it of itself
         and _tracer() is None
         and not _is_batched(x)
     )
+
+
+class CallsOnly(TorchFunctionMode):
+    """A function mode that cares for calls of a few functions alone: a kernel may work beside it."""
+
+
+# A context in which function modes see nothing: what a module does with a tensor is no call of the user's. A mode sees
+# each question for a dtype or a shape, too, which costs more than the answer. Without it, dropout takes several times
+# as long in a ``keyed`` block.
+unwatched = torch._C.DisableTorchFunction
+
+
+def only_calls_are_watched(x: Tensor) -> bool:
+    """Whether there is a function mode, and all that there are care for calls of a few functions alone."""
+    return has_torch_function_unary(x) and not is_compiling() and type(x) in PLAIN_TYPES and not _a_mode_looks_on()
+
+
+def _a_mode_looks_on() -> bool:
+    """Whether there is a function mode that cares for every function."""
+    return any(not isinstance(mode, CallsOnly) for mode in function_modes())
+
+
+def function_modes() -> Iterator[TorchFunctionMode]:
+    """The function modes that are on, which no public name tells. Without it, blocks do not know of one another."""
+    return map(_function_mode, range(_function_modes()))
+
+
+_function_modes, _function_mode = torch._C._len_torch_function_stack, torch._C._get_function_stack_at
+
+
+def with_its_calls_watched(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a Python function of torch's as it is, but for its look for modes: they then see what functions it calls.
+
+    A mode is off while a function that it is shown runs. Without this, the dropout inside
+    ``multi_head_attention_forward`` is not seen, nor what checkpointing runs again in a backward pass.
+    """
+    source: Any = function
+    never = {name: lambda *_: False for name in ("has_torch_function", "has_torch_function_unary")}
+    same = FunctionType(source.__code__, source.__globals__ | never, source.__name__, source.__defaults__)
+    same.__kwdefaults__ = source.__kwdefaults__
+    return same(*args, **kwargs)
+
+
+def out_of_graphs(reason: str) -> Callable[[_F], _F]:
+    """Have compilers run a function, and what it calls, between their graphs; the reason is told where that cannot be.
+
+    ``torch.compiler.disable`` does the same and imports the compiler, which takes seconds, whether or not it is used.
+    """
+
+    def decorated(function: _F) -> _F:
+        vars(function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=reason)
+        code, skip = getattr(function, "__code__"), _eval_frame._FrameAction.SKIP  # noqa: B009
+        _eval_frame.set_code_exec_strategy(code, _eval_frame._FrameExecStrategy(skip, skip))
+        return function
+
+    return decorated
+
+
+_eval_frame: Any = torch._C._dynamo.eval_frame
 
 
 def is_recorded(x: Tensor) -> bool:
@@ -118,6 +191,36 @@ def parallel_for() -> int:
             continue
         return ctypes.cast(function, ctypes.c_void_p).value or 0
     return 0
+
+
+def taking_a_generator(operator: Any) -> Any:
+    """A random operator, or its overload, that draws from a generator which it is given; ``None`` if it has none.
+
+    No public name tells its arguments. Without it, models that draw move torch's generators, which all threads share.
+    """
+    name = operator._overloadname
+    if any(argument.name == "generator" for argument in operator._schema.arguments):
+        return operator
+    return getattr(operator.overloadpacket, "generator" if name == "default" else f"{name}_generator", None)
+
+
+_fallbacks, _lock = [0], threading.Lock()
+_have_vmap_warn: Callable[[bool], None] = vars(torch._C._functorch)["_set_vmap_fallback_warning_enabled"]
+
+
+@contextlib.contextmanager
+def without_warnings_of_vmap() -> Iterator[None]:
+    """Have vmap not warn that it lacks a rule for an operator and ask for an issue; the switch has no public name."""
+    with _lock:
+        _fallbacks[0] += 1
+        _have_vmap_warn(False)
+    try:
+        yield
+    finally:
+        with _lock:
+            _fallbacks[0] -= 1
+            if _fallbacks[0] == 0:
+                _have_vmap_warn(True)
 
 
 def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
@@ -305,6 +408,34 @@ def _stack(until: str | None = None) -> list[FrameType]:
         frames.append(frame)
         frame = frame.f_back
     return frames
+
+
+def is_checkpointed() -> bool:
+    """Whether checkpointing runs what runs now, to run it again. Without frames, other masks may be drawn unnoticed."""
+    for frame in _stack():
+        name = frame.f_code.co_name
+        if _is_in(frame, _CHECKPOINT) and name == "checkpoint":
+            return torch.is_grad_enabled()
+        if _is_in(frame, _CHECKPOINT) and name == "forward":
+            return any(frame.f_locals["ctx"].needs_input_grad)
+    return False
+
+
+def generator_that_opens() -> FrameType | None:
+    """The frame whose ``with`` block is opened now, if it is a generator's; context managers are looked through.
+
+    Python tells nobody whose block it is. Without frames, the blocks of generators that take turns are mixed up.
+    """
+    own = contextlib.__file__
+    for frame, outer in pairwise(_stack()[1:]):
+        if own not in (frame.f_code.co_filename, outer.f_code.co_filename):
+            return frame if frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) else None
+    return None
+
+
+def is_running(frame: FrameType) -> bool:
+    """Whether a frame is on the stack, rather than suspended."""
+    return any(frame is other for other in _stack())
 
 
 def _is_in(frame: FrameType, path: str) -> bool:

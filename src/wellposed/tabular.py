@@ -27,6 +27,7 @@ class Table:
         rows: A cell for each column; columns without text are left out.
         notes: What stands below.
         measured: The columns whose numbers may differ between rows that are folded into one, which has their range.
+        long: How many rows are not yet folded where blocks repeat.
     """
 
     title: str
@@ -34,13 +35,14 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     measured: Sequence[str] = ()
+    long: int = _LONG
 
     def text(self, width: int | None = None) -> str:
         """The table as text.
 
         Args:
             width: How many letters a line may have, 0 for any number; cells are wrapped to fit. ``None`` takes the
-                terminal's width, or any where there is no terminal.
+                terminal's width, or 100 where there is no terminal.
 
         Example:
             >>> print(Table("three", ("name", "size", "why"), [("a", "1", ""), ("b", "20", "")]).text())
@@ -49,7 +51,7 @@ class Table:
             a     1
             b     20
         """
-        width = shutil.get_terminal_size((0, 0)).columns if width is None else width
+        width = shutil.get_terminal_size((100, 0)).columns if width is None else width
         cells = self._cells()
         widths = _fitted([max(map(len, column)) for column in zip(*cells, strict=True)], width)
         lines = [line for row in cells for line in _lines(row, widths)]
@@ -67,7 +69,7 @@ class Table:
     def _cells(self) -> list[Sequence[str]]:
         """The header and the rows without empty columns; repeated blocks of a long table are folded."""
         measured = [i for i, name in enumerate(self.header) if name in self.measured]
-        rows = folded(self.rows, measured) if len(self.rows) > _LONG else list(self.rows)
+        rows = folded(self.rows, measured) if len(self.rows) > self.long else list(self.rows)
         used = [i for i in range(len(self.header)) if any(row[i] for row in rows) or not rows]
         return [[row[i] for i in used] for row in (self.header, *rows)]
 

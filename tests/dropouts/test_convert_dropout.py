@@ -112,10 +112,46 @@ def test_the_plan_is_a_value_that_prints_and_can_be_kept() -> None:
     assert len(plan) == len(list(plan)) == 8
     assert paths(plan, "named") == {"ours"}
     lines = [line.split() for line in plan.table().text(width=0).splitlines()]
-    assert ["inner.1", "swapped", "Dropout2d(p=0.3)", "inner.1"] in lines
+    assert ["inner.1", "swapped", "Dropout2d(p=0.3)"] in lines
     kept = json.loads(json.dumps(plan.to_dict()))
-    assert kept["rows"][0] == {"path": "a", "what": "swapped", "new": "Dropout(p=0.1)", "stream": "a", "reason": ""}
+    first = {"path": "a", "what": "swapped", "new": "Dropout(p=0.1)", "stream": "a", "reason": "", "p": 0.1}
+    assert kept["rows"][0] == first
     assert kept["notes"] == list(plan.notes)
+
+
+def test_the_plan_prints_for_people() -> None:
+    """Blocks that repeat are one line, also with a seed; where nothing drops, that is the line."""
+    blocks = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1)) for _ in range(30)))
+    for seed in (0, 3):
+        lines = str(wp.plan_convert_dropout(blocks, seed=seed)).splitlines()
+        assert sum("swapped  " in line for line in lines) == 1
+        assert "0-29.1" in lines[2]
+        assert max(map(len, lines)) <= 100
+    nothing = nn.Sequential(nn.Dropout(0.0), wp.Dropout(0.0), nn.MultiheadAttention(4, 2))
+    assert str(wp.plan_convert_dropout(nothing)) == "nothing drops: p = 0 in all 2 dropout modules"
+    assert str(wp.plan_convert_dropout(nn.Linear(2, 2))).splitlines()[0] == "0 swapped of 0 found"
+
+
+def test_a_conversion_is_undone() -> None:
+    """The very modules come back, with the p and the mode that stand now, and with them what they were made with."""
+    layer = nn.TransformerEncoderLayer(8, 2, 8, 0.3)
+    model = nn.ModuleDict({"home": Home(), "layer": nn.Sequential(layer, layer), "own": nn.Dropout(0.5, inplace=True)})
+    before = dict(model.named_modules(remove_duplicate=False))
+    wp.convert_dropout(model, seed=3)
+    home: Any = model["home"]
+    home.alpha.p = 0.25
+    model["own"].eval()
+    plan = wp.plan_convert_dropout(model, back=True)
+    assert paths(plan, "left") == {"home.ours"}
+    with pytest.warns(UserWarning, match="home.ours: no conversion put it there"):
+        wp.convert_dropout(model, back=True)
+    after = dict(model.named_modules(remove_duplicate=False))
+    assert before.keys() == after.keys()
+    assert all(before[path] is after[path] for path in before)
+    assert home.alpha.p == 0.25
+    assert not model["own"].training
+    assert cast(nn.Dropout, model["own"]).inplace
+    assert type(wp.convert_dropout(wp.convert_dropout(nn.Dropout(0.3)), back=True)) is nn.Dropout
 
 
 def test_the_plan_says_what_only_an_example_tells() -> None:

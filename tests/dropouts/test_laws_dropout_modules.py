@@ -7,7 +7,7 @@ import math
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -243,6 +243,55 @@ def test_p_is_checked(case: Case) -> None:
             case.make(p)
 
 
+@FIXED
+def test_p_is_a_number(case: Case) -> None:
+    no_numbers: list[Any] = ["a", None, [0.5], torch.ones(2)]
+    for p in no_numbers:
+        with pytest.raises((wp.WellposedError, TypeError), match=r"was given .*expected a number|unsupported operand"):
+            case.make(p)
+
+
+TORCHS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name.split()[0] in TORCHS], ids=str)
+def test_loops_over_torchs_classes_find_what_took_their_place(case: Case) -> None:
+    """Trainers turn dropout off by ``isinstance(module, nn.Dropout)`` and ``p = 0``."""
+    name = case.name.split()[0]
+    kinds = {kind for kind in TORCHS if isinstance(case.make(0.5), getattr(nn, kind))}
+    assert kinds == {name} == {kind for kind in TORCHS if isinstance(getattr(nn, name)(0.5), getattr(nn, kind))}
+    model, x = nn.Sequential(wp.convert_dropout(getattr(nn, name)(0.5))), values(case)
+    assert not torch.equal(run(model, x), x)
+    for module in model.modules():
+        if isinstance(module, getattr(nn, name)):
+            module.p = 0
+    assert torch.equal(run(model, x), x)
+
+
+@pytest.mark.parametrize("dims", [(0,), (1,), (0, 2), (-1,), 1])
+def test_alpha_dropout_over_chosen_dimensions(dims: int | tuple[int, ...]) -> None:
+    x = torch.ones(5, 6, 7, dtype=torch.float64)
+    counted = {d % 3 for d in ((dims,) if isinstance(dims, int) else dims)}
+    dropped = wp.random.bernoulli([n for d, n in enumerate(x.shape) if d in counted], wp.Key(0).fold(""), 0.4)
+    dropped = dropped.reshape([n if d in counted else 1 for d, n in enumerate(x.shape)]).expand_as(x)
+    y = run(wp.AlphaDropout(0.4, dims=dims), x)
+    assert len(set(y[dropped].tolist())) == len(set(y[~dropped].tolist())) == 1
+    assert not set(y[dropped].tolist()) & set(y[~dropped].tolist())
+    assert torch.equal(run(wp.AlphaDropout(0.4, dims=(0, 1)), x), run(wp.FeatureAlphaDropout(0.4), x))
+
+
+def test_locked_dropout_of_video() -> None:
+    x = torch.ones(3, 4, 5, 2, 2)
+    y = run(wp.LockedDropout(0.5, batch_first=True, dims=(0, 2)), x)
+    dropped = wp.random.bernoulli((3, 5), wp.Key(0).fold(""), 0.5)
+    assert torch.equal(y == 0, dropped[:, None, :, None, None].expand_as(x))
+    with wp.keyed(0, row=1):
+        rest = wp.LockedDropout(0.5, batch_first=True, dims=(0, 2))(x[1:])
+    assert torch.equal(rest, y[1:])
+    with pytest.raises(wp.WellposedError, match=r"dims was given as \(0, 5\)"):
+        run(wp.LockedDropout(0.5, dims=(0, 5)), x)
+
+
 @EVERY
 def test_nothing_is_done_in_place(case: Case) -> None:
     """``inplace=False`` is taken, as torch's modules take it; ``True`` is refused, when made and afterwards."""
@@ -267,7 +316,9 @@ def test_nothing_is_done_in_place(case: Case) -> None:
 )
 def test_signatures_begin_as_torchs(name: str) -> None:
     ours, torchs = (list(inspect.signature(getattr(part, name)).parameters.values()) for part in (wp, nn))
-    assert [(p.name, p.default, p.kind) for p in ours] == [(p.name, p.default, p.kind) for p in torchs]
+    begin, more = ours[: len(torchs)], ours[len(torchs) :]
+    assert [(p.name, p.default, p.kind) for p in begin] == [(p.name, p.default, p.kind) for p in torchs]
+    assert {p.kind for p in more} <= {inspect.Parameter.KEYWORD_ONLY}
     assert getattr(wp, name)(0.3, False).p == 0.3
 
 

@@ -1,9 +1,12 @@
 """``wp.monte_carlo``: dropout samples, nothing else moves."""
 
+import copy
 import dataclasses
 import itertools
 import math
 import statistics
+import threading
+import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from typing import Any, cast
@@ -194,7 +197,7 @@ def test_a_compiled_model_has_the_samples_of_the_model() -> None:
 
 
 def test_a_model_with_draws_of_its_own_is_warned_of_and_governed_by_the_seed() -> None:
-    model = Given(lambda m, x: F.dropout(m.drop(x), 0.5, training=True))
+    model = Given(lambda m, x: m.drop(x) * torch.rand_like(x).lt(0.5))
     state, x, found = torch.get_rng_state(), torch.ones(64), []
     for chunk_size, seed in ((None, 0), (2, 0), (1, 0), (1, 1)):
         torch.manual_seed(chunk_size or 0)
@@ -211,16 +214,129 @@ def test_a_model_with_draws_of_its_own_is_warned_of_and_governed_by_the_seed() -
     assert bool((found[0][0] == 0)[wp.random.bernoulli(64, both, 0.5)].all())
 
 
-def test_functional_dropout_that_evaluation_mode_turns_off_is_warned_of() -> None:
-    """Not sampling it in silence would understate the variance."""
-    x = torch.ones(64)
-    for function in (
-        lambda m, x: F.dropout(m.drop(x), 0.5, m.training),
-        lambda m, x: torch.dropout(m.drop(x), 0.5, m.training),
-    ):
-        with pytest.warns(UserWarning, match="0 calls dropout; use a module"):
-            wp.monte_carlo(nn.Sequential(Given(function)), x, samples=2)
-    wp.monte_carlo(Given(lambda m, x: F.dropout(m.drop(x), 0.0, m.training)), x, samples=2)
+FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "dropout": (lambda m, x: F.dropout(x, 0.5, m.training), (64,)),
+    "torch.dropout": (lambda m, x: torch.dropout(x, 0.5, m.training), (64,)),
+    "alpha_dropout": (lambda m, x: F.alpha_dropout(x, 0.5, m.training), (64,)),
+    "dropout2d": (lambda m, x: F.dropout2d(x, 0.5, m.training), (4, 8, 3, 3)),
+    "attention": (lambda m, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5 * m.training), (2, 8, 4)),
+    "whatever the mode": (lambda m, x: F.dropout(x, 0.5), (64,)),
+}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 4])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_dropout_that_is_called_as_a_function_is_sampled(name: str, chunk_size: int | None) -> None:
+    """Each sample has the masks that ``keyed`` gives a model in training mode."""
+    function, shape = FUNCTIONS[name]
+    x = wp.random.normal(shape, wp.Key(0))
+    model = nn.Sequential(nn.Identity(), Given(function))
+    samples = wp.monte_carlo(model, x, samples=6, chunk_size=chunk_size).samples
+    for step, sample in enumerate(samples):
+        with wp.keyed(0, step):
+            assert torch.allclose(sample, model.train()(x), atol=1e-6)
+    assert len({tuple(sample.flatten().tolist()) for sample in samples}) == 6
+
+
+class TwoParts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(wp.Dropout(0.5), Given(lambda m, x: F.dropout(x, 0.5, m.training)))
+        self.head = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(x), self.head(x)
+
+
+def test_only_where_it_is_asked_for() -> None:
+    """Monte Carlo dropout on the last layers: the others stay in evaluation mode, functions too."""
+    model = TwoParts()
+    trunk, head = wp.monte_carlo(model, torch.ones(64), samples=4, where="head.*").samples
+    assert torch.equal(trunk, torch.ones(4, 64))
+    assert len({tuple(sample.tolist()) for sample in head}) == 4
+    trunk, head = wp.monte_carlo(model, torch.ones(64), samples=4, where=["body.1"]).samples
+    assert torch.equal(head[0], head[1])
+    assert set(trunk.flatten().tolist()) == {0.0, 2.0}
+    with pytest.raises(wp.WellposedError, match=r"where \['nowhere'\] match"):
+        wp.monte_carlo(model, torch.ones(64), where="nowhere")
+
+
+IN_PLACE: dict[str, Callable[[], nn.Module]] = {
+    "activation": lambda: nn.Sequential(nn.SiLU(inplace=True), nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 3)),
+    "normalised": lambda: Given(lambda m, x: m.drop(x.sub_(1.0).div_(2.0))),
+    "argument": lambda: Given(lambda m, x: m.drop(x.mul_(m.n.add_(2.0)))),
+}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 3])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_a_model_is_called_with_is_never_changed(name: str, chunk_size: int | None) -> None:
+    x = wp.random.normal((5, 8), wp.Key(3))
+    before, model = x.clone(), IN_PLACE[name]().eval()
+    result = wp.monte_carlo(model, x, samples=5, chunk_size=chunk_size)
+    assert torch.equal(x, before)
+    with torch.no_grad():
+        assert torch.allclose(result.weight_scaled, copy.deepcopy(model)(x.clone()), atol=1e-6)
+    drops = copy.deepcopy(wp.convert_dropout(model))
+    for module in drops.modules():
+        module.training = isinstance(module, wp.Dropout)
+    for step, sample in enumerate(result.samples):
+        with wp.keyed(0, step), torch.no_grad():
+            assert torch.allclose(sample, copy.deepcopy(drops)(x.clone()), atol=1e-6)
+    for look in (wp.lint_dropout, lambda m, x: wp.plan_convert_dropout(m, example=x)):
+        look(model, x)
+        assert torch.equal(x, before)
+
+
+def test_other_threads_keep_torchs_generator_to_themselves() -> None:
+    """Nothing is seeded and restored: a thread that draws meanwhile draws what it would have drawn."""
+    models = [Given(lambda m, x: m.drop(x) + torch.rand(4).sum()), network()]
+    torch.manual_seed(0)
+    stop = threading.Event()
+
+    def sample() -> None:
+        while not stop.is_set():
+            for model in models:
+                wp.monte_carlo(model, X, samples=3, chunk_size=1)
+            wp.lint_dropout(models[0], X)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        thread = threading.Thread(target=sample)
+        thread.start()
+        try:
+            drawn = torch.cat([torch.rand(1) for _ in range(4000)])
+        finally:
+            stop.set()
+            thread.join()
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.cat([torch.rand(1) for _ in range(4000)]))
+
+
+def test_operators_that_vmap_has_no_rule_for_are_not_told_of() -> None:
+    """Warnings are errors here: torch asks for an issue for each."""
+    model = Given(lambda m, x: torch.histc(m.drop(x), 4, 0, 2))
+    samples = wp.monte_carlo(model, torch.ones(64), samples=5, chunk_size=5).samples
+    assert torch.equal(samples.sum(dim=1), torch.full((5,), 64.0))
+
+
+def test_samples_print_without_their_tensors() -> None:
+    result = wp.monte_carlo(Several("dataclass"), torch.ones(7, 2, 8), samples=3)
+    assert repr(result.samples.y.shape) == "torch.Size([3, 7, 2, 8])"
+    printed = repr(result)
+    assert "y=float32[3, 7, 2, 8]" in printed
+    assert "weight_scaled=Output(y=float32[7, 2, 8], total=float32[]" in printed
+    assert "tensor(" not in printed
+    assert (
+        repr(wp.monte_carlo(network(), X, samples=2))
+        == "Samples(samples=float32[2, 5, 3], weight_scaled=float32[5, 3])"
+    )
+
+
+def test_mutual_information_is_never_negative() -> None:
+    logits = wp.random.normal((64, 5), wp.Key(0), std=3.0).expand(50, 64, 5)
+    result = wp.dropouts.Samples(logits, logits[0])
+    assert float(result.mutual_information.min()) == 0.0
 
 
 def counts(model: Given, x: Tensor) -> Tensor:
@@ -351,11 +467,11 @@ def test_models_without_dropout_are_refused() -> None:
     for model in (nn.Linear(4, 4), network(p=0.0)):
         with pytest.raises(wp.WellposedError, match="without a dropout module"):
             wp.monte_carlo(model, X)
-    with pytest.raises(wp.WellposedError, match="samples=0"):
-        wp.monte_carlo(network(), X, samples=0)
-    for chunk_size in (0, -1):
-        with pytest.raises(wp.WellposedError, match=f"chunk_size={chunk_size}"):
-            wp.monte_carlo(network(), X, chunk_size=chunk_size)
+    wrong: list[Any] = [0, -1, 1.5, "a"]
+    for number in wrong:
+        for name in ("samples", "chunk_size"):
+            with pytest.raises(wp.WellposedError, match=rf"monte_carlo\({name}\) was given '?{number}"):
+                wp.monte_carlo(network(), X, **{name: number})
     with pytest.raises(wp.WellposedError, match=r"expected an nn\.Module"):
         wp.monte_carlo(lambda x: x, X)  # type: ignore[arg-type]
 
@@ -390,3 +506,24 @@ def test_weight_scaling_is_the_geometric_mean_ensemble_of_a_softmax_of_a_linear_
     logs = ((kept * x / (1 - p)) @ weight.T + bias).log_softmax(dim=1)
     geometric = (chance @ logs).softmax(dim=0)
     assert torch.allclose(scaled, geometric, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_models_of_libraries_that_call_dropout_as_a_function() -> None:
+    """A residual network before its head, and attention in a language model, whichever way that is computed."""
+    network = peer("timm").create_model("resnet18", drop_rate=0.2, num_classes=3)
+    samples = wp.monte_carlo(network, wp.random.normal((2, 3, 32, 32), wp.Key(0)), samples=4).samples
+    assert len({tuple(sample.flatten().tolist()) for sample in samples}) == 4
+    transformers, words = peer("transformers"), torch.arange(12).reshape(2, 6)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for way in ("eager", "sdpa"):
+        config = transformers.BertConfig(**sizes, vocab_size=40, attn_implementation=way)
+        bert, outputs = transformers.BertModel(config).train(), []
+        for converted in (False, True):
+            for seed in (1, 2):
+                if converted:
+                    wp.convert_dropout(bert)
+                torch.manual_seed(seed)
+                with wp.keyed(0):
+                    outputs.append(bert(words)[0])
+        assert all(torch.equal(output, outputs[0]) for output in outputs)

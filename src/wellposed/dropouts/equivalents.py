@@ -48,6 +48,58 @@ def is_fused(module: nn.Module) -> bool:
     return bool(is_timms and getattr(getattr(module, "attn_drop", None), "p", 0.0))
 
 
+def is_torchs(module: nn.Module) -> bool:
+    """Whether a module drops by torch's functions for dropout, which ``keyed`` reaches."""
+    return isinstance(module, (*MODULES, nn.MultiheadAttention, nn.RNNBase))
+
+
+def rate(module: nn.Module) -> float | None:
+    """The probability that a module drops something with; ``None`` where it has none, or learns it."""
+    p = next((vars(module)[name] for name in (*_RATES, "_p") if name in vars(module)), None)
+    return float(p) if isinstance(p, int | float) else None
+
+
+def remember(new: nn.Module, module: nn.Module) -> None:
+    """Have what takes a module's place know the module."""
+    vars(new)["_swapped_out"] = (module,)  # in a tuple, or it would be a part of the new one
+
+
+def is_swapped(module: nn.Module) -> bool:
+    """Whether a conversion put a module where it stands."""
+    return "_swapped_out" in vars(module)
+
+
+def original(new: nn.Module) -> nn.Module:
+    """The module whose place another has taken, with that one's mode, probability and parameters."""
+    (module,) = vars(new)["_swapped_out"]
+    now: Any = new.drop if isinstance(new, MultiheadAttention) else new
+    if rate(equivalent(module) or module) not in (now.p, None) or (
+        isinstance(new, MultiheadAttention) and module.dropout != now.p
+    ):
+        name = next(name for name in _RATES if name in vars(module))
+        setattr(module, name, now.p / getattr(module, "gamma_scale", 1.0))
+    for name, parameter in new.named_parameters(recurse=False):
+        setattr(module, name, parameter)
+    return module.train(new.training)  # type: ignore[no-any-return]
+
+
+_RATES = ("p", "drop_prob", "prob", "dropout")  # what libraries call it
+
+
+def was_fused(module: nn.Module) -> bool:
+    """Whether a conversion had attention of timm's call its dropout module."""
+    return bool(vars(module).get("_was_fused", False))
+
+
+def set_fused(module: Any, fused: bool) -> None:
+    """Have attention of timm's drop weights in a fused function, or by its dropout module."""
+    module.fused_attn = fused
+    if fused:
+        del vars(module)["_was_fused"]
+    else:
+        vars(module)["_was_fused"] = True
+
+
 def own_dropout(module: nn.Module) -> str:
     """How a module without an equivalent drops something, if its class says that it does; else empty."""
     name, p = type(module).__name__, getattr(module, "dropout", 0.0)

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence
 
+from wellposed._torch import PLAIN_TYPES
 from wellposed.arguments import integer
 from wellposed.dropouts.masks import Mask, check_probability, stream_tensor
 from wellposed.dropouts.operator import thin, thin_by_operator
+from wellposed.dropouts.sharded import thin_shards
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 from wellposed.random.key import Key
+from wellposed.random.shards import is_sharded
 
 _DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128))
 
@@ -61,9 +66,7 @@ def dropout(
     Source: Srivastava et al. (2014); scaling while training: Hinton et al. (2012), inverted.
     """
     if not isinstance(p, Tensor):
-        check_probability("dropout", p)
-        if type(p) is not float:
-            p = float(p)
+        p = check_probability("dropout", p)
     if type(key) is not Key:
         raise WellposedError(f"dropout was given key={key!r} of type {type(key).__name__}; expected a wp.Key")
     if type(call) is not int:
@@ -82,7 +85,11 @@ def dropout(
     if x.is_complex():
         parts, dims, box = _parts(x, dims, box)
         return torch.view_as_complex(thin(parts, Mask(p, key.seed, call, dims, box)))
-    return thin(x, Mask(p, key.seed, call, dims, box))
+    mask = Mask(p, key.seed, call, dims, box)
+    if is_sharded(x):
+        return thin_shards(x, mask)
+    check_kind("dropout", x)
+    return thin(x, mask)
 
 
 def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...] | None, box: Box | None) -> Tensor:
@@ -113,16 +120,58 @@ def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Te
 
 def check_input(name: str, x: Tensor) -> None:
     """Refuse a tensor of a dtype that dropout cannot scale, such as integers."""
-    if x.dtype not in _DTYPES:
+    if getattr(x, "dtype", None) not in _DTYPES or not isinstance(x, Tensor) or x.is_nested:
         if isinstance(x, torch.fx.Proxy):
             raise WellposedError(
                 f"{name} was given a torch.fx.Proxy, which has no values to drop; trace with {name} for a leaf (a "
                 "Tracer whose is_leaf_module says so; leaf_modules in torchvision's tracer_kwargs), or outside training"
             )
+        rank_of(name, x)
+        check_array(name, x)
         raise WellposedError(
             f"{name} was given a {x.dtype} tensor; "
             "expected float32, float64, bfloat16, float16, complex64 or complex128"
         )
+
+
+def check_kind(name: str, x: Tensor) -> None:
+    """Refuse the subclasses of tensors whose elements are not those of one array, or lie with several processes."""
+    if type(x) in PLAIN_TYPES:
+        return
+    check_array(name, x)
+    if is_sharded(x):
+        raise WellposedError(
+            f"{name} was given a DTensor of shape {tuple(x.shape)}, of which it cannot draw a shard's part of the "
+            "mask; give it the whole or the local tensor, full_tensor() or to_local(), or use wp.Dropout, which can"
+        )
+
+
+def check_array(name: str, x: Tensor) -> None:
+    """Refuse the subclasses of tensors whose elements are not those of one array, or that have none yet."""
+    if is_lazy(x):
+        raise WellposedError(f"{name} was given a {type(x).__name__}, which has no shape yet; initialize it first")
+    if x.is_nested or type(x).__name__ == "MaskedTensor":
+        kind = "nested tensor" if x.is_nested else "MaskedTensor"
+        raise WellposedError(
+            f"{name} was given a {kind}, whose elements are not those of one array; give it the tensor "
+            "of its values, or a padded one"
+        )
+
+
+def rank_of(name: str, x: Tensor) -> int:
+    """The number of dimensions of a tensor.
+
+    Raises:
+        WellposedError: If it is no tensor, or one whose elements are not those of one array.
+    """
+    if isinstance(x, Tensor | torch.fx.Proxy):
+        if isinstance(x, Tensor) and type(x) not in PLAIN_TYPES:
+            check_array(name, x)
+        return x.dim()
+    advice = ""
+    if isinstance(x, PackedSequence):
+        advice = ": pad it by torch.nn.utils.rnn.pad_packed_sequence, drop, and pack it again"
+    raise WellposedError(f"{name} was given an object of type {type(x).__name__}; expected a tensor{advice}")
 
 
 def check_real(name: str, x: Tensor) -> None:

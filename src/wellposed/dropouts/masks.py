@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from wellposed.arguments import signed
+from wellposed.arguments import real, signed
 from wellposed.errors import WellposedError
 from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
@@ -89,7 +89,9 @@ def part_of_batch(x: Tensor, row: int, dim: int = 0) -> Box | None:
     return Box((*before, row + x.shape[dim], *after), (*(0 for _ in before), row, *(0 for _ in after)))
 
 
-def check_probability(name: str, p: float) -> None:
-    """Refuse a p outside [0, 1], and NaN."""
-    if not 0.0 <= p <= 1.0:
+def check_probability(name: str, p: object) -> float:
+    """A p as a number; refuse one outside [0, 1], NaN, and what is no number."""
+    number = p if type(p) is float else real(p, f"{name}(p)")
+    if not 0.0 <= number <= 1.0:
         raise WellposedError(f"{name} was given p={p}; expected a probability in [0, 1]")
+    return number

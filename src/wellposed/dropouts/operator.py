@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.compiler import is_compiling, is_exporting
 from torch.utils.checkpoint import checkpoint
 
-from wellposed._torch import apply_of, is_ordinary, is_recorded, materialized, transforms_are_active
+from wellposed._torch import (
+    apply_of,
+    is_functionalized,
+    is_ordinary,
+    is_recorded,
+    materialized,
+    transforms_are_active,
+)
 from wellposed.dropouts.masks import Law, Mask, check_probability, compute, part_of_batch, slope, stream_tensor
 from wellposed.dropouts.pointwise import cut_of_tensor, thin_pointwise
 from wellposed.random.box import Box
@@ -111,13 +118,13 @@ def _apply(x: Tensor, *name: Any) -> Tensor:
         return checkpoint(thin_pointwise, x, *name, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
     if not transforms_are_active():
         return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
-    if is_compiling():
+    if is_compiling() or is_functionalized():
         return _times_mask(x, *name)
     return _Transformed.apply(x, *name)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _times_mask(x: Tensor, stream: Tensor, p: Tensor, *rest: Any) -> Tensor:
-    """The same as a product with a mask that needs no derivative: what compilers trace under function transforms."""
+    """The same as a product with a mask that needs no derivative: under transforms of compilers, or functionalized."""
     *where, law = rest
     exact = torch.promote_types(x.dtype, torch.float32)
 

@@ -2,14 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-
-from wellposed._torch import modules_being_called
 
 MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -31,56 +28,39 @@ def dropout_arguments(function: Any, positional: Sequence[Any], named: Mapping[s
         {'p': 0.5, 'training': False, 'input': 'x'}
         >>> dropout_arguments(torch.relu, ["x"], {})
     """
-    defaults = _FUNCTIONS.get(id(function))
-    if defaults is None:
+    if function in RECURRENT:
+        first = 2 if isinstance(positional[2], list | tuple) else 3  # a packed sequence has the sizes of its batches
+        _, _, layers, p, training, *_ = positional[first:]
+        return {"p": p if layers > 1 else 0.0, "training": training}
+    signature = FUNCTIONS.get(function)
+    if signature is None:
         return None
-    given = defaults | dict(zip(defaults, positional, strict=False)) | dict(named)
+    given = signature.defaults | dict(zip(signature.names, positional, strict=False)) | dict(named)
     p, training = given.pop("dropout_p", given.pop("p", 0.0)), given.pop("train", given.pop("training", True))
-    return {"p": p, "training": training} | {name: value for name, value in given.items() if value is not _GIVEN}
+    return {"p": p, "training": training} | given
 
 
-class DropoutCalls(TorchFunctionMode):
-    """Notes calls of functional dropout that drop nothing, since they are told that the model is not in training mode.
+class Signature(NamedTuple):
+    """The names of a function's parameters, in order, and the defaults of those that have one."""
 
-    Attributes:
-        off: The module that makes the call, and the name of the function. Torch's own modules are left out.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.off: list[tuple[nn.Module | None, str]] = []
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = dropout_arguments(function, args, kwargs or {})
-        if given is not None and given["p"] != 0 and not given["training"]:
-            module = next(modules_being_called(), None)
-            if not isinstance(module, (*MODULES, nn.MultiheadAttention)):
-                self.off.append((module, function.__name__))
-        return function(*args, **(kwargs or {}))
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
 
 
-_GIVEN = object()  # stands for the value of a parameter that has no default
-
-
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: _GIVEN if p.default is p.empty else p.default for p in parameters}
+def _signature(function: Callable[..., Any]) -> Signature:
+    parameters = inspect.signature(function).parameters
+    return Signature(tuple(parameters), {p.name: p.default for p in parameters.values() if p.default is not p.empty})
 
 
 _KINDS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 _BUILTINS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-# The identity of a function -> its parameters with their defaults. Builtins have no signature to read these from.
-_FUNCTIONS: dict[int, dict[str, Any]] = {
-    **{id(getattr(functional, name)): _defaults(getattr(functional, name)) for name in _KINDS},
-    **{
-        id(getattr(torch, name + end)): {"input": _GIVEN, "p": _GIVEN, "train": _GIVEN}
-        for name in _BUILTINS
-        for end in ("", "_")
-    },
-    id(torch.native_dropout): {"input": _GIVEN, "p": _GIVEN, "train": _GIVEN},
-    id(functional.multi_head_attention_forward): _defaults(functional.multi_head_attention_forward),
-    id(functional.scaled_dot_product_attention): dict.fromkeys(("query", "key", "value"), _GIVEN)
-    | {"attn_mask": None, "dropout_p": 0.0},
+_ATTENTION = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+# Builtins have no signature that could be read.
+FUNCTIONS = {
+    **{getattr(functional, name): _signature(getattr(functional, name)) for name in _KINDS},
+    **{getattr(torch, name + end): Signature(("input", "p", "train"), {}) for name in _BUILTINS for end in ("", "_")},
+    torch.native_dropout: Signature(("input", "p", "train"), {}),
+    functional.multi_head_attention_forward: _signature(functional.multi_head_attention_forward),
+    functional.scaled_dot_product_attention: Signature(("query", "key", "value", *_ATTENTION), _ATTENTION),
 }
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)  # which drop between layers

@@ -1,33 +1,70 @@
-"""Running a model: torch's generators restored afterwards, and the peak memory of its activations measured."""
+"""Running a model: on generators of its own, and with the peak memory of its activations measured."""
 
-import contextlib
 import weakref
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from wellposed._torch import TorchDispatchMode
+from wellposed._torch import TorchDispatchMode, taking_a_generator
 from wellposed.models.example import tensors_in
 
 
-@contextlib.contextmanager
-def own_generators(values: Any) -> Iterator[list[torch.Generator]]:
-    """Give torch's default generators, of the CPU and of the tensors' devices; their states are restored afterwards."""
-    devices = {tensor.device.index for tensor in tensors_in(values) if tensor.is_cuda}
-    generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in sorted(devices))]
-    states = [generator.get_state() for generator in generators]
-    try:
-        yield generators
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+class OwnGenerators(TorchDispatchMode):
+    """Random operators draw from generators of this block's own; torch's, which all threads share, are left alone.
+
+    Args:
+        words: The 64 bits that the generators are seeded with, as a key's two words.
+
+    Attributes:
+        drew: Whether an operator has drawn.
+    """
+
+    def __init__(self, words: tuple[int, int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.drew = False
+        self._seed = words[0] | words[1] << 32
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        draws = torch.Tag.nondeterministic_seeded in function.tags and function.namespace != "wellposed"
+        if not draws or given.get("generator") is not None:
+            return function(*args, **given)
+        device = torch.device(given.get("device") or next((t.device for t in tensors_in(args)), "cpu"))
+        taking = taking_a_generator(function)
+        if device.type == "meta":
+            return function(*args, **given)
+        # What takes no generator, as fused attention, may have torch's, whose state is then put back.
+        generator = self._own(device) if taking is not None else _torchs(device)
+        before = generator.get_state()
+        if taking is not None:
+            outputs = taking(*args, **given | {"generator": generator})
+        else:
+            outputs = function(*args, **given)
+        after = generator.get_state()
+        if not torch.equal(before, after):
+            if taking is None:
+                generator.set_state(before)
+            self.note()
+        return outputs
+
+    def note(self) -> None:
+        """Take note that an operator has drawn."""
+        self.drew = True
+
+    def _own(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._generators[device]
 
 
-def seed_all(generators: Iterable[torch.Generator], words: tuple[int, int]) -> list[Tensor]:
-    """Seed generators with the 64 bits of a key's two words, and return their states."""
-    return [generator.manual_seed(words[0] | words[1] << 32).get_state() for generator in generators]
+def _torchs(device: torch.device) -> torch.Generator:
+    """Torch's default generator of a device."""
+    if device.type != "cuda":
+        return torch.default_generator
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 class PeakMemory(TorchDispatchMode):

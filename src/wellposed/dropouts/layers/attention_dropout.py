@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn import functional
 
+from wellposed.dropouts.functional import rank_of
 from wellposed.dropouts.layers.elements import Dropout
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.errors import WellposedError
@@ -59,6 +60,8 @@ class AttentionDropout(Thinning):
         enable_gqa: bool = False,
     ) -> Tensor:
         """Attend; the arguments mean what they mean in torch."""
+        for x in (query, key, value):
+            rank_of("AttentionDropout", x)
         if is_causal and attn_mask is not None:
             raise WellposedError(
                 "AttentionDropout was given attn_mask and is_causal=True; expected one of them: put what is causal "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from wellposed._torch import is_ordinary
-from wellposed.dropouts.functional import check_input
+from wellposed.dropouts.functional import check_input, rank_of
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.masks import stream_tensor
@@ -99,7 +99,7 @@ class _DropBlock(Thinning):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop blocks of ``x``; outside training, return ``x`` itself."""
-        if x.dim() != 2 + self.rank:
+        if rank_of(type(self).__name__, x) != 2 + self.rank:
             raise WellposedError(
                 f"{type(self).__name__} was given an input of shape {tuple(x.shape)}; "
                 f"expected (N, C, ...) of {2 + self.rank} dimensions"

@@ -1,13 +1,15 @@
 """Dropout of elements and of channels, and alpha dropout for self-normalising networks."""
 
-from torch import Tensor
+from collections.abc import Sequence
 
-from wellposed.dropouts.functional import check_real
+from torch import Tensor, nn
+
+from wellposed.dropouts.functional import check_real, counted_dims, rank_of
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.errors import WellposedError
 
 
-class Dropout(Thinning):
+class Dropout(Thinning, nn.Dropout):
     """Set elements to zero with probability p while training and scale the others by 1 / (1 - p); else the identity.
 
     Each call draws a new mask from a stream whose key is one int64 number of torch's default CPU generator, so
@@ -54,9 +56,10 @@ class _Channels(Thinning):
 
     def mask_dims(self, x: Tensor) -> tuple[int, ...]:
         """The dimensions that a mask varies over: sample and channel."""
-        if x.dim() in self.ranks:
+        rank = rank_of(type(self).__name__, x)
+        if rank in self.ranks:
             return (0, 1)
-        if x.dim() in self.lone_ranks:
+        if rank in self.lone_ranks:
             return (0,)
         expected = sorted({*self.ranks, *self.lone_ranks})
         raise WellposedError(
@@ -65,7 +68,7 @@ class _Channels(Thinning):
         )
 
 
-class Dropout1d(_Channels):
+class Dropout1d(_Channels, nn.Dropout1d):
     """Drop whole channels of sequences with probability p while training.
 
     Args:
@@ -89,7 +92,7 @@ class Dropout1d(_Channels):
     ranks, lone_ranks = (3,), (2,)
 
 
-class Dropout2d(_Channels):
+class Dropout2d(_Channels, nn.Dropout2d):
     """Drop whole channels of images with probability p while training.
 
     Args:
@@ -113,7 +116,7 @@ class Dropout2d(_Channels):
     ranks, lone_ranks = (3, 4), ()
 
 
-class Dropout3d(_Channels):
+class Dropout3d(_Channels, nn.Dropout3d):
     """Drop whole channels of volumes with probability p while training.
 
     Args:
@@ -137,7 +140,7 @@ class Dropout3d(_Channels):
     ranks, lone_ranks = (5,), (4,)
 
 
-class AlphaDropout(Thinning):
+class AlphaDropout(Thinning, nn.AlphaDropout):
     """Alpha dropout: set elements to SELU's lower limit with probability p while training; mean 0 and variance 1 stay.
 
     With that limit f, the output is a * (kept ? x : f) + b, where a = ((1 - p) (1 + p f^2))^(-1/2) and b = -a p f.
@@ -145,12 +148,14 @@ class AlphaDropout(Thinning):
     Args:
         p: The probability that an element is dropped; at 1 all is 0.
         inplace: Only ``False`` is possible; taken since torch's modules take it.
+        dims: The dimensions that the mask varies over; elements that differ in others only are dropped together.
+            ``None`` means all.
 
     Shape:
         Any, and the output is like the input.
 
     Raises:
-        WellposedError: If p is not in [0, 1], or ``inplace`` is true.
+        WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has no such dimension.
 
     Example:
         >>> import wellposed as wp
@@ -161,15 +166,24 @@ class AlphaDropout(Thinning):
     Source: Klambauer et al. (2017).
     """
 
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, dims: int | Sequence[int] | None = None) -> None:
+        super().__init__(p, inplace)
+        self.dims = dims
+
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of ``x``; outside training, return ``x`` itself."""
         if not self.training:
             return x
-        check_real(type(self).__name__, x)
-        return self.thin(x, law="selu")
+        check_real("AlphaDropout", x)
+        dims = None if self.dims is None else counted_dims(self.dims, x.dim())
+        return self.thin(x, dims, 0 if dims is None or 0 in dims else -1, law="selu")
+
+    def extra_repr(self) -> str:
+        """The arguments, as they are printed."""
+        return super().extra_repr() + ("" if self.dims is None else f", dims={self.dims}")
 
 
-class FeatureAlphaDropout(AlphaDropout):
+class FeatureAlphaDropout(Thinning, nn.FeatureAlphaDropout):
     """Alpha dropout of whole channels, which are set to SELU's lower limit with probability p while training.
 
     Args:
@@ -192,7 +206,7 @@ class FeatureAlphaDropout(AlphaDropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop channels of ``x``; outside training, return ``x`` itself."""
-        if x.dim() < 2:
+        if rank_of("FeatureAlphaDropout", x) < 2:
             raise WellposedError(
                 f"FeatureAlphaDropout was given an input of shape {tuple(x.shape)}; expected (N, C, ...)"
             )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from wellposed._torch import is_ordinary
-from wellposed.dropouts.functional import check_input
+from wellposed.dropouts.functional import check_input, rank_of
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.masks import Mask, part_of_batch, stream_tensor
@@ -29,9 +29,9 @@ class DropConnect(Thinning):
     Args:
         module: Any module.
         p: The probability that an element of a weight is dropped.
-        names: The parameters that are thinned; when ``None``, every one of two dimensions or more whose own name has
-            "weight" in it. The key of a weight's stream is that of the module plus ``Key(0).fold(name)``, so its mask
-            does not depend on which others are thinned.
+        names: The parameters that are thinned, or the only one; when ``None``, every one of two dimensions or more
+            whose own name has "weight" in it. The key of a weight's stream is that of the module plus
+            ``Key(0).fold(name)``, so its mask does not depend on which others are thinned.
         inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
@@ -52,12 +52,14 @@ class DropConnect(Thinning):
     """
 
     def __init__(
-        self, module: nn.Module, p: float = 0.5, names: Sequence[str] | None = None, *, inplace: bool = False
+        self, module: nn.Module, p: float = 0.5, names: str | Sequence[str] | None = None, *, inplace: bool = False
     ) -> None:
         super().__init__(p, inplace)
         known = [name for name, _ in module.named_parameters()]
         if names is None:
             names = _weights(module)
+        elif isinstance(names, str):
+            names = (names,)
         if unknown := set(names) - set(known):
             raise WellposedError(f"DropConnect was given names {sorted(unknown)}; expected some of {known}")
         if not names:
@@ -180,6 +182,7 @@ class Zoneout(Thinning):
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """The next state: a tensor, or a pair of tensors for an LSTM cell."""
+        rank_of("Zoneout", x)
         if self.memory is None:
             before = x.new_zeros(*x.shape[:-1], self.cell.hidden_size) if state is None else state
             return self._move(self, before, self.cell(x, before))

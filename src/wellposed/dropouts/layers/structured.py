@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from wellposed._torch import is_ordinary
+from wellposed.dropouts.functional import counted_dims, rank_of
 from wellposed.dropouts.layers.noise import noise
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
@@ -57,7 +59,7 @@ class TokenDropout(Thinning):
 
     def forward(self, x: Tensor) -> Tensor:
         """Leave tokens of ``x`` out; outside training, return ``x`` itself."""
-        if x.dim() < 2:
+        if rank_of("TokenDropout", x) < 2:
             raise WellposedError(f"TokenDropout was given an input of shape {tuple(x.shape)}; expected (N, L, ...)")
         if not self.training or (not is_dynamo_compiling() and self.p == 0.0):
             return x
@@ -156,10 +158,13 @@ class LockedDropout(Thinning):
     Args:
         p: The probability that an element is dropped.
         batch_first: Whether the input is (N, T, C) rather than (T, N, C).
+        dims: The dimensions that the mask varies over, for inputs of any number of dimensions; when ``None``, those of
+            samples and of features. Video (N, T, C, H, W) of which whole channels go at all times has (0, 2), with
+            ``batch_first``.
         inplace: Only ``False`` is possible; taken since torch's modules take it.
 
     Shape:
-        (T, N, C), or (N, T, C) if ``batch_first``, and the output is like the input.
+        (T, N, C), or (N, T, C) if ``batch_first``; any with ``dims``. The output is like the input.
 
     Raises:
         WellposedError: If p is not in [0, 1], ``inplace`` is true, or the input has another number of dimensions.
@@ -171,17 +176,30 @@ class LockedDropout(Thinning):
     Source: Gal and Ghahramani (2016); Merity et al. (2018).
     """
 
-    def __init__(self, p: float = 0.5, *, batch_first: bool = False, inplace: bool = False) -> None:
+    def __init__(
+        self,
+        p: float = 0.5,
+        *,
+        batch_first: bool = False,
+        dims: int | Sequence[int] | None = None,
+        inplace: bool = False,
+    ) -> None:
         super().__init__(p, inplace)
-        self.batch_first = batch_first
+        self.batch_first, self.dims = batch_first, dims
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of ``x``; outside training, return ``x`` itself."""
-        if x.dim() != 3:
-            raise WellposedError(f"LockedDropout was given an input of shape {tuple(x.shape)}; expected 3 dimensions")
-        batch = 0 if self.batch_first else 1
-        return self.thin(x, (batch, 2), batch) if self.training else x
+        rank, batch = rank_of("LockedDropout", x), 0 if self.batch_first else 1
+        if self.dims is not None:
+            dims = counted_dims(self.dims, rank)
+        elif rank == 3:
+            dims = (batch, 2)
+        else:
+            raise WellposedError(
+                f"LockedDropout was given an input of shape {tuple(x.shape)}; expected 3 dimensions, or dims for others"
+            )
+        return self.thin(x, dims, batch if batch in dims else -1) if self.training else x
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""
-        return f"p={self.p}, batch_first={self.batch_first}"
+        return f"p={self.p}, batch_first={self.batch_first}" + ("" if self.dims is None else f", dims={self.dims}")

@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from wellposed._torch import is_ordinary
+from wellposed._torch import is_ordinary, only_calls_are_watched, unwatched
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.masks import Law, Mask, check_probability, part_of_batch
+from wellposed.dropouts.naming.nesting import current_scope
 from wellposed.dropouts.naming.streams import Stochastic, own_tensor
 from wellposed.dropouts.operator import thin_by_operator, thin_ordinary
+from wellposed.dropouts.sharded import thin_shards
+from wellposed.errors import WellposedError
+from wellposed.random.shards import is_sharded
 
 
 class Thinning(Stochastic):
@@ -41,8 +45,7 @@ class Thinning(Stochastic):
 
     @p.setter
     def p(self, p: float) -> None:
-        check_probability(type(self).__name__, p)
-        self._p = float(p)
+        self._p = check_probability(type(self).__name__, p)
         self._graphs_rate = own_tensor(self._p, torch.float64)
 
     @property
@@ -62,6 +65,9 @@ class Thinning(Stochastic):
         Returns:
             A tensor like ``x``.
         """
+        if only_calls_are_watched(x):
+            with unwatched():
+                return self.thin(x, dims, batch, law)
         check_input(type(self).__name__, x)
         if x.is_complex():
             counted = tuple(range(x.dim())) if dims is None else dims
@@ -72,7 +78,18 @@ class Thinning(Stochastic):
             key, call, row = self.next_stream()
             box = part_of_batch(x, row, batch) if row else None
             return thin_ordinary(x, Mask(self._p, key, call, dims, box, law))
+        if is_sharded(x):
+            return self._thin_shards(x, dims, batch, law)
         return thin_by_operator(x, self.next_stream_tensor(x), self._rate, dims, batch=batch, law=law)
+
+    def _thin_shards(self, x: Tensor, dims: tuple[int, ...] | None, batch: int, law: Law) -> Tensor:
+        if current_scope() is None:
+            raise WellposedError(
+                f"{type(self).__name__} was given a DTensor outside of all wp.keyed blocks, where each process draws "
+                "from its own generator, so that their masks would not be parts of one; call it in a wp.keyed block"
+            )
+        key, call, row = self.next_stream()
+        return thin_shards(x, Mask(self._p, key, call, dims, law=law), row, batch)
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

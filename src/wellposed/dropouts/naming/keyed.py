@@ -1,15 +1,16 @@
 """``keyed``: masks of dropout that are functions of a seed, a module's path and the training step alone."""
 
 import contextlib
-import operator
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wellposed.dropouts.naming.scope import COUNT_BITS, Scope, entered, opened, own_scope
-from wellposed.errors import WellposedError
+from wellposed.arguments import integer
+from wellposed.dropouts.naming.function_calls import watched_functions
+from wellposed.dropouts.naming.nesting import entered, opened, own_scope
+from wellposed.dropouts.naming.scope import COUNT_BITS, Scope
 from wellposed.random.key import Key
 
 _STEP, _MICROBATCH = 32, 12  # bits of a call number: the step, and the micro-batch in it; then come the calls in that
@@ -51,11 +52,11 @@ def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) 
         >>> torch.equal(torch.cat([masked(3, slice(5)), masked(3, slice(5, 8), row=5)]), masked(3))
         True
     """
-    step = _within("step", step, 2**_STEP)
-    microbatch = _within("microbatch", microbatch, 2**_MICROBATCH)
+    step = integer(step, "keyed(step)", 0, 2**_STEP)
+    microbatch = integer(microbatch, "keyed(microbatch)", 0, 2**_MICROBATCH)
     key = seed if isinstance(seed, Key) else Key(seed)
     call = (step << _MICROBATCH | microbatch) << COUNT_BITS
-    with opened(Scope(key, call, _within("row", row, 2**40))):
+    with watched_functions(), opened(Scope(key, call, integer(row, "keyed(row)", 0, 2**40))):
         yield
 
 
@@ -66,7 +67,7 @@ def keyed_sample(seed: int | Key, first: int, sample: Tensor) -> Iterator[None]:
     scope = Scope(key, first << _MICROBATCH + COUNT_BITS, 0)
     zero = torch.zeros_like(sample)
     scope.shift = torch.stack([zero, sample << _MICROBATCH + COUNT_BITS, zero])
-    with opened(scope):
+    with watched_functions(), opened(scope):
         yield
 
 
@@ -91,7 +92,20 @@ def checkpoint_context() -> tuple[contextlib.AbstractContextManager[None], conte
     scope = own_scope()
     if scope is None:
         return contextlib.nullcontext(), contextlib.nullcontext()
-    return contextlib.nullcontext(), _Replay(scope)
+    return _Recorded(scope), _Replay(scope)
+
+
+class _Recorded(contextlib.AbstractContextManager[None]):
+    """Tells a scope that what runs meanwhile is repeated by ``_Replay``."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope, self._before = scope, scope.is_repeated
+
+    def __enter__(self) -> None:
+        self._scope.is_repeated = True
+
+    def __exit__(self, *problem: Any) -> None:
+        self._scope.is_repeated = self._before
 
 
 class _Replay(contextlib.AbstractContextManager[None]):
@@ -99,18 +113,13 @@ class _Replay(contextlib.AbstractContextManager[None]):
 
     def __init__(self, scope: Scope) -> None:
         self._scope, self._counts, self._roots = scope, dict(scope.counts), scope.roots()
-        self._open: list[contextlib.AbstractContextManager[None]] = []
+        self._open: list[contextlib.ExitStack] = []
 
     def __enter__(self) -> None:
-        self._open.append(entered(self._scope.replay(self._counts, self._roots)))
-        self._open[-1].__enter__()
+        stack = contextlib.ExitStack()
+        stack.enter_context(watched_functions())
+        stack.enter_context(entered(self._scope.replay(self._counts, self._roots)))
+        self._open.append(stack)
 
     def __exit__(self, *problem: Any) -> None:
         self._open.pop().__exit__(*problem)
-
-
-def _within(name: str, value: int, end: int) -> int:
-    number = operator.index(value)
-    if not 0 <= number < end:
-        raise WellposedError(f"keyed was given {name}={number}; expected an integer in [0, {end})")
-    return number

@@ -5,12 +5,10 @@ scope tells such a call from a new one by autograd's numbers: that of the backwa
 autograd nodes that were made inside the block.
 """
 
-import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
-from contextvars import ContextVar
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -47,6 +45,11 @@ class Scope:
         self.thread, self.threads = threading.get_ident(), threading.enumerate()
         self.backward = _torch.backward_pass()  # the backward pass that the block was opened in; -1 outside of all
         self.runs: dict[nn.Module, _Run] = {}
+        self.outer: Scope | None = None  # the one of the block around this one
+        self.generator: FrameType | None = None  # the generator that opened the block, if one did
+        self.functions: dict[Any, Any] = {}  # what stands in for dropout that is called as a function
+        self.is_repeated = False  # whether ``checkpoint_context`` repeats what runs now
+        self._to_repeat: set[nn.Module] = set()  # what a backward pass has to run again in this block
         self._roots: tuple[nn.Module, ...] = ()
         self._paths: dict[nn.Module, dict[nn.Module, str]] = {}
         self._names: dict[tuple[nn.Module, nn.Module], str] = {}
@@ -55,12 +58,13 @@ class Scope:
         self._first_node = _torch.next_node_number()
         self._inner: list[tuple[int, int]] = []  # the autograd nodes of blocks that were opened in this one
 
-    def next_stream(self, module: nn.Module, stream: str | None) -> tuple[int, int]:
+    def next_stream(self, module: nn.Module, stream: str | None, owner: Any = None) -> tuple[int, int]:
         """The key's 64 bits and the call number of a module's next mask, or in a recomputation of the one to repeat.
 
         Args:
             module: The module that draws.
             stream: The name of its stream; ``None`` for its path in the model that is being called.
+            owner: Who draws from the stream; ``None`` for the module.
 
         Raises:
             WellposedError: If the mask would depend on the order of calls or of threads, or if which mask is to be
@@ -68,10 +72,12 @@ class Scope:
         """
         if _torch.backward_pass() != self.backward:
             return self._repeated(module)
-        name = stream if stream is not None else self._name(module)
-        if self._owners.setdefault(name, module) is not module:
+        name = stream if stream is not None else self.name_of(module)
+        if owner is None:
+            owner = module
+        if self._owners.setdefault(name, owner) is not owner:
             raise WellposedError(
-                f"{self._owners[name]} and {module} are both named {name!r} in one wp.keyed block, so their masks "
+                f"{self._owners[name]} and {owner} are both named {name!r} in one wp.keyed block, so their masks "
                 "would depend on which is called first; call the model that contains both, or name their streams with "
                 "wp.convert_dropout(model), for two models with two seeds, or by their stream attribute"
             )
@@ -90,6 +96,21 @@ class Scope:
         key, call = self._keys[name], self.call | count
         self.runs[module] = _Run(1 if before is None else before.times + 1, key, call, thread)
         return key, call
+
+    def must_repeat(self, module: nn.Module) -> None:
+        """Note that a backward pass runs what draws here again, and can repeat its mask in this block alone."""
+        if not self.is_repeated and _torch.backward_pass() == self.backward and _torch.is_checkpointed():
+            self._to_repeat.add(module)
+
+    def check_repeated(self) -> None:
+        """Refuse to close the block before the backward pass, where that would draw a mask of torch's in its place."""
+        if self._to_repeat:
+            names = sorted({str(vars(module).get("stream")) for module in self._to_repeat})
+            raise WellposedError(
+                f"dropout was called as a function by {names} under activation checkpointing in a wp.keyed block, "
+                "which ends before the backward pass that has to repeat its mask; call backward inside the block, or "
+                "pass context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
+            )
 
     def replay(self, counts: dict[str, int], roots: tuple[nn.Module, ...]) -> "Scope":
         """A scope for the recomputation of a checkpointed segment, with the counts and roots that it started from."""
@@ -138,9 +159,10 @@ class Scope:
                 "times in this wp.keyed block, so which call this repeats is not known; pass "
                 "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
             )
+        self._to_repeat.discard(module)
         return key, call
 
-    def _name(self, module: nn.Module) -> str:
+    def name_of(self, module: nn.Module) -> str:
         """The module's path in the outermost model that is being called and contains it."""
         for root in itertools.chain(self._roots, _torch.called_modules()):
             name = self._names.get((root, module))
@@ -158,67 +180,3 @@ class Scope:
             "taken its place, so its path is not known; compile the model itself, torch.compile(model), or name its "
             "streams with wp.convert_dropout(model)"
         )
-
-
-_scope: ContextVar[Scope | None] = ContextVar("wellposed_keyed", default=None)
-open_scopes: list[Scope] = []  # those of all threads
-
-
-@contextlib.contextmanager
-def opened(scope: Scope) -> Iterator[None]:
-    """Open a new scope for the length of a ``with`` block, and note its autograd nodes at the end."""
-    outer = _scope.get()
-    try:
-        with entered(scope):
-            yield
-    finally:
-        scope.close(outer)
-
-
-@contextlib.contextmanager
-def entered(scope: Scope) -> Iterator[None]:
-    """Make a scope the current one of this thread for the length of a ``with`` block."""
-    token = _scope.set(scope)
-    open_scopes.append(scope)
-    try:
-        yield
-    finally:
-        open_scopes.remove(scope)
-        _scope.reset(token)
-
-
-def own_scope() -> Scope | None:
-    """The scope of the innermost ``keyed`` block that this thread has open."""
-    return _scope.get()
-
-
-def current_scope() -> Scope | None:
-    """The scope that a mask is drawn in: this thread's own, or in a thread of autograd's the one that is open."""
-    scope = _scope.get()
-    if scope is None and open_scopes and _torch.backward_pass() != -1 and _is_autograds_thread():
-        outside = [scope for scope in open_scopes if scope.backward == -1]
-        if len({scope.thread for scope in outside}) > 1:
-            raise WellposedError(
-                "dropout runs again in a backward pass (activation checkpointing) while several threads have a "
-                "wp.keyed block open, so which block it belongs to is not known; pass "
-                "context_fn=wp.checkpoint_context to torch.utils.checkpoint.checkpoint (with use_reentrant=False)"
-            )
-        return outside[-1] if outside else None
-    return scope
-
-
-def check_no_other_thread(module: nn.Module) -> None:
-    """Refuse to draw outside of all blocks while another thread's block has run the module or started this thread."""
-    ours = threading.get_ident()
-    for scope in tuple(open_scopes):
-        if scope.thread != ours and (module in scope.runs or threading.current_thread() not in scope.threads):
-            raise WellposedError(
-                f"{module} ran in a thread without a wp.keyed block while another thread has one open, which is that "
-                "thread's alone; open a wp.keyed block in each thread, or hand this one on by "
-                "contextvars.copy_context().run"
-            )
-
-
-def _is_autograds_thread() -> bool:
-    ours = threading.get_ident()
-    return all(isinstance(t, threading._DummyThread) for t in threading.enumerate() if t.ident == ours)

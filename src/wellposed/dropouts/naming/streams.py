@@ -24,8 +24,9 @@ from torch.compiler import is_compiling
 from torch.utils.dlpack import from_dlpack
 
 from wellposed import _torch
+from wellposed.dropouts.functional import check_kind
 from wellposed.dropouts.masks import stream_tensor
-from wellposed.dropouts.naming.scope import check_no_other_thread, current_scope, open_scopes
+from wellposed.dropouts.naming.nesting import check_no_other_thread, current_scope, open_scopes
 from wellposed.errors import WellposedError
 
 
@@ -44,12 +45,13 @@ class Stochastic(nn.Module):
     """
 
     stream: str | None = None
+    owner: Any = None  # who draws, where a module stands in for a function
     _keyed_nodes: tuple[int, int, int] | None  # a thread, and the first of its nodes and the one after the last
     _number: int
     _graphs_number: Tensor
 
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # and not torch's dropout, which some extend too, and which has its own p and inplace
         self.inplace = inplace
         self._enlist()
 
@@ -82,7 +84,7 @@ class Stochastic(nn.Module):
             if _torch.backward_pass() != -1:
                 self._refuse_to_guess()
             return draw_key(), 0, 0
-        return *scope.next_stream(self, self.stream), scope.row
+        return *scope.next_stream(self, self.stream, self.owner), scope.row
 
     def next_stream_tensor(self, x: Tensor) -> Tensor:
         """The same as the int64 tensor (key, call, row) that operators take, for an ``x`` of any kind.
@@ -90,10 +92,18 @@ class Stochastic(nn.Module):
         Args:
             x: The tensor that the mask is for.
         """
+        check_kind(type(self).__name__, x)
         # A graph is given the tensor that it reads each time it runs; else it is a tensor of the modes that are on.
         number = self._graphs_number if is_compiling() else torch.tensor(self._number, device="cpu")
         stream: Tensor = torch.ops.wellposed.stream(x, number)
         return stream
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise WellposedError(
+            f"{type(self).__name__} was given to torch.jit.script, which compiles no dropout of wellposed's; in "
+            "evaluation mode torch.jit.trace and torch.export take it, or put torch's dropout back where "
+            "wp.convert_dropout took it, by wp.convert_dropout(model, back=True)"
+        )
 
     def _refuse_to_guess(self) -> None:
         """Draw in a recomputation only if the forward pass drew from torch's generator, and that has been restored."""

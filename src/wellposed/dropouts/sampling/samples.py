@@ -44,10 +44,33 @@ class Samples:
 
     @property
     def mutual_information(self) -> Any:
-        """``predictive_entropy`` minus the mean entropy of a sample, in nats: what is uncertain about the network."""
-        return _of_numbers(
-            lambda s: _entropy(s.softmax(dim=-1).mean(dim=0)) - _entropy(s.softmax(dim=-1)).mean(dim=0), self.samples
-        )
+        """``predictive_entropy`` minus the mean entropy of a sample, in nats: what is uncertain about the network.
+
+        It is never negative; what rounding makes of 0 is 0.
+        """
+
+        def information(s: Tensor) -> Tensor:
+            p = s.softmax(dim=-1)
+            return (_entropy(p.mean(dim=0)) - _entropy(p).mean(dim=0)).clamp_min(0.0)
+
+        return _of_numbers(information, self.samples)
+
+    def __repr__(self) -> str:
+        """What there is, by shape and dtype: tensors are not printed in full."""
+        parts = (map_leaves(_Short, part) for part in (self.samples, self.weight_scaled))
+        return "Samples(samples={!r}, weight_scaled={!r})".format(*parts)
+
+
+class _Short:
+    """A value that prints a tensor by its dtype and shape."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        if not isinstance(self._value, Tensor):
+            return repr(self._value)
+        return f"{str(self._value.dtype).removeprefix('torch.')}{list(self._value.shape)}"
 
 
 def _of_numbers(function: Callable[[Tensor], Tensor], samples: Any) -> Any:

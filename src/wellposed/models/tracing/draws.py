@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from wellposed._torch import TorchDispatchMode, line_outside_torch, modules_being_called
+from wellposed._torch import line_outside_torch, modules_being_called
 from wellposed.models.copying import sharing_parameters
-from wellposed.models.example import arguments, copied, tensors_in
+from wellposed.models.example import arguments, copied
 from wellposed.models.names import joined
-from wellposed.models.running import own_generators, seed_all
+from wellposed.models.running import OwnGenerators
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ def draws(
         module.register_forward_pre_hook(lambda module, _: called.add(module))
     watch = _Watch()
     args, kwargs = copied(arguments(example))
-    tensors = (args, kwargs, list(other.parameters()), list(other.buffers()))
-    with own_generators(tensors) as generators, torch.no_grad(), watch, beside(other):
-        seed_all(generators, (0, 0))
+    with torch.no_grad(), watch, beside(other):
         other(*args, **kwargs)
     paths: dict[nn.Module | None, str] = {module: path for path, module in other.named_modules()}
     found: dict[str, list[str]] = {}
@@ -86,27 +84,18 @@ def _unseen(module: nn.Module, called: Set[nn.Module], path: str = "") -> Iterat
         yield from _unseen(child, called, joined(path, name))
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(OwnGenerators):
     """Notes each random operator: the innermost module that is being called, and the line outside torch it came by."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__((0, 0))
         self.seen: list[tuple[nn.Module | None, str]] = []
 
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if torch.Tag.nondeterministic_seeded not in function.tags or function.namespace == "wellposed":
-            return function(*args, **(kwargs or {}))
-        before = torch.get_rng_state()
-        outputs = function(*args, **(kwargs or {}))
-        # Attention has the tag whatever its probability; elsewhere than on the CPU that is all there is to go by.
-        is_cpus = all(t.is_cpu for t in tensors_in((args, outputs)))
-        if not (is_cpus and torch.equal(before, torch.get_rng_state())):
-            self.seen.append((next(modules_being_called(), None), _line()))
-        return outputs
+    def note(self) -> None:
+        self.seen.append((next(modules_being_called(), None), line_of_source()))
 
 
-def _line() -> str:
-    module, name, number = line_outside_torch(stacklevel=3)  # above the mode that sees the operator
+def line_of_source() -> str:
+    """The line outside torch and wellposed that is being run, as "file:line: text"."""
+    module, name, number = line_outside_torch(stacklevel=2)
     return f"{module}:{number}: {linecache.getline(name, number).strip()}"

@@ -43,9 +43,11 @@ class Row:
 
 def laws() -> dict[str, bool]:
     """Whether values on the card are those of plain torch on the host, bit for bit."""
-    from wellposed.random import draw, gpu, reference
+    from wellposed.random import draw, reference
+    from wellposed.random.backend import kernels_for
     from wellposed.random.box import WHOLE, layout
 
+    kernels = kernels_for(torch.empty(1, device="cuda"))
     seen = {}
     draws = {
         "uniform": lambda d: draw.uniform(-1.5, 2.5, d),
@@ -57,7 +59,7 @@ def laws() -> dict[str, bool]:
         for dtype in draw.FLOATS:
             for count in (7, 2**16 + 3):
                 there, here = torch.empty(count, dtype=dtype, device="cuda"), torch.empty(count, dtype=dtype)
-                gpu.fill_(there, make(dtype), KEY.seed, 2**40 + 1, WHOLE)
+                kernels.fill_(there, make(dtype), KEY.seed, 2**40 + 1, WHOLE)
                 reference.fill_(here, make(dtype), KEY.seed, 2**40 + 1, WHOLE)
                 seen[f"{name} {dtype} {count}"] = torch.equal(there.cpu(), here)
     cut = draw.Cut(2**30, 4 / 3)
@@ -67,14 +69,14 @@ def laws() -> dict[str, bool]:
             where = WHOLE if dims is None else layout(shape, None, dims)
             wanted = reference.thin(x, cut, KEY.seed, 3, where)
             seen[f"dropout {dtype} {shape} {dims}"] = torch.equal(
-                gpu.thin(x.cuda(), cut, KEY.seed, 3, where).cpu(), wanted
+                kernels.thin(x.cuda(), cut, KEY.seed, 3, where).cpu(), wanted
             )
     # Every word there is, by the quick quotient and by torch's own: 2^32 of them, in 64 launches.
     for kind, make in list(draws.items())[1:3]:
         equal = True
         for first in range(0, 2**20, 2**18):
             there = torch.empty(2**18, device="cuda")
-            gpu.fill_(there, make(torch.float32), KEY.seed, first, WHOLE)
+            kernels.fill_(there, make(torch.float32), KEY.seed, first, WHOLE)
             with wp.random.backend("reference"):
                 again = torch.empty_like(there)
                 reference.fill_(again, make(torch.float32), KEY.seed, first, WHOLE)

@@ -314,6 +314,9 @@ def unbatched(tensor: Tensor, vmap: Any) -> tuple[Tensor, int | None]:
     return torch._C._functorch._unwrap_batched(tensor, vmap.level())
 
 
+_ASKS = ("next_stream", "next_shifted_stream")
+
+
 def modules_being_called() -> Iterator[nn.Module]:
     """The modules whose methods are on the stack, innermost first.
 
@@ -324,7 +327,7 @@ def modules_being_called() -> Iterator[nn.Module]:
     for frame in _stack():
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if isinstance(first, nn.Module) and code.co_name != "next_stream":
+        if isinstance(first, nn.Module) and code.co_name not in _ASKS:
             yield first
 
 

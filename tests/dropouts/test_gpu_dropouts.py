@@ -47,3 +47,36 @@ def test_tokens_of_any_number(others: int, prefix: int) -> None:
         return [y, *torch.autograd.grad(y, x, torch.ones_like(y))]
 
     assert all(map(same_bits, moved("gpu", DEVICE), moved("reference", "cpu")))
+
+
+def test_a_step_on_the_device_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a captured graph reads it; without a card the tensor of the host stands in for one of the device."""
+    model, x = torch.nn.Sequential(torch.nn.Identity(), wp.Dropout(0.5), wp.Dropout1d(0.5)), torch.ones(4, 6, 300)
+    model, x = model.to(DEVICE), x.to(DEVICE)
+    step = torch.zeros((), dtype=torch.int32, device=DEVICE)
+
+    def masked(step: int | Tensor) -> Tensor:
+        with wp.random.backend("gpu"), wp.keyed(3, step, microbatch=2):
+            y: Tensor = model(x)
+        return y
+
+    wanted = [masked(number) for number in (0, 7)]
+    assert not same_bits(*wanted)
+    monkeypatch.setattr(Tensor, "is_cpu", property(lambda _: False))
+    for number, mask in zip((0, 7), wanted, strict=True):
+        step.fill_(number)
+        assert same_bits(masked(step), mask)
+
+
+@pytest.mark.parametrize("step", [torch.zeros(2, dtype=torch.int64), torch.tensor(0.5), torch.tensor(True)])
+def test_a_step_that_is_none_is_refused(step: Tensor) -> None:
+    with pytest.raises(wp.WellposedError, match="expected an integer, or a scalar"), wp.keyed(0, step):
+        pass
+
+
+def test_a_step_of_the_host_may_be_a_tensor() -> None:
+    layer, x = wp.Dropout(0.5), torch.ones(64)
+    with wp.keyed(0, torch.tensor(5)):
+        y = layer(x)
+    with wp.keyed(0, 5):
+        assert torch.equal(layer(x), y)

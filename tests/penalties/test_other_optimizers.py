@@ -144,8 +144,11 @@ def test_looking_at_a_state_steps_nothing() -> None:
 @pytest.fixture
 def mesh() -> Iterator[Any]:
     """A mesh of this one process."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield torch.distributed.init_device_mesh("cpu", (1,))
+    from torch.distributed.device_mesh import init_device_mesh
+
+    store = torch._C._distributed_c10d.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
     torch.distributed.destroy_process_group()
 
 
@@ -164,7 +167,7 @@ def test_a_penalty_on_shards_is_right_or_refused_before_anything_moves(mesh: Any
     from torch.distributed.tensor import Shard, distribute_tensor
 
     plain = wp.random.normal((3, 4), wp.Key(1))
-    weight = nn.Parameter(distribute_tensor(plain.clone(), mesh, [Shard(0)]))
+    weight: Any = nn.Parameter(distribute_tensor(plain.clone(), mesh, [Shard(0)]))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     mode: Any = "proximal" if penalty.traits.prox else "gradient"
     refusal = ""

@@ -29,6 +29,7 @@ class Mask(NamedTuple):
         dims: The dimensions that the mask varies over, none negative, in order; ``None`` for all.
         box: Where the tensor lies in a larger one; ``None`` where it is the whole.
         law: What becomes of the elements: "scaled", "selu" or "selu slope".
+        shift: An int64 scalar that is added to the call number; on a GPU, by the kernel when it runs.
     """
 
     p: float
@@ -37,6 +38,13 @@ class Mask(NamedTuple):
     dims: tuple[int, ...] | None = None
     box: Box | None = None
     law: Law = "scaled"
+    shift: Tensor | None = None
+
+    def settled(self) -> "Mask":
+        """The mask with the shift in its call number, for which the host has to read it."""
+        if self.shift is None:
+            return self
+        return self._replace(call=(self.call + int(self.shift)) % 2**64, shift=None)
 
 
 @functools.lru_cache(maxsize=256)
@@ -62,9 +70,9 @@ def compute(x: Tensor, mask: Mask, cut: Tensor | None = None) -> Tensor:
     """
     if x.is_meta:
         return torch.empty_like(x)
-    p, key, call, dims, box, law = mask
+    p, key, call, dims, box, law, shift = mask.settled() if x.is_cpu else mask
     where = WHOLE if dims is None and box is None else layout(x.shape, box, dims)
-    thinned = backend_for(x).thin(x, cut_of(p, law) if cut is None else cut, key, call, where)
+    thinned = backend_for(x).thin(x, cut_of(p, law) if cut is None else cut, key, call, where, shift)
     if x.is_contiguous():
         return thinned
     kept = torch.empty_like(x)

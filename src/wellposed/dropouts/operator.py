@@ -41,7 +41,7 @@ def thin(x: Tensor, mask: Mask) -> Tensor:
     """
     if is_ordinary(x):
         return thin_ordinary(x, mask)
-    p, key, call, dims, box, law = mask
+    p, key, call, dims, box, law, _ = mask.settled()
     rate = torch.tensor(p, dtype=torch.float64, device="cpu")
     return thin_by_operator(x, stream_tensor(key, call), rate, dims, box, law=law)
 

@@ -28,10 +28,11 @@ class Backend(Protocol):
     def fill_(self, tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
         """Fill ``tensor`` with the draw's values at the layout's global indices; ``key`` are the key's 64 bits."""
 
-    def thin(self, x: Tensor, cut: Any, key: int, call: int, layout: Layout) -> Tensor:
+    def thin(self, x: Tensor, cut: Any, key: int, call: int, layout: Layout, shift: Tensor | None = None) -> Tensor:
         """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says.
 
-        The cut is a ``Cut``, or for tensors that do not lie on the host its numbers in a tensor, see ``cut_tensor``.
+        Where tensors do not lie on the host, the cut may be its numbers in a tensor, see ``cut_tensor``, and a shift
+        there may be added to the call number: both are read when the device comes to it.
         """
 
 

@@ -25,7 +25,7 @@ def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> No
             tensor.copy_(target)
 
 
-def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout) -> Tensor:
+def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout, shift: None = None) -> Tensor:
     """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
     x = _plain(x)
     result = torch.empty_like(x)

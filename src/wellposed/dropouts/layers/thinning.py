@@ -75,9 +75,9 @@ class Thinning(Stochastic):
         if is_ordinary(x):
             if self._p == 0.0:
                 return x
-            key, call, row = self.next_stream()
+            key, call, row, shift = self.next_shifted_stream()
             box = part_of_batch(x, row, batch) if row else None
-            return thin_ordinary(x, Mask(self._p, key, call, dims, box, law))
+            return thin_ordinary(x, Mask(self._p, key, call, dims, box, law, shift))
         if is_sharded(x):
             return self._thin_shards(x, dims, batch, law)
         return thin_by_operator(x, self.next_stream_tensor(x), self._rate, dims, batch=batch, law=law)

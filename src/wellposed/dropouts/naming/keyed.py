@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.arguments import integer
+from wellposed.arguments import described, integer
 from wellposed.dropouts.naming.function_calls import watched_functions
 from wellposed.dropouts.naming.nesting import entered, opened, own_scope
 from wellposed.dropouts.naming.scope import COUNT_BITS, Scope
+from wellposed.errors import WellposedError
 from wellposed.random.key import Key
 
 _STEP, _MICROBATCH = 32, 12  # bits of a call number: the step, and the micro-batch in it; then come the calls in that
 
 
 @contextlib.contextmanager
-def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) -> Iterator[None]:
+def keyed(seed: int | Key, step: int | Tensor = 0, microbatch: int = 0, *, row: int = 0) -> Iterator[None]:
     """Draw dropout masks from a seed and a training step inside a ``with`` block, rather than from torch's generator.
 
     Inside the block a mask of wellposed's modules is a function of four things: the key ``Key(seed).fold(stream)``,
@@ -32,7 +33,9 @@ def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) 
 
     Args:
         seed: The seed, or a key.
-        step: The training step, in [0, 2^32).
+        step: The training step, in [0, 2^32). An integer scalar tensor on a device is read there, each time that the
+            block's work runs: so a CUDA graph that is captured by hand draws the masks of the step at each replay. What
+            only drops and scales can follow it; all else raises while a graph is being captured.
         microbatch: The micro-batch within the step, in [0, 4096), for gradient accumulation.
         row: Where this batch's first row stands in a larger batch that it is a part of. Masks that vary over samples
             (dimension 0, but for time-first ``LockedDropout``) are then rows of the larger batch's mask, and masks of
@@ -52,12 +55,27 @@ def keyed(seed: int | Key, step: int = 0, microbatch: int = 0, *, row: int = 0) 
         >>> torch.equal(torch.cat([masked(3, slice(5)), masked(3, slice(5, 8), row=5)]), masked(3))
         True
     """
+    there = step if isinstance(step, Tensor) and not step.is_cpu else None
+    if isinstance(step, Tensor):
+        step = _step_of(step)
     step = integer(step, "keyed(step)", 0, 2**_STEP)
     microbatch = integer(microbatch, "keyed(microbatch)", 0, 2**_MICROBATCH)
     key = seed if isinstance(seed, Key) else Key(seed)
     call = (step << _MICROBATCH | microbatch) << COUNT_BITS
-    with watched_functions(), opened(Scope(key, call, integer(row, "keyed(row)", 0, 2**40))):
+    scope = Scope(key, call, integer(row, "keyed(row)", 0, 2**40))
+    if there is not None:
+        scope.device_step = there.long() << _MICROBATCH + COUNT_BITS
+    with watched_functions(), opened(scope):
         yield
+
+
+def _step_of(step: Tensor) -> int:
+    """The step that a scalar tensor holds; 0 for one on a device, which the host does not read."""
+    if step.dim() or step.dtype.is_floating_point or step.dtype.is_complex or step.dtype == torch.bool:
+        raise WellposedError(
+            f"keyed(step) was given a tensor {described(step)}; expected an integer, or a scalar of one"
+        )
+    return int(step) if step.is_cpu else 0
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class Scope:
     def __init__(self, key: Key, call: int, row: int) -> None:
         self.key, self.call, self.row = key, call, row
         self.counts: dict[str, int] = {}
+        self.device_step: Tensor | None = None  # added to the call number by what draws
         self.shift: Tensor | None = None  # added to (key, call, row): under vmap a row for each Monte Carlo sample
         self.thread, self.threads = threading.get_ident(), threading.enumerate()
         self.backward = _torch.backward_pass()  # the backward pass that the block was opened in; -1 outside of all
@@ -115,6 +116,7 @@ class Scope:
     def replay(self, counts: dict[str, int], roots: tuple[nn.Module, ...]) -> "Scope":
         """A scope for the recomputation of a checkpointed segment, with the counts and roots that it started from."""
         again = Scope(self.key, self.call, self.row)
+        again.device_step = self.device_step
         again.counts, again._roots = dict(counts), roots
         again._names, again._keys, again._paths, again._owners = self._names, self._keys, self._paths, self._owners
         return again

@@ -71,20 +71,35 @@ class Stochastic(nn.Module):
 
     def next_stream(self) -> tuple[int, int, int]:
         """The stream of the next mask: the key's 64 bits, the call number, and the input's first row in the batch."""
-        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        key, call, row, shift = self.next_shifted_stream(can_shift=False)
+        return key, call if shift is None else (call + int(shift)) % 2**64, row
+
+    def next_shifted_stream(self, *, can_shift: bool = True) -> tuple[int, int, int, Tensor | None]:
+        """The same, and the scalar on the device that is added to the call number, where a ``keyed`` block has one.
+
+        Args:
+            can_shift: Whether what draws can leave that to the device, so that a captured graph draws anew.
+        """
+        scope = current_scope()
+        shift = None if scope is None else scope.device_step
+        if (
+            torch.cuda.is_initialized()
+            and torch.cuda.is_current_stream_capturing()
+            and not (can_shift and shift is not None)
+        ):
             raise WellposedError(
                 f"{self} is being captured in a CUDA graph, which would repeat the mask of this call whenever it is "
-                'replayed; capture by torch.compile(mode="reduce-overhead"), which leaves dropout out of the graph, or '
-                "use wellposed.dropout with a key if one mask is what you want"
+                "replayed; what only drops and scales can be captured in wp.keyed(seed, step) with the step in a tensor "
+                'on the device, all else by torch.compile(mode="reduce-overhead"), or use wellposed.dropout with '
+                "a key if one mask is what you want"
             )
-        scope = current_scope()
         if scope is None:
             if open_scopes:
                 check_no_other_thread(self)
             if _torch.backward_pass() != -1:
                 self._refuse_to_guess()
-            return draw_key(), 0, 0
-        return *scope.next_stream(self, self.stream, self.owner), scope.row
+            return draw_key(), 0, 0, None
+        return *scope.next_stream(self, self.stream, self.owner), scope.row, shift
 
     def next_stream_tensor(self, x: Tensor) -> Tensor:
         """The same as the int64 tensor (key, call, row) that operators take, for an ``x`` of any kind.

@@ -26,7 +26,7 @@ class Weight:
         also: What the other modules that share it use it for.
         computed: How it is computed from other parameters; ``None`` for a parameter of its own.
         note: How its role is known, where it is not by the table.
-        enlarged: Whether the rows of an embedding go on scaled or normalised, and not at their own size.
+        enlarged: Whether the rows of an embedding make up the residual stream, however small they start.
     """
 
     name: str

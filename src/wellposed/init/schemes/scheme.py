@@ -41,7 +41,7 @@ class Site:
         branches: All residual branches of the model.
         output: Whether nothing but the model's output follows it.
         shared: The axes of a linear layer that shares an embedding's weight, if one does.
-        enlarged: Whether an embedding's rows go on scaled or normalised, and not at their own size.
+        enlarged: Whether an embedding's rows make up the residual stream, however small they start.
         beside_shared: Whether an embedding is as wide as another one that a linear layer shares.
         module: The module that holds it.
         whole: The shape of the whole weight.

@@ -16,7 +16,6 @@ from wellposed.models.roles.contractions import Contraction
 from wellposed.models.roles.registry import Kind, Part
 from wellposed.models.tracing import operations
 
-
 # Of the functions with named arguments: what those are for that may be parameters.
 _ARGUMENTS: Mapping[str, tuple[tuple[str, Kind | None], ...]] = {
     name: tuple((argument.partition(":")[0], argument.partition(":")[2] or None) for argument in given.split())  # type: ignore[misc]
@@ -41,8 +40,31 @@ _MERGES = operations.MERGES | {"setitem", "masked_scatter", "index_copy", "copy"
 _BOUNDS = frozenset({"maximum", "minimum", "clamp", "clamp_min", "clamp_max", "pow", "lerp", "hardtanh"})
 _KEEPS = operations.STILL | {"clamp", "clamp_min", "clamp_max", "nan_to_num", "round", "neg", "mul", "div", "normalize"}
 _CURVES = frozenset(
-    "exp expm1 log log1p sigmoid logsigmoid tanh softplus softmax log_softmax relu elu silu gelu abs square sqrt rsqrt "
-    "reciprocal pow cos sin rpow".split()
+    [
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "sigmoid",
+        "logsigmoid",
+        "tanh",
+        "softplus",
+        "softmax",
+        "log_softmax",
+        "relu",
+        "elu",
+        "silu",
+        "gelu",
+        "abs",
+        "square",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "pow",
+        "cos",
+        "sin",
+        "rpow",
+    ]
 )
 # A parameter that enters in several ways is what comes first here.
 _ORDER: tuple[Kind, ...] = ("embedding", "weight", "slope", "constant", "scale", "bias", "token")
@@ -150,7 +172,7 @@ class Entries:
         alone = all(signal.tables for signal in signals)
         if name in operations.SUMS and not alone:
             fate = "added"
-        elif name in operations.NORMS:
+        elif name in operations.NORMS | operations.REDUCTIONS | {"pow", "square"}:  # some norms are written out
             fate = "normalised"
         elif name in operations.MULTIPLICATIONS and alone and not any(leaf in (1, 1.0) for leaf in _numbers(leaves)):
             fate = "scaled"
@@ -183,6 +205,7 @@ class Entries:
                 self.enter(view, "constant")
 
     def enter(self, view: View, kind: Kind | None) -> None:
+        """Note that a parameter enters where the arithmetic makes it one of this kind."""
         for each in (view, *view.beside):
             if kind is not None:
                 self.note(dataclasses.replace(each, beside=()), _part(each, kind))
@@ -191,7 +214,7 @@ class Entries:
         for each in (view, *view.beside):
             if contraction.left and kind_by_name(each.name, len(each.shape)) == "token":
                 self.enter(dataclasses.replace(each, beside=()), "token")
-            else:
+            elif each.tensor is not None:
                 axes = contractions.axes(each.shape, each.tensor, contraction)
                 self.note(dataclasses.replace(each, beside=()), Part("weight", axes))
 
@@ -248,7 +271,8 @@ def _part(view: View, kind: Kind) -> Part:
     """The part that a parameter plays where its arithmetic makes it one of this kind; a name settles what is close."""
     named = kind_by_name(view.name, len(view.shape))
     if kind == "embedding":
-        return Part("embedding", Axes(out=tuple(range(1, len(view.shape))), in_=(), batch=0))
+        rest = tuple(range(1, len(view.shape)))
+        return Part("embedding", Axes(out=rest[0] if len(rest) == 1 else rest, in_=(), batch=0))
     if kind in ("scale", "constant") and named == "token":
         return Part("token")
     if kind == "scale" and (view.curved or view.offset not in (0.0, 1.0)):

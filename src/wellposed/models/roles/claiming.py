@@ -48,14 +48,25 @@ def claimed_weights(model: nn.Module, example: Any = None) -> list[Weight]:
             seen = entries.roles(weight.names)
             weight = _claimed(model, weight, seen)
             fates = set[str]().union(*(entries.rows.get(name, ()) for name in weight.names))
-            weight = dataclasses.replace(weight, enlarged="scaled" in fates or fates == {"normalised"})
+            weight = dataclasses.replace(weight, enlarged=_is_enlarged(fates))
         found.append(weight)
     return found
 
 
+def _is_enlarged(fates: set[str]) -> bool:
+    """Whether an embedding's rows make up the residual stream, from what becomes of them.
+
+    They are lost in it where the stream has them as they are and each branch takes them normalised, for then what the
+    branches add is much larger.
+    """
+    return "scaled" in fates or fates in ({"normalised"}, {"added"})
+
+
 def _claimed(model: nn.Module, weight: Weight, seen: tuple[Part, ...]) -> Weight:
     """A weight with what it was seen to do, what the table says, and its name taken together."""
-    other = tuple(part for part in seen if part.kind == "weight" and not _is_one_of(part, (*weight.parts, *weight.also)))
+    other = tuple(
+        part for part in seen if part.kind == "weight" and not _is_one_of(part, (*weight.parts, *weight.also))
+    )
     if not weight.parts:
         if seen:
             first = _with_start(model, weight, seen[0])
@@ -98,7 +109,7 @@ def _is_one_of(part: Part, parts: Iterable[Part]) -> bool:
 
 
 def _with_start(model: nn.Module, weight: Weight, part: Part) -> Part:
-    """A scale or a constant with the number that its module starts it as; a scale that does not start at 1 is a gate."""
+    """A scale or a constant with the number that its module starts it as; a scale that starts elsewhere is a gate."""
     if part.kind not in ("scale", "constant") or part.start is not None:
         return part
     start = own_start(model, weight.module, weight.attribute)

@@ -35,7 +35,9 @@ class Contraction:
     transposed: bool = False
 
 
-_MATRIX = frozenset("matmul mm bmm mv dot inner addmm addbmm baddbmm addmv grouped_mm _grouped_mm".split())
+_MATRIX = frozenset(
+    ["matmul", "mm", "bmm", "mv", "dot", "inner", "addmm", "addbmm", "baddbmm", "addmv", "grouped_mm", "_grouped_mm"]
+)
 
 
 def contracted(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[Any, Contraction]]:
@@ -75,7 +77,7 @@ def _by_columns(n: int) -> Contraction:
     return Contraction((n - 1,), (n - 2,)) if n > 1 else Contraction((), (0,))
 
 
-def axes(shape: Sequence[int], view: Tensor | None, contraction: Contraction) -> Axes:
+def axes(shape: Sequence[int], view: Tensor, contraction: Contraction) -> Axes:
     """The axes of a parameter of which a view is contracted.
 
     Dimensions of the parameter that the operation neither sums over nor makes, such as an expert's that was picked, are
@@ -83,15 +85,13 @@ def axes(shape: Sequence[int], view: Tensor | None, contraction: Contraction) ->
 
     Args:
         shape: The parameter's shape.
-        view: Its view, made from :func:`marked`; ``None`` where its dimensions cannot be told.
+        view: Its view, made from :func:`marked`.
         contraction: What is done with the view's dimensions.
 
     Returns:
-        The axes; those of a linear layer where they cannot be told.
+        The axes.
     """
     n = len(shape)
-    if view is None:
-        return Axes() if n != 1 else Axes(out=(), in_=0)
     base = marked(shape)
     in_ = _covered(base, view, contraction.in_)
     out = tuple(d for d in _covered(base, view, contraction.out) if d not in in_)
@@ -118,7 +118,6 @@ def is_view(tensor: Tensor) -> bool:
 
 def _covered(base: Tensor, view: Tensor, dims: Sequence[int]) -> tuple[int, ...]:
     """The dimensions of a parameter that lie in dimensions of its view: their strides overlap."""
-
     if (view.shape, view.stride()) == (base.shape, base.stride()):
         return tuple(dims)
 

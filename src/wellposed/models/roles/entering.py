@@ -16,6 +16,8 @@ from wellposed.models.names import joined, unwrapped
 from wellposed.models.roles.by_use import Entries, Made, View
 from wellposed.models.tracing.operations import torch_name
 
+# Modules of torch's that are entered, for the sake of what becomes of an embedding's rows.
+_OPEN = (nn.Sequential, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Identity, nn.Dropout)
 _SMALL = 1 << 26  # entries of a model without memory that may be given some for a run
 
 
@@ -23,8 +25,8 @@ def entries_of(model: nn.Module, example: Any = None) -> Entries:
     """Find out how the parameters of a model enter its forward pass.
 
     The model is run on the example, or on an input made up for it where it says what it takes, as models of timm and of
-    transformers do; else it is traced symbolically. What was not reached is traced, or run, module by module. A way that
-    fails half-way has seen the first half, and what one module of a type does with its parameters others do as well.
+    transformers do; else it is traced symbolically. What was not reached is traced, or run, module by module. A way
+    that fails half-way has seen the first half, and what one module of a type does with its parameters all do.
 
     Args:
         model: The model; it is not changed.
@@ -39,7 +41,7 @@ def entries_of(model: nn.Module, example: Any = None) -> Entries:
     with contextlib.suppress(Exception):
         copy = copied(model, {id(t): _like(t, without_memory(t)) for t in tensors_of(model)}).eval()
         if not inputs:
-            _follow_graph(copy, path, entries, of_torch)
+            _follow_graph(copy, path, entries, _is_closed)
         for module in copy.modules() if inputs else ():
             if module is not copy:
                 _pass_over(module)
@@ -57,6 +59,11 @@ def entries_of(model: nn.Module, example: Any = None) -> Entries:
 def of_torch(module: nn.Module) -> bool:
     """Whether a module is one of torch's own, of which it is known what its parameters are for."""
     return type(module).__module__.startswith("torch.nn.")
+
+
+def _is_closed(module: nn.Module) -> bool:
+    """Whether a module is one of torch's that torch.fx cannot enter, or need not."""
+    return of_torch(module) and not isinstance(module, _OPEN)
 
 
 def made_up(model: nn.Module) -> list[Arguments]:
@@ -124,7 +131,7 @@ def _follow_runs(model: nn.Module, copy: nn.Module, path: str, entries: Entries,
         values = {id(t): _like(t, torch.zeros_like(without_memory(t), device="cpu")) for t in tensors_of(model)}
         if not any(t.is_meta for t in tensors_of(model)):
             values = {id(p): p for p in model.parameters()}
-        _run(copied(model, values).eval(), path, entries, given, "cpu")
+        _run(copied(model, values).eval(), path, entries, with_tensors(given, Tensor.clone), "cpu")
 
 
 def _run_alone(module: nn.Module, path: str, entries: Entries) -> None:
@@ -190,7 +197,8 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         given, named = tree_map(
-            lambda leaf: self.known.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, (list(args), dict(kwargs))
+            lambda leaf: self.known.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf,
+            (list(args), dict(kwargs)),
         )
         made = self.entries.step(torch_name(func), func, given, named)
         tensors = tensors_in(result)
@@ -226,6 +234,8 @@ def _follow_graph(module: nn.Module, path: str, entries: Entries, is_leaf: Calla
 def _value(node: fx.Node, args: Any, kwargs: Any, module: nn.Module, path: str, entries: Entries) -> Any:
     if node.op == "placeholder":
         return Made()
+    if node.op == "output":
+        return None
     if node.op == "get_attr":
         owner, _, name = str(node.target).rpartition(".")
         value = getattr(module.get_submodule(owner), name)
@@ -235,14 +245,12 @@ def _value(node: fx.Node, args: Any, kwargs: Any, module: nn.Module, path: str, 
             if isinstance(leaf, View):
                 entries.enter(leaf, "token")
         return Made()
-    if node.op == "call_method":
+    if isinstance(node.target, str):
         return entries.step(node.target, getattr(Tensor, node.target, _missing), args, kwargs)
-    if node.op == "call_function":
-        if torch_name(node.target) == "getitem" and isinstance(args[0], list):
-            with contextlib.suppress(Exception):
-                return args[0][args[1]]
-        return entries.step(torch_name(node.target), node.target, args, kwargs)
-    return None
+    if torch_name(node.target) == "getitem" and isinstance(args[0], list):
+        with contextlib.suppress(Exception):
+            return args[0][args[1]]
+    return entries.step(torch_name(node.target), node.target, args, kwargs)
 
 
 def _missing(*_: Any, **__: Any) -> Tensor:

@@ -70,8 +70,9 @@ def _asked(model: nn.Module, module: nn.Module, name: str) -> Tensor | None:
 
 
 def _starter(model: nn.Module, module: nn.Module, copy: nn.Module) -> Callable[[], Any] | None:
-    if callable(reset := getattr(copy, "reset_parameters", None)):
-        return reset
+    reset: Any = getattr(copy, "reset_parameters", None)
+    if callable(reset):
+        return lambda: reset()
     around = [owner for owner in model.modules() if any(inner is module for inner in owner.modules())]
     starter = next((owner for owner in reversed(around) if callable(getattr(owner, "_init_weights", None))), None)
     return None if starter is None else lambda: starter._init_weights(copy)  # type: ignore[operator]

@@ -12,7 +12,7 @@ from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.fans import Axes
 from wellposed.models.roles import contractions
 from wellposed.models.roles.by_name import kind_by_name
-from wellposed.models.roles.contractions import Contraction
+from wellposed.models.roles.contractions import Contraction, Made, View
 from wellposed.models.roles.registry import Kind, Part
 from wellposed.models.tracing import operations
 
@@ -40,74 +40,25 @@ _MERGES = operations.MERGES | {"setitem", "masked_scatter", "index_copy", "copy"
 _BOUNDS = frozenset({"maximum", "minimum", "clamp", "clamp_min", "clamp_max", "pow", "lerp", "hardtanh"})
 _KEEPS = operations.STILL | {"clamp", "clamp_min", "clamp_max", "nan_to_num", "round", "neg", "mul", "div", "normalize"}
 _CURVES = frozenset(
-    [
-        "exp",
-        "expm1",
-        "log",
-        "log1p",
-        "sigmoid",
-        "logsigmoid",
-        "tanh",
-        "softplus",
-        "softmax",
-        "log_softmax",
-        "relu",
-        "elu",
-        "silu",
-        "gelu",
-        "abs",
-        "square",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "pow",
-        "cos",
-        "sin",
-        "rpow",
-    ]
+    (
+        *(
+            "exp",
+            "expm1",
+            "log",
+            "log1p",
+            "sigmoid",
+            "logsigmoid",
+            "tanh",
+            "softplus",
+            "softmax",
+            "log_softmax",
+            "relu",
+        ),
+        *("elu", "silu", "gelu", "abs", "square", "sqrt", "rsqrt", "reciprocal", "pow", "cos", "sin", "rpow"),
+    )
 )
 # A parameter that enters in several ways is what comes first here.
 _ORDER: tuple[Kind, ...] = ("embedding", "weight", "slope", "constant", "scale", "bias", "token")
-
-
-@dataclass(frozen=True)
-class Made:
-    """What was made from the model's input, or from a parameter that has entered already.
-
-    Attributes:
-        tables: The embeddings whose rows it holds as they are, or sums of them.
-    """
-
-    tables: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """What was made from a parameter alone, on its way into the forward pass.
-
-    Attributes:
-        name: The parameter's path.
-        shape: Its shape.
-        tensor: A tensor without memory whose strides tell which of the parameter's dimensions it has where; ``None``
-            where they cannot be told any more.
-        offset: What was added to it.
-        curved: Whether it went through a function that is not linear.
-        gathered: Whether entries of it were picked by an index.
-        beside: What lies in the same tensor, where several parameters were joined.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    tensor: Tensor | None
-    offset: float = 0.0
-    curved: bool = False
-    gathered: bool = False
-    beside: "tuple[View, ...]" = ()
-
-    @classmethod
-    def of(cls, name: str, parameter: Tensor) -> "View":
-        """A whole parameter."""
-        return cls(name, tuple(parameter.shape), contractions.marked(parameter.shape))
 
 
 @dataclass
@@ -116,7 +67,8 @@ class Entries:
 
     Attributes:
         found: For each parameter's path, the parts it was seen to play, each once.
-        rows: What becomes of each embedding's rows: ``"scaled"`` by a number, ``"normalised"``, ``"added"`` to signals.
+        rows: What becomes of each embedding's rows: ``"scaled"`` by a number, ``"normalised"``, ``"added"`` to signals;
+            and likewise of that sum, as ``"sum normalised"``.
     """
 
     found: dict[str, list[Part]] = field(default_factory=dict)
@@ -169,7 +121,7 @@ class Entries:
         tables = frozenset[str]().union(*(signal.tables for signal in signals))
         if not tables:
             return Made()
-        alone = all(signal.tables for signal in signals)
+        alone, summed = all(signal.tables for signal in signals), any(signal.summed for signal in signals)
         if name in operations.SUMS and not alone:
             fate = "added"
         elif name in operations.NORMS | operations.REDUCTIONS | {"pow", "square"}:  # some norms are written out
@@ -178,10 +130,11 @@ class Entries:
             fate = "scaled"
         else:
             kept = name in operations.MOVES or (alone and name in operations.SUMS | operations.MULTIPLICATIONS)
-            return Made(tables) if kept else Made()
+            return Made(tables, summed) if kept else Made()
         for table in tables:
-            self.rows.setdefault(table, set()).add(fate)
-        return Made(tables if fate == "scaled" else frozenset())
+            self.rows.setdefault(table, set()).add(f"sum {fate}" if summed else fate)
+        kept = fate == "scaled" or (fate == "added" and not summed)
+        return Made(tables, summed or fate == "added") if kept else Made()
 
     def note(self, view: View, part: Part) -> None:
         """Note what a parameter is for, and those that lie beside it."""

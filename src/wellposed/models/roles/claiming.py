@@ -59,7 +59,9 @@ def _is_enlarged(fates: set[str]) -> bool:
     They are lost in it where the stream has them as they are and each branch takes them normalised, for then what the
     branches add is much larger.
     """
-    return "scaled" in fates or fates in ({"normalised"}, {"added"})
+    if "scaled" in fates or fates == {"normalised"}:
+        return True
+    return "added" in fates and "normalised" not in fates and "sum normalised" in fates and "sum added" not in fates
 
 
 def _claimed(model: nn.Module, weight: Weight, seen: tuple[Part, ...]) -> Weight:

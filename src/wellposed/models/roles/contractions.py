@@ -1,4 +1,4 @@
-"""Sums over a parameter's dimensions: which of them an operation contracts, and the axes that follow."""
+"""Views of parameters on their way into an operation: which dimensions it sums over, and the axes that follow."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,48 @@ from torch import Tensor
 
 from wellposed._torch import tree_leaves
 from wellposed.models.fans import Axes
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made from the model's input, or from a parameter that has entered already.
+
+    Attributes:
+        tables: The embeddings whose rows it holds as they are, or sums of them.
+        summed: Whether other signals were added to them.
+    """
+
+    tables: frozenset[str] = frozenset()
+    summed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What was made from a parameter alone, on its way into the forward pass.
+
+    Attributes:
+        name: The parameter's path.
+        shape: Its shape.
+        tensor: A tensor without memory whose strides tell which of the parameter's dimensions it has where; ``None``
+            where they cannot be told any more.
+        offset: What was added to it.
+        curved: Whether it went through a function that is not linear.
+        gathered: Whether entries of it were picked by an index.
+        beside: What lies in the same tensor, where several parameters were joined.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    tensor: Tensor | None
+    offset: float = 0.0
+    curved: bool = False
+    gathered: bool = False
+    beside: "tuple[View, ...]" = ()
+
+    @classmethod
+    def of(cls, name: str, parameter: Tensor) -> "View":
+        """A whole parameter."""
+        return cls(name, tuple(parameter.shape), marked(parameter.shape))
 
 
 @dataclass(frozen=True)
@@ -36,7 +78,7 @@ class Contraction:
 
 
 _MATRIX = frozenset(
-    ["matmul", "mm", "bmm", "mv", "dot", "inner", "addmm", "addbmm", "baddbmm", "addmv", "grouped_mm", "_grouped_mm"]
+    ("matmul", "mm", "bmm", "mv", "dot", "inner", "addmm", "addbmm", "baddbmm", "addmv", "grouped_mm", "_grouped_mm")
 )
 
 

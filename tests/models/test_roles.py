@@ -147,9 +147,32 @@ class Own(nn.Module):
         return out
 
 
+class Idle(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(16, 4))
+        self.inner = nn.Linear(4, 6, bias=False)
+
+
+def test_what_nothing_claims_is_refused_or_kept() -> None:
+    with pytest.raises(wp.WellposedError, match=r"kernel \(16, 4\) of Idle"):
+        wp.plan_initialize(Idle())
+    model = Idle()
+    before = model.kernel.detach().fill_(3.0).clone()
+    plan = wp.init.initialize(model, rules={"unclaimed": None})
+    assert torch.equal(model.kernel, before)
+    assert (plan["kernel"].role, plan["kernel"].initializer, plan["kernel"].note) == ("unclaimed", None, "by rule")
+    assert plan["inner.weight"].initializer is not None
+    wp.init.initialize(model, rules={"unclaimed": wp.init.Zeros()})
+    assert not model.kernel.any()
+    wp.plan_initialize(nn.Linear(3, 2), rules={"unclaimed": None})  # where nothing is left over it says nothing
+    with torch.device("meta"):
+        model = Idle()
+    with pytest.raises(wp.WellposedError, match="without memory"):
+        wp.init.initialize(model, rules={"unclaimed": None}, device="cpu")
+
+
 def test_a_module_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(wp.WellposedError, match=r"kernel \(16, 4\) of Own"):
-        wp.plan_initialize(Own())
     monkeypatch.setattr(roles, "_TABLE", dict(roles._TABLE))
 
     @wp.init.role(Own)
@@ -172,7 +195,9 @@ def test_a_module_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_type_may_be_registered_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roles, "_TABLE", dict(roles._TABLE))
     wp.init.role(f"{Own.__module__}.Own")(lambda module: {"kernel": Part("token")})
-    assert wp.plan_initialize(Own())["kernel"].role == "token"
+    row = wp.plan_initialize(Own())["kernel"]
+    assert row.role == "token"
+    assert "says a token, but it enters the forward pass as a weight of Axes(out=1, in_=0)" in row.note
 
 
 def test_bad_parts_are_refused() -> None:

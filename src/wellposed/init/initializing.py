@@ -34,7 +34,8 @@ def initialize(
         scheme: The name of a scheme, or a scheme.
         seed: Where all keys come from.
         rules: From globs on parameters' paths to an initializer, to an initializer and the axes to use it with, or to
-            ``None`` for a weight that is to be left as it is. Of several that match the last one counts.
+            ``None`` for a weight that is to be left as it is. Of several that match the last one counts. The word
+            ``"unclaimed"`` stands for all that no role claims.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
         device: Where a model on the meta device is to be.
 

@@ -24,11 +24,12 @@ from wellposed.models.formulas import formulas, unknown
 from wellposed.models.globs import matches
 from wellposed.models.names import listed
 from wellposed.models.roles import Part
+from wellposed.models.roles.claiming import claimed_weights
 from wellposed.models.tracing.branch_names import named_branches
 from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.signals import Branch
 from wellposed.models.tracing.trace import trace
-from wellposed.models.weights import Weight, weights
+from wellposed.models.weights import Weight
 from wellposed.random.key import Key
 from wellposed.random.shards import is_sharded
 
@@ -36,7 +37,7 @@ Rules = Mapping[str, Initializer | tuple[Initializer, Axes] | None]
 Ruled = dict[tuple[str, str | None], tuple[Initializer | None, Axes | None]]
 
 _WITH_FANS = ("weight", "recurrent", "embedding")
-_COMPUTED = "frozen, computed as its module does"
+_COMPUTED, _UNCLAIMED = "frozen, computed as its module does", "unclaimed"
 _NOT_SEEN = Following("not seen", note="tracing did not reach it, so the gain is 1")
 
 
@@ -59,7 +60,8 @@ def plan_initialize(
         scheme: The name of a scheme, or a scheme.
         seed: Where all keys come from.
         rules: From globs on parameters' paths to an initializer, to an initializer and the axes to use it with, or to
-            ``None`` for a weight that is to be left as it is. Of several that match the last one counts.
+            ``None`` for a weight that is to be left as it is. Of several that match the last one counts. The word
+            ``"unclaimed"`` stands for all that no role claims: ``{"unclaimed": None}`` keeps what would be refused.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
 
     Returns:
@@ -77,12 +79,16 @@ def plan_initialize(
         Zeros()
     """
     chosen = scheme_of(scheme)
-    found = weights(a_model(model, "initialize"))
+    found = claimed_weights(a_model(model, "initialize"), example)
     ruled = _ruled(found, rules or {})
     left = {key for key, (initializer, _) in ruled.items() if initializer is None}
     left |= {key for weight in found if weight.is_frozen for key in _labels(weight) if key not in ruled}
     planned = [t for t in found if not all(key in left for key in _labels(t))]
-    refuse(model, [t for t in found if not t.parts and not t.is_frozen and (t.name, None) not in ruled], planned)
+    refuse(
+        model,
+        [t for t in found if not (_is_known(t) or t.is_frozen) and (t.name, None) not in ruled],
+        planned,
+    )
     if "example" in chosen.needs and example is None:
         raise WellposedError(f"the scheme {chosen.name!r} fits the weights to data; give some: example=batch")
     if chosen.fit is not None and any(is_sharded(t.tensor) for t in planned):
@@ -125,8 +131,11 @@ def _ruled(found: Sequence[Weight], rules: Rules) -> Ruled:
                 f"the rule {glob!r} was given {value!r}; expected an initializer, (initializer, axes), or None to "
                 "leave the weight as it is"
             )
-        matched = [(t.name, part.block) for t in found for part in _parts(t) if _is_meant(t, part, glob)]
-        if not matched:
+        if glob == _UNCLAIMED:
+            matched = [(t.name, part.block) for t in found if not _is_known(t) for part in _parts(t)]
+        else:
+            matched = [(t.name, part.block) for t in found for part in _parts(t) if _is_meant(t, part, glob)]
+        if not matched and glob != _UNCLAIMED:
             names = [t.name for t in found]
             close = get_close_matches(glob, names, 3, 0.3) or names[:3]
             raise WellposedError(f"the rule {glob!r} matches no parameter; there are, for example, {listed(close)}")
@@ -140,6 +149,12 @@ def _parts(weight: Weight) -> tuple[Part, ...]:
 
 def _labels(weight: Weight) -> list[tuple[str, str | None]]:
     return [(weight.name, part.block) for part in _parts(weight)]
+
+
+def _is_known(weight: Weight) -> bool:
+    """Whether it is known what a weight starts as; a constant that nobody knows has to be there."""
+    is_open = any(part.kind == "constant" and part.start is None for part in weight.parts)
+    return bool(weight.parts) and not (is_open and weight.tensor.is_meta)
 
 
 def _is_meant(weight: Weight, part: Part, glob: str) -> bool:
@@ -185,6 +200,7 @@ def _site(
         branches=tuple(branches),
         output=any(n in outputs for n in names),
         shared=next((p.axes for p in weight.also if p.kind == "weight"), None),
+        enlarged=weight.enlarged,
         beside_shared=_width(weight) in shared,
         module=weight.module,
         whole=whole,
@@ -207,18 +223,20 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
     elif weight.computed is not None and weight.computed.orthogonal:
         initializer = Orthogonal()
         choice = Choice(initializer, note="its parametrization allows nothing else")
+    elif part.kind == "constant" and part.start is None:
+        initializer, choice = None, Choice(Zeros(), note="a constant of its layer, left as it is")
     else:
         choice = scheme.choose(site)
         initializer = choice.initializer
     axes = choice.axes or part.axes
-    notes = [choice.note] * bool(choice.note)
+    notes = [note for note in (choice.note, weight.note) if note]
     if initializer is not None:
         _rehearse(initializer, weight, site, axes)
         notes += before(weight, part, initializer)
     return Row(
         name=weight.name,
         shape=site.shape,
-        role=part.kind,
+        role=part.kind if weight.parts else _UNCLAIMED,
         fans=fans(site.shape, axes) if part.kind in _WITH_FANS and weight.parts else None,
         gain=choice.gain,
         initializer=initializer,

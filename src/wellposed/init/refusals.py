@@ -37,7 +37,8 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
         raise WellposedError(
             f"no role and no rule claims {count}:{lines}\n"
             f"say what each starts as, for example rules={{{unclaimed[0].name!r}: wp.init.Normal(0, 0.02)}}, or "
-            f"register what {type(unclaimed[0].module).__name__}'s parameters are for with @wp.init.role"
+            f"register what {type(unclaimed[0].module).__name__}'s parameters are for with @wp.init.role, or keep what "
+            "has values already: rules={'unclaimed': None}"
         )
     fixed = [t.name for t in planned if t.computed is not None and not t.computed.writable]
     if fixed:

@@ -25,6 +25,8 @@ class Weight:
         parts: What its blocks are for; empty when no row of the table claims it.
         also: What the other modules that share it use it for.
         computed: How it is computed from other parameters; ``None`` for a parameter of its own.
+        note: How its role is known, where it is not by the table.
+        enlarged: Whether the rows of an embedding make up the residual stream, however small they start.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Weight:
     parts: tuple[Part, ...]
     also: tuple[Part, ...] = ()
     computed: Computed | None = None
+    note: str = ""
+    enlarged: bool = False
 
     @property
     def attribute(self) -> str:

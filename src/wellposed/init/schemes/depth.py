@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 from wellposed.errors import WellposedError
-from wellposed.init.initializers.entrywise import Normal, Ones, Zeros
+from wellposed.init.initializers.entrywise import Constant, Normal, Zeros
 from wellposed.init.initializers.hadamard import Hadamard
 from wellposed.init.initializers.variance_scaling import Glorot, He
-from wellposed.init.schemes.scheme import Choice, Site, auto
+from wellposed.init.schemes.scheme import Choice, Site, auto, start
 from wellposed.models.globs import matches
 from wellposed.models.tracing.signals import Branch
 
@@ -87,10 +87,10 @@ def rezero(site: Site) -> Choice:
 
 
 def rezero_scale(site: Site) -> Choice:
-    """The scale at the end of a branch that has no gate is zero, all others one."""
+    """The scale at the end of a branch that has no gate multiplies by zero, all others by one."""
     if site.last and site.branch is not None and not site.branch.gates:
-        return Choice(Zeros(), 0.0, _ends(site))
-    return Choice(Ones())
+        return Choice(Constant(-1.0) if site.part.start == 0 else Zeros(), 0.0, _ends(site))
+    return Choice(start(site))
 
 
 def zero(site: Site) -> Choice:

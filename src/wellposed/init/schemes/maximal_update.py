@@ -16,7 +16,7 @@ from wellposed.models.names import plain_path
 from wellposed.models.roles import Kind
 
 Optimizer = Literal["adam", "sgd"]
-_VECTORS: tuple[Kind, ...] = ("bias", "forget", "scale", "slope", "gate", "token", "decay", "step", "fixed")
+_VECTORS: tuple[Kind, ...] = ("bias", "forget", "scale", "slope", "gate", "token", "decay", "step", "constant", "fixed")
 
 
 def mup(base: nn.Module | Mapping[str, Sequence[int]], optimizer: Optimizer = "adam") -> Scheme:

@@ -41,6 +41,7 @@ class Site:
         branches: All residual branches of the model.
         output: Whether nothing but the model's output follows it.
         shared: The axes of a linear layer that shares an embedding's weight, if one does.
+        enlarged: Whether an embedding's rows make up the residual stream, however small they start.
         beside_shared: Whether an embedding is as wide as another one that a linear layer shares.
         module: The module that holds it.
         whole: The shape of the whole weight.
@@ -58,6 +59,7 @@ class Site:
     output: bool
     shared: Axes | None
     beside_shared: bool
+    enlarged: bool
     module: nn.Module
     whole: tuple[int, ...]
 
@@ -149,6 +151,13 @@ def token(site: Site) -> Initializer:
 
 
 def _embedding(site: Site) -> Choice:
+    if site.shared is not None and site.enlarged:
+        rows, width = site.shape[0], site.shape[-1]
+        return Choice(
+            Normal(0.0, min(width**-0.5, math.log(rows) / width)),
+            note="shared with a linear layer; a row's product with itself is at most the logarithm of their number",
+            axes=site.shared,
+        )
     if site.shared is not None:
         return Choice(
             LeCun(distribution="normal"), note="shared with a linear layer, and started for it", axes=site.shared
@@ -184,6 +193,7 @@ _DEFAULTS: Mapping[Kind, Rule] = MappingProxyType(
         "gate": start,
         "decay": lambda site: DecayRates(),
         "step": step_sizes,
+        "constant": start,
         "fixed": start,
     }
 )

@@ -43,12 +43,6 @@ def _router(module: Any) -> Parts:
     return {"weight": Part("weight"), "bias": Part("bias"), "e_score_correction_bias": Part("fixed", start=0.0)}
 
 
-@role("GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm", "Gemma3nRMSNorm", "Qwen3NextRMSNorm")
-def _one_more(module: Any) -> Parts:
-    """Normalisations that multiply by 1 + weight."""
-    return {"weight": Part("scale", start=0.0)}
-
-
 @role("BertLMPredictionHead", "RobertaLMHead", "DistilBertForMaskedLM", "ElectraForMaskedLM")
 def _prediction_bias(module: Any) -> Parts:
     return {"bias": Part("bias")}
@@ -80,3 +74,9 @@ def _mamba2(module: Any) -> Parts:
 def _vision_embeddings(module: Any) -> Parts:
     names = ("cls_token", "mask_token", "distillation_token", "position_embeddings", "class_embedding")
     return dict.fromkeys(names, Part("token"))
+
+
+@role_pattern(r"transformers\..*")
+def _state_space(module: Any) -> Parts:
+    """The constants of state space models, under the names that all of them use."""
+    return {"A_log": Part("decay"), "dt_bias": Part("step")}

@@ -13,7 +13,19 @@ from wellposed.random.box import Box
 from wellposed.random.key import Key
 
 Kind = Literal[
-    "weight", "recurrent", "embedding", "token", "bias", "forget", "scale", "slope", "gate", "decay", "step", "fixed"
+    "weight",
+    "recurrent",
+    "embedding",
+    "token",
+    "bias",
+    "forget",
+    "scale",
+    "slope",
+    "gate",
+    "decay",
+    "step",
+    "constant",
+    "fixed",
 ]
 
 
@@ -33,8 +45,9 @@ class Part:
             is a table of vectors, ``"token"`` a learnt input such as a position; ``"bias"`` is added, ``"forget"`` is
             the bias of a forget gate; ``"scale"`` multiplies what a normalisation gives, ``"gate"`` what a residual
             branch gives; ``"slope"`` belongs to an activation; ``"decay"`` is the logarithm of the rates at which a
-            state space model's states decay, ``"step"`` what softplus turns into its step sizes; ``"fixed"`` starts as
-            ``start`` under every scheme.
+            state space model's states decay, ``"step"`` what softplus turns into its step sizes; ``"constant"`` belongs
+            to its layer's formula, as an exponent does, and starts as ``start`` or stays as it is; ``"fixed"`` starts
+            as ``start`` under every scheme.
         axes: What the block's dimensions are for.
         block: The block's name within the parameter; ``None`` for a parameter of one part.
         where: The block, as (dimension, first, end); ``None`` for the whole parameter.
@@ -148,6 +161,11 @@ def describe_of(cls: type[nn.Module]) -> Describe | None:
     return next(
         (describe for pattern, describe in _PATTERNS if pattern.fullmatch(f"{cls.__module__}.{cls.__name__}")), None
     )
+
+
+def is_own_row(cls: type[nn.Module]) -> bool:
+    """Whether the row that holds for a module type is one of this package's, and not one that a user registered."""
+    return getattr(describe_of(cls), "__module__", "").startswith(f"{__package__}.")
 
 
 def blocks(

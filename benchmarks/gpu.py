@@ -47,7 +47,7 @@ def laws() -> dict[str, bool]:
     from wellposed.random.backend import kernels_for
     from wellposed.random.box import WHOLE, layout
 
-    kernels = kernels_for(torch.empty(1, device="cuda"))
+    kernels: Any = kernels_for(torch.empty(1, device="cuda"))
     seen = {}
     draws = {
         "uniform": lambda d: draw.uniform(-1.5, 2.5, d),

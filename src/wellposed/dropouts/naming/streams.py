@@ -89,7 +89,7 @@ class Stochastic(nn.Module):
         ):
             raise WellposedError(
                 f"{self} is being captured in a CUDA graph, which would repeat the mask of this call whenever it is "
-                "replayed; what only drops and scales can be captured in wp.keyed(seed, step) with the step in a tensor "
+                "replayed; what only drops and scales can be captured in wp.keyed(seed, step) with a step in a tensor "
                 'on the device, all else by torch.compile(mode="reduce-overhead"), or use wellposed.dropout with '
                 "a key if one mask is what you want"
             )

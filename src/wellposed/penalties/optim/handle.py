@@ -56,7 +56,8 @@ class Handle:
         self._rows: dict[Tensor, PlanRow] = {entry.parameter: entry.row for entry in entries}
         self._factors = {entry.parameter: factors[entry.row.name] for entry in entries}
         self._now: dict[Tensor, Number] = {}
-        self._nan_steps: dict[str, int | Tensor] = {}
+        self._nan_steps: dict[str, int] = {}
+        self._nan_steps_there: dict[tuple[str, ...], Tensor] = {}  # of parameters on one device, counted there
         self._bind()
         attach(self, optimizer)
 
@@ -86,7 +87,11 @@ class Handle:
         the gradients in the other modes. On a CPU the first NaN is a warning too; on an accelerator nothing is read
         until this method or :meth:`report` asks.
         """
-        return {name: int(count) for name, count in self._nan_steps.items() if int(count)}
+        seen = dict(self._nan_steps)
+        for names, counts in self._nan_steps_there.items():
+            for name, count in zip(names, map(int, counts.unbind()), strict=True):
+                seen[name] = seen.get(name, 0) + count
+        return {name: count for name, count in seen.items() if count}
 
     def report(self) -> PenaltyReport:
         """What the penalty has come to, parameter by parameter; prints as a table."""
@@ -131,7 +136,7 @@ class Handle:
                 f"load_state_dict was given starting weights of {sorted(saved)}; expected those of "
                 f"{sorted(self._references)}, in the parameters' shapes"
             )
-        self.step, self._nan_steps = state["step"], dict(state["nan_steps"])
+        self.step, self._nan_steps, self._nan_steps_there = state["step"], dict(state["nan_steps"]), {}
         for name, reference in saved.items():
             self._references[name] = reference.to(self._references[name])
         self._bind()
@@ -228,13 +233,20 @@ class Handle:
             )
             for parameter, group in live
         ]
+        there: dict[torch.device, dict[str, Tensor]] = {}
         for (parameter, _), bad in zip(live, self._mode.act(updates), strict=True):
-            self._saw_nan(self._rows[parameter].name, bad)
+            name = self._rows[parameter].name
+            if isinstance(bad, Tensor):
+                there.setdefault(bad.device, {})[name] = bad
+            else:
+                self._saw_nan(name, bad)
+        for flags in there.values():  # counted together, since a launch takes longer than counting
+            names, counts = tuple(flags), torch.stack(list(flags.values())).long()
+            before = self._nan_steps_there.get(names)
+            self._nan_steps_there[names] = counts if before is None else before + counts
 
-    def _saw_nan(self, name: str, bad: bool | Tensor) -> None:
-        if isinstance(bad, Tensor):
-            self._nan_steps[name] = self._nan_steps.get(name, 0) + bad.int()
-        elif bad:
+    def _saw_nan(self, name: str, bad: bool) -> None:
+        if bad:
             if name not in self._nan_steps:
                 met = "holds NaN after" if self._mode.after else "has NaN in its gradient at"
                 text = f"{name!r} {met} the optimizer's step {self.step + 1}; was the loss finite?"

@@ -114,8 +114,11 @@ def thin_by_operator(
 
 def _apply(x: Tensor, *name: Any) -> Tensor:
     if is_compiling() and not is_exporting() and x.device.type not in _OPAQUE:
+        if transforms_are_active():  # which have no checkpoints
+            return thin_pointwise(x, *name)
         # As a checkpoint, lest a compiler keep the mask for the backward pass rather than draw it again.
-        return checkpoint(thin_pointwise, x, *name, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+        thinned: Tensor = checkpoint(thin_pointwise, x, *name, use_reentrant=False, preserve_rng_state=False)
+        return thinned
     if not transforms_are_active():
         return torch.ops.wellposed.dropout(x, *name)  # type: ignore[no-any-return]
     if is_compiling() or is_functionalized():

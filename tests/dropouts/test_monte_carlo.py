@@ -320,6 +320,25 @@ def test_operators_that_vmap_has_no_rule_for_are_not_told_of() -> None:
     assert torch.equal(samples.sum(dim=1), torch.full((5,), 64.0))
 
 
+def test_filters_of_warnings_and_the_switch_for_those_of_vmap_stay_as_they_were() -> None:
+    def slow() -> Tensor:
+        return torch.func.vmap(lambda x: torch.histc(x, 4, 0, 2))(torch.ones(2, 3))
+
+    before = list(warnings.filters)
+    model = Given(lambda m, x: torch.histc(m.drop(x), 4, 0, 2))
+    wp.monte_carlo(model, torch.ones(64), samples=3, chunk_size=2)
+    assert list(warnings.filters) == before
+    with pytest.warns(UserWarning, match="batching rule for aten::histc"):
+        slow()
+    switch = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
+    switch(False)
+    try:
+        wp.monte_carlo(model, torch.ones(64), samples=3, chunk_size=2)
+        slow()
+    finally:
+        switch(True)
+
+
 def test_samples_print_without_their_tensors() -> None:
     result = wp.monte_carlo(Several("dataclass"), torch.ones(7, 2, 8), samples=3)
     assert repr(result.samples.y.shape) == "torch.Size([3, 7, 2, 8])"

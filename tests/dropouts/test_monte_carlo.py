@@ -352,6 +352,41 @@ def test_samples_print_without_their_tensors() -> None:
     )
 
 
+@dataclasses.dataclass
+class Tower:
+    """An output with many fields."""
+
+    last_hidden_state: Any
+    hidden_states: Any
+    attentions: Any = None
+    text: str = "so and so " * 20
+
+
+@pytest.mark.parametrize(
+    ("outputs", "parts"),
+    [
+        (lambda x: x, 1),
+        (lambda x: (x,) * 30, 30),
+        (lambda x: [x, [x, (x,) * 12]], 14),
+        (lambda x: {f"a name of {i}": x for i in range(9)}, 9),
+        (lambda x: Pair((x,) * 6, {"states": [x] * 5}), 11),
+        (lambda x: Tower(x, Pair(x, (x,) * 12)), 14),
+        (lambda x: {"a" * 150: x}, 1),
+    ],
+    ids=["tensor", "tuple", "lists", "dict", "named tuple", "dataclass", "long name"],
+)
+def test_what_is_printed_fits_a_hundred_columns(outputs: Callable[[Any], Any], parts: int) -> None:
+    samples = wp.dropouts.Samples(outputs(torch.ones(20, 4, 16)), outputs(torch.ones(4, 16)))
+    printed = repr(samples)
+    assert max(map(len, printed.splitlines())) <= 100
+    assert printed.isascii()
+    assert [printed.count(f"float32{shape}") for shape in ("[20, 4, 16]", "[4, 16]")] == [parts, parts]
+    assert [line.split("=")[0] for line in printed.splitlines() if line[:5].strip()] in (
+        ["Samples(samples"],
+        ["Samples(", "    samples", "    weight_scaled", ")"],
+    )
+
+
 def test_mutual_information_is_never_negative() -> None:
     logits = wp.random.normal((64, 5), wp.Key(0), std=3.0).expand(50, 64, 5)
     result = wp.dropouts.Samples(logits, logits[0])

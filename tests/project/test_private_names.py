@@ -304,7 +304,12 @@ def test_who_watches_a_tensor_is_known() -> None:
 
 def test_functionalization_is_known() -> None:
     seen = [_torch.is_functionalized()]
-    torch.func.functionalize(lambda x: seen.append(_torch.is_functionalized()) or x)(torch.ones(1))
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(_torch.is_functionalized())
+        return x * 1
+
+    torch.func.functionalize(look)(torch.ones(1))
     assert seen == [False, True], "functorch's stack no longer tells of functionalize"
 
 
@@ -338,10 +343,13 @@ def test_a_function_stays_out_of_graphs() -> None:
         seen.append(torch.compiler.is_compiling())
         return x + 1
 
-    compiled: Any = torch.compile(lambda x: outside(x * 2) * 3, backend="eager")
+    def inside(x: Tensor) -> Tensor:
+        return outside(x * 2) * 3
+
+    compiled: Any = torch.compile(inside, backend="eager")
     assert float(compiled(torch.ones(()))) == 9.0
     assert seen == [False], "_torchdynamo_disable no longer keeps a function out of graphs"
-    whole: Any = torch.compile(lambda x: outside(x * 2) * 3, backend="eager", fullgraph=True)
+    whole: Any = torch.compile(inside, backend="eager", fullgraph=True)
     with pytest.raises(Exception, match="it is not for graphs"):
         whole(torch.ones(()))
 

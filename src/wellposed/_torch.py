@@ -112,7 +112,7 @@ def only_calls_are_watched(x: Tensor) -> bool:
 
 def _a_mode_looks_on() -> bool:
     """Whether there is a function mode that cares for every function."""
-    for place in range(_function_modes()):  # a plain loop, since each call of a dropout module asks
+    for place in range(_function_modes()):  # noqa: SIM110 - each call of a dropout module asks
         if not isinstance(_function_mode(place), CallsOnly):
             return True
     return False

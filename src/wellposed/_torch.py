@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
@@ -113,7 +112,10 @@ def only_calls_are_watched(x: Tensor) -> bool:
 
 def _a_mode_looks_on() -> bool:
     """Whether there is a function mode that cares for every function."""
-    return any(not isinstance(mode, CallsOnly) for mode in function_modes())
+    for place in range(_function_modes()):  # noqa: SIM110 - each call of a dropout module asks
+        if not isinstance(_function_mode(place), CallsOnly):
+            return True
+    return False
 
 
 def function_modes() -> Iterator[TorchFunctionMode]:
@@ -202,25 +204,6 @@ def taking_a_generator(operator: Any) -> Any:
     if any(argument.name == "generator" for argument in operator._schema.arguments):
         return operator
     return getattr(operator.overloadpacket, "generator" if name == "default" else f"{name}_generator", None)
-
-
-_fallbacks, _lock = [0], threading.Lock()
-_have_vmap_warn: Callable[[bool], None] = vars(torch._C._functorch)["_set_vmap_fallback_warning_enabled"]
-
-
-@contextlib.contextmanager
-def without_warnings_of_vmap() -> Iterator[None]:
-    """Have vmap not warn that it lacks a rule for an operator and ask for an issue; the switch has no public name."""
-    with _lock:
-        _fallbacks[0] += 1
-        _have_vmap_warn(False)
-    try:
-        yield
-    finally:
-        with _lock:
-            _fallbacks[0] -= 1
-            if _fallbacks[0] == 0:
-                _have_vmap_warn(True)
 
 
 def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:

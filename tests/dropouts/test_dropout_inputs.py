@@ -3,9 +3,9 @@
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 import wellposed as wp
+from dropout_module_cases import CASES, Case, filled
+from wellposed.dropouts.naming.streams import Stochastic
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*nested tensors:UserWarning", "ignore:.*MaskedTensors:UserWarning", "ignore:.*torch.jit:DeprecationWarning"
 )
 X = torch.ones(8, 4)
-ROWS = [torch.ones(3, 4), torch.ones(2, 4)]
 
 
 class Sub(Tensor):
@@ -31,17 +32,18 @@ TAKEN: dict[str, Callable[[], Any]] = {
     "buffer": lambda: nn.Buffer(X),
     "subclass": lambda: X.as_subclass(Sub),
 }
-REFUSED: dict[str, Callable[[], Any]] = {
-    "nested": lambda: torch.nested.nested_tensor(ROWS),
-    "jagged": lambda: torch.nested.nested_tensor(ROWS, layout=torch.jagged),
-    "masked": lambda: torch.masked.masked_tensor(X, X > 0),
-    "sparse": X.to_sparse,
-    "uninitialized": lambda: nn.UninitializedParameter(),
-    "integers": X.long,
-    "packed sequence": lambda: pack_sequence(ROWS),
-    "list": lambda: [1.0],
-    "array": lambda: np.ones((8, 4)),
-    "nothing": lambda: None,
+REFUSED: dict[str, Callable[[Tensor], Any]] = {
+    "nested": lambda x: torch.nested.nested_tensor([*x.split(2)]),
+    "jagged": lambda x: torch.nested.nested_tensor([*x.split(2)], layout=torch.jagged),
+    "masked": lambda x: torch.masked.masked_tensor(x, x == x),
+    "sparse": lambda x: x.to_sparse(),
+    "uninitialized": lambda x: nn.UninitializedParameter(),
+    "integers": lambda x: x.long(),
+    "packed sequence": lambda x: pack_sequence(x.split(2)),
+    "list": lambda x: x.tolist(),
+    "array": lambda x: x.numpy(),
+    "number": lambda x: 3,
+    "nothing": lambda x: None,
 }
 CALLS: dict[str, Callable[[Any], Any]] = {
     "module": lambda x: wp.Dropout(0.5)(x),
@@ -66,7 +68,7 @@ def test_what_is_taken_has_the_mask_of_a_tensor(kind: str, call: str) -> None:
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_refused_is_refused_in_words(kind: str, call: str) -> None:
-    x = REFUSED[kind]()
+    x = REFUSED[kind](X)
     if (kind, call) == ("uninitialized", "torch's module"):
         pytest.skip("torch itself refuses it")
     with pytest.raises(wp.WellposedError):
@@ -75,7 +77,7 @@ def test_what_is_refused_is_refused_in_words(kind: str, call: str) -> None:
 
 @pytest.mark.parametrize("name", ["Dropout1d", "Dropout2d", "LockedDropout", "AlphaDropout", "FeatureAlphaDropout"])
 def test_a_packed_sequence_is_refused_with_advice(name: str) -> None:
-    for x in (pack_sequence(ROWS), [1.0], None):
+    for x in (pack_sequence([X, X[:3]]), [1.0], None):
         with pytest.raises(wp.WellposedError, match=f"{name} was given an object of type .*expected a tensor"):
             getattr(wp, name)()(x)
 
@@ -142,6 +144,52 @@ def test_distributed_tensors_have_their_shards_masks_or_are_refused(mesh: Any) -
     parallelize_module(model, mesh, {"0": SequenceParallel(), "1": SequenceParallel()})
     with wp.keyed(3):
         assert type(model(torch.ones(2, 8, 4))) is type(x)
+
+
+def outcome(case: Case, change: Callable[[Tensor], Any], is_keyed: bool, is_training: bool = True) -> Any:
+    """What the dropout module of a row gives, or raises, for its input as another kind of thing."""
+    model = filled(case.make(0.5)).train(is_training)
+    layer = next(m for m in model.modules() if isinstance(m, Stochastic | wp.MultiheadAttention))
+    layer.register_forward_pre_hook(lambda _, given: tuple(change(x.detach()) for x in given))
+    outputs: list[Any] = []
+    layer.register_forward_hook(lambda _, given, output: outputs.append(output))
+    try:
+        with wp.keyed(3) if is_keyed else nullcontext():
+            model(wp.random.normal(case.shape, wp.Key(1), dtype=torch.float64))
+    except Exception as problem:
+        return outputs[0] if outputs else problem
+    return outputs[0]
+
+
+def flat(output: Any) -> list[Tensor]:
+    """The tensors of an output, each as one array."""
+    if isinstance(output, Tensor) and output.is_nested:
+        return [torch.cat(output.unbind())]
+    if isinstance(output, Tensor):
+        return [output.full_tensor() if hasattr(output, "full_tensor") else output]  # of a DTensor
+    return [x for part in output if part is not None for x in flat(part)]
+
+
+@pytest.mark.parametrize("is_keyed", [True, False], ids=["keyed", "free"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.name != "DropConnect of a cell"], ids=str)
+def test_every_module_takes_a_kind_right_or_refuses_it_in_words(case: Case, is_keyed: bool, mesh: Any) -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    kinds = REFUSED | {"distributed": lambda x: distribute_tensor(x, mesh, [Shard(0)])}
+    del kinds["integers"]  # which a module inside refuses itself, as it does other dtypes than its own
+    for kind, change in kinds.items():
+        torch.manual_seed(0)
+        told = outcome(case, change, is_keyed)
+        if isinstance(told, wp.WellposedError):
+            continue
+        if isinstance(told, Exception):  # the module of the user's that is inside takes no such thing
+            assert case.name.startswith(("DropConnect", "LayerDrop")), f"{kind}: {told!r}"
+            alone = outcome(case, change, is_keyed, is_training=False)
+            assert type(alone) is type(told), f"{kind}: {told!r}"
+            continue
+        torch.manual_seed(0)
+        expected = flat(outcome(case, lambda x: x, is_keyed))
+        assert all(map(torch.allclose, flat(told), expected)), kind
 
 
 def test_names_of_weights_may_be_one_name() -> None:

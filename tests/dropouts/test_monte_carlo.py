@@ -320,6 +320,25 @@ def test_operators_that_vmap_has_no_rule_for_are_not_told_of() -> None:
     assert torch.equal(samples.sum(dim=1), torch.full((5,), 64.0))
 
 
+def test_filters_of_warnings_and_the_switch_for_those_of_vmap_stay_as_they_were() -> None:
+    def slow() -> Tensor:
+        return torch.func.vmap(lambda x: torch.histc(x, 4, 0, 2))(torch.ones(2, 3))
+
+    before = list(warnings.filters)
+    model = Given(lambda m, x: torch.histc(m.drop(x), 4, 0, 2))
+    wp.monte_carlo(model, torch.ones(64), samples=3, chunk_size=2)
+    assert list(warnings.filters) == before
+    with pytest.warns(UserWarning, match="batching rule for aten::histc"):
+        slow()
+    switch = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
+    switch(False)
+    try:
+        wp.monte_carlo(model, torch.ones(64), samples=3, chunk_size=2)
+        slow()
+    finally:
+        switch(True)
+
+
 def test_samples_print_without_their_tensors() -> None:
     result = wp.monte_carlo(Several("dataclass"), torch.ones(7, 2, 8), samples=3)
     assert repr(result.samples.y.shape) == "torch.Size([3, 7, 2, 8])"
@@ -330,6 +349,41 @@ def test_samples_print_without_their_tensors() -> None:
     assert (
         repr(wp.monte_carlo(network(), X, samples=2))
         == "Samples(samples=float32[2, 5, 3], weight_scaled=float32[5, 3])"
+    )
+
+
+@dataclasses.dataclass
+class Tower:
+    """An output with many fields."""
+
+    last_hidden_state: Any
+    hidden_states: Any
+    attentions: Any = None
+    text: str = "so and so " * 20
+
+
+@pytest.mark.parametrize(
+    ("outputs", "parts"),
+    [
+        (lambda x: x, 1),
+        (lambda x: (x,) * 30, 30),
+        (lambda x: [x, [x, (x,) * 12]], 14),
+        (lambda x: {f"a name of {i}": x for i in range(9)}, 9),
+        (lambda x: Pair((x,) * 6, {"states": [x] * 5}), 11),
+        (lambda x: Tower(x, Pair(x, (x,) * 12)), 14),
+        (lambda x: {"a" * 150: x}, 1),
+    ],
+    ids=["tensor", "tuple", "lists", "dict", "named tuple", "dataclass", "long name"],
+)
+def test_what_is_printed_fits_a_hundred_columns(outputs: Callable[[Any], Any], parts: int) -> None:
+    samples = wp.dropouts.Samples(outputs(torch.ones(20, 4, 16)), outputs(torch.ones(4, 16)))
+    printed = repr(samples)
+    assert max(map(len, printed.splitlines())) <= 100
+    assert printed.isascii()
+    assert [printed.count(f"float32{shape}") for shape in ("[20, 4, 16]", "[4, 16]")] == [parts, parts]
+    assert [line.split("=")[0] for line in printed.splitlines() if line[:5].strip()] in (
+        ["Samples(samples"],
+        ["Samples(", "    samples", "    weight_scaled", ")"],
     )
 
 

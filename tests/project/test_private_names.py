@@ -1,6 +1,7 @@
 """Private names of torch: that they stand in one file, and that each still does what we lean on it for."""
 
 import ast
+import contextlib
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrizations
 from torch.optim.sgd import SGD
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from wellposed import _torch
@@ -133,6 +135,15 @@ def test_every_private_name_has_a_use() -> None:
     assert {name for name in public if not re.search(rf"\b{name}\b", text)} == set()
 
 
+def test_every_private_name_has_a_test() -> None:
+    tree, text = ast.parse((SOURCE / HOME).read_text()), Path(__file__).read_text()
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    defined |= {node.id for target in assigned for node in ast.walk(target) if isinstance(node, ast.Name)}
+    public = {*_torch.__all__, *(name for name in defined if not name.startswith("_"))}
+    assert {name for name in public if not re.search(rf"_torch\.{name}\b", text)} == set()
+
+
 def test_nothing_more_of_torch_is_imported() -> None:
     code = (
         "import sys, torch; before = set(sys.modules); import wellposed as wp; [getattr(wp, n) for n in dir(wp)]"
@@ -235,6 +246,158 @@ def test_a_tensor_counts_its_versions() -> None:
     assert _torch.version_of(x) == before + 1, "_version no longer counts what is written in place"
 
 
+class Seen(TorchFunctionMode):
+    """A function mode that notes what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: list[Any] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.functions.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+class SeenCalls(Seen, _torch.CallsOnly):
+    """The same, of a kind that cares for few functions."""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_who_watches_a_tensor_is_known() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append((_torch.is_ordinary(x), _torch.transforms_are_active()))
+        return x * 1
+
+    class Batched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return look(grad)
+
+    class Operators(_torch.TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return function(*args, **(kwargs or {}))
+
+    x, apply = torch.ones(2, requires_grad=True), _torch.apply_of(Batched)
+    assert type(x.detach()) in _torch.PLAIN_TYPES
+    torch.autograd.grad(apply(x), x, torch.eye(2)[0])
+    torch.autograd.grad(apply(x), x, torch.eye(2), is_grads_batched=True)
+    torch.func.vmap(look)(x)
+    torch.jit.trace(look, x.detach(), check_trace=False)
+    modes: list[Any] = [Operators(), Seen(), SeenCalls()]  # type: ignore[no-untyped-call]
+    for mode in modes:
+        with mode:
+            look(x.detach())
+    ordinary, batched, vmap, traced, operators, functions, calls = seen
+    assert (ordinary, calls) == ((True, False), (True, False)), "a tensor that nobody watches is not told from others"
+    assert vmap == (False, True), "_are_functorch_transforms_active no longer tells of vmap"
+    assert not batched[0], "is_legacy_batchedtensor no longer tells of is_grads_batched"
+    assert not traced[0], "_get_tracing_state no longer tells of torch.jit.trace"
+    assert not operators[0], "_len_torch_dispatch_stack no longer counts dispatch modes"
+    assert not functions[0], "a function mode that sees all is no longer known"
+
+
+def test_functionalization_is_known() -> None:
+    seen = [_torch.is_functionalized()]
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(_torch.is_functionalized())
+        return x * 1
+
+    torch.func.functionalize(look)(torch.ones(1))
+    assert seen == [False, True], "functorch's stack no longer tells of functionalize"
+
+
+def test_function_modes_are_listed_and_turned_off() -> None:
+    x = torch.ones(1)
+    assert (list(_torch.function_modes()), _torch.only_calls_are_watched(x)) == ([], False)
+    with SeenCalls() as calls:
+        assert list(_torch.function_modes()) == [calls], "_get_function_stack_at no longer gives the modes"
+        assert _torch.only_calls_are_watched(x)
+        calls.functions.clear()
+        with _torch.unwatched():
+            x.sin()
+        assert calls.functions == [], "DisableTorchFunction no longer turns modes off"
+        with Seen():
+            assert not _torch.only_calls_are_watched(x)
+
+
+def test_what_a_function_of_torch_calls_is_seen() -> None:
+    with Seen() as seen:
+        _torch.with_its_calls_watched(nn.functional.dropout, torch.ones(4), p=1.0)
+    told = "torch's functions no longer look for modes by has_torch_function, or nn.functional.dropout calls no other"
+    assert nn.functional.dropout not in seen.functions, told
+    assert any(function.__name__ == "dropout" for function in seen.functions), told
+
+
+def test_a_function_stays_out_of_graphs() -> None:
+    seen: list[bool] = []
+
+    @_torch.out_of_graphs("it is not for graphs")
+    def outside(x: Tensor) -> Tensor:
+        seen.append(torch.compiler.is_compiling())
+        return x + 1
+
+    def inside(x: Tensor) -> Tensor:
+        return outside(x * 2) * 3
+
+    compiled: Any = torch.compile(inside, backend="eager")
+    assert float(compiled(torch.ones(()))) == 9.0
+    assert seen == [False], "_torchdynamo_disable no longer keeps a function out of graphs"
+    torch.compiler.reset()  # or else the graphs that were made serve
+    whole: Any = torch.compile(inside, backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match="it is not for graphs"):
+        whole(torch.ones(()))
+
+
+def test_what_autograd_records_is_known() -> None:
+    x = torch.ones(2)
+    assert _torch.is_recorded(x.clone().requires_grad_())
+    assert not _torch.is_recorded(x)
+    with torch.autograd.forward_ad.dual_level():
+        assert _torch.is_recorded(x), "forward_ad._current_level no longer tells of forward mode"
+    zeros = torch._efficientzerotensor(2)
+    made = _torch.materialized(zeros)
+    assert not made._is_zerotensor(), "a clone of a tensor of zeros without memory no longer has some"
+    assert made.tolist() == [0.0, 0.0]
+
+
+def test_native_code_finds_torchs_threads() -> None:
+    assert _torch.parallel_for() != 0, "torch_parallel_for is no longer in libtorch_cpu"
+
+
+def test_random_operators_that_take_a_generator_are_found() -> None:
+    aten = torch.ops.aten
+    found = map(_torch.taking_a_generator, (aten.bernoulli.default, aten.rand.default, aten.native_dropout.default))
+    assert list(found) == [aten.bernoulli.default, aten.rand.generator, None], (
+        "operators' overloads are named otherwise"
+    )
+
+
+def test_the_generator_whose_block_opens_is_known() -> None:
+    seen: list[Any] = []
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        seen.append(_torch.generator_that_opens())
+        yield
+
+    def generator() -> Iterator[bool]:
+        with block():
+            yield _torch.is_running(seen[-1])
+
+    with block():
+        steps: Any = generator()
+        assert next(steps)
+    assert seen == [None, steps.gi_frame]
+    assert not _torch.is_running(steps.gi_frame)
+
+
 class Attention(nn.Module):
     """An attention that has no weights where torch's has them."""
 
@@ -325,9 +488,11 @@ def test_the_modules_on_the_stack_are_known() -> None:
 @pytest.mark.parametrize("preserved", [False, True])
 def test_what_checkpointing_runs_again_is_known(reentrant: bool, preserved: bool) -> None:
     seen: list[Any] = []
+    ahead: list[bool] = []
 
     def segment(x: Tensor) -> Tensor:
         seen.append((_torch.runs_again(), _torch.generator_is_restored()))
+        ahead.append(_torch.is_checkpointed())
         return x.sin()
 
     x = torch.ones(1, requires_grad=True)
@@ -335,6 +500,8 @@ def test_what_checkpointing_runs_again_is_known(reentrant: bool, preserved: bool
     checkpoint(segment, x, use_reentrant=reentrant, preserve_rng_state=preserved).backward()
     told = "the frames of torch.utils.checkpoint no longer tell what runs again, and whether preserve_rng_state was set"
     assert seen == [(False, None), (True, preserved), (False, None)], told
+    assert ahead[0], "the frames of torch.utils.checkpoint no longer tell that it runs a segment"
+    assert not _torch.is_checkpointed()
 
 
 def test_what_compiled_checkpointing_runs_again_is_known() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
@@ -147,7 +147,7 @@ def check_kind(name: str, x: Tensor) -> None:
 
 
 def check_array(name: str, x: Tensor) -> None:
-    """Refuse the subclasses of tensors whose elements are not those of one array, or that have none yet."""
+    """Refuse tensors whose elements are not those of one array, or that have none yet."""
     if is_lazy(x):
         raise WellposedError(f"{name} was given a {type(x).__name__}, which has no shape yet; initialize it first")
     if x.is_nested or type(x).__name__ == "MaskedTensor":
@@ -156,6 +156,8 @@ def check_array(name: str, x: Tensor) -> None:
             f"{name} was given a {kind}, whose elements are not those of one array; give it the tensor "
             "of its values, or a padded one"
         )
+    if x.layout is not torch.strided:
+        raise WellposedError(f"{name} was given a tensor of layout {x.layout}; expected a dense one, as of to_dense()")
 
 
 def rank_of(name: str, x: Tensor) -> int:
@@ -165,7 +167,7 @@ def rank_of(name: str, x: Tensor) -> int:
         WellposedError: If it is no tensor, or one whose elements are not those of one array.
     """
     if isinstance(x, Tensor | torch.fx.Proxy):
-        if isinstance(x, Tensor) and type(x) not in PLAIN_TYPES:
+        if isinstance(x, Tensor) and (type(x) not in PLAIN_TYPES or x.layout is not torch.strided or x.is_nested):
             check_array(name, x)
         return x.dim()
     advice = ""
@@ -174,9 +176,22 @@ def rank_of(name: str, x: Tensor) -> int:
     raise WellposedError(f"{name} was given an object of type {type(x).__name__}; expected a tensor{advice}")
 
 
+def check_beside(name: str, module: nn.Module, *inputs: Tensor) -> None:
+    """Refuse inputs that are no tensors of one array, and DTensors for a module whose parameters are none."""
+    for x in inputs:
+        rank_of(name, x)
+        if is_sharded(x) and not any(map(is_sharded, module.parameters())):
+            raise WellposedError(
+                f"{name} was given a DTensor of shape {tuple(x.shape)}, and its parameters are not DTensors; give it "
+                "the whole or the local tensor, full_tensor() or to_local(), or distribute the module"
+            )
+
+
 def check_real(name: str, x: Tensor) -> None:
     """Refuse a tensor of a dtype that is not floating-point."""
     check_input(name, x)
+    if type(x) not in PLAIN_TYPES:
+        check_array(name, x)
     if x.is_complex():
         raise WellposedError(f"{name} was given a {x.dtype} tensor; expected float32, float64, bfloat16 or float16")
 

@@ -1,6 +1,10 @@
-"""Running a model: on generators of its own, and with the peak memory of its activations measured."""
+"""Running a model: on generators of its own, without a warning, and with the memory of its activations measured."""
 
+import contextlib
+import re
+import warnings
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,6 +69,22 @@ def _torchs(device: torch.device) -> torch.Generator:
     if device.type != "cuda":
         return torch.default_generator
     return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+
+
+@contextlib.contextmanager
+def ignored(message: str) -> Iterator[None]:
+    """Ignore warnings that begin with a message, in all threads.
+
+    Other than ``warnings.catch_warnings``, it puts nobody's filters back, which another thread may have changed.
+    """
+    filters: Any = warnings.filters
+    entry = ("ignore", re.compile(re.escape(message)), Warning, None, 0)
+    filters.insert(0, entry)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # where all filters were taken out meanwhile
+            filters.remove(entry)
 
 
 class PeakMemory(TorchDispatchMode):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn import functional
 
-from wellposed.dropouts.functional import rank_of
+from wellposed.dropouts.functional import check_beside, rank_of
 from wellposed.dropouts.layers.elements import Dropout
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.errors import WellposedError
@@ -153,6 +153,7 @@ class MultiheadAttention(nn.MultiheadAttention):
             return super().forward(
                 query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
             )
+        check_beside("MultiheadAttention", self, query, key, value)
         inputs = batches_first((query, key, value), self.batch_first)
         q, k, v = self._projected(*inputs)
         mask = merged_mask(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from wellposed._torch import is_ordinary
-from wellposed.dropouts.functional import check_input, rank_of
+from wellposed.dropouts.functional import check_beside, check_input
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.masks import Mask, part_of_batch, stream_tensor
@@ -182,7 +182,7 @@ class Zoneout(Thinning):
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """The next state: a tensor, or a pair of tensors for an LSTM cell."""
-        rank_of("Zoneout", x)
+        check_beside("Zoneout", self.cell, x)
         if self.memory is None:
             before = x.new_zeros(*x.shape[:-1], self.cell.hidden_size) if state is None else state
             return self._move(self, before, self.cell(x, before))

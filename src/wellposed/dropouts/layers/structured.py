@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from wellposed._torch import is_ordinary
-from wellposed.dropouts.functional import counted_dims, rank_of
+from wellposed.dropouts.functional import check_beside, counted_dims, rank_of
 from wellposed.dropouts.layers.noise import noise
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
@@ -137,6 +137,7 @@ class EmbeddingDropout(Thinning):
 
     def forward(self, words: Tensor) -> Tensor:
         """The words' vectors, some of them zero; outside training, all."""
+        check_beside("EmbeddingDropout", self.embedding, words)
         vectors: Tensor = self.embedding(words)
         if not self.training:
             return vectors

@@ -46,6 +46,8 @@ class FunctionCalls(CallsOnly):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if function not in _ANSWERED and function is not Tensor.unflatten:  # as nearly all of a model's calls
+            return function(*args, **kwargs) if kwargs else function(*args)
         if function in _WATCHED:
             given: Any = dropout_arguments(function, args, kwargs or {})
             if self.note is not None or self.drops is not None or (given["training"] and given["p"] != 0):
@@ -170,6 +172,7 @@ _KINDS = {
 _THINNED = {f: _KINDS[f.__name__.rstrip("_")] for f in FUNCTIONS if f.__name__.rstrip("_") in _KINDS}
 _WATCHED = frozenset((*FUNCTIONS, *RECURRENT))
 _BACKWARD = frozenset((Tensor.backward, torch.autograd.backward, torch.autograd.grad))
+_ANSWERED = _WATCHED | _BACKWARD
 
 
 class _NoModule:

@@ -25,7 +25,8 @@ def keyed(seed: int | Key, step: int | Tensor = 0, microbatch: int = 0, *, row: 
     where the stream is the module's path in the outermost model that is being called (or its ``stream`` attribute where
     that is set); the step; the micro-batch; and how often that stream has been drawn from in this block. So a run that
     is resumed at a step, even in the middle of an epoch, draws the masks that it would have drawn, and so does a
-    compiled one.
+    compiled one. Dropout called as a function, as ``torch.nn.functional.dropout``, draws from the path of the module
+    that calls it. Raw draws, such as ``torch.rand`` and ``x.bernoulli_()``, still read torch's generators.
 
     Activation checkpointing repeats masks if backward is called inside the block and each module is called once in it.
     For other cases, which raise rather than guess, there is ``checkpoint_context``. A block belongs to the thread that

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wellposed._torch import without_warnings_of_vmap
 from wellposed.arguments import integer
 from wellposed.dropouts.convert import swapped
 from wellposed.dropouts.layers.thinning import Thinning
@@ -23,10 +22,11 @@ from wellposed.models.copying import sharing_parameters
 from wellposed.models.example import copied
 from wellposed.models.globs import last_match
 from wellposed.models.names import unwrapped
-from wellposed.models.running import OwnGenerators, PeakMemory
+from wellposed.models.running import OwnGenerators, PeakMemory, ignored
 from wellposed.random.key import Key
 
 _CHUNK = 1 << 27  # bytes of activations that a chunk of samples may take
+_NO_RULE = "There is a performance drop because we have not yet implemented the batching rule"  # vmap warns
 _TENSOR = object()  # stands where a tensor is
 
 
@@ -171,7 +171,7 @@ class _Sampler:
             return tensors
 
         try:
-            with without_warnings_of_vmap():
+            with ignored(_NO_RULE):
                 stacked = iter(torch.func.vmap(one, randomness="different")(torch.arange(count, device="cpu")))
         except Exception:
             return None  # a true error shows itself when samples are run alone

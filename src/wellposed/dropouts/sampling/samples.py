@@ -1,13 +1,17 @@
 """``Samples``: predictions of many thinned networks, and what they tell of uncertainty."""
 
+import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.dropouts.sampling.outputs import map_leaves
+
+_WIDTH = 100
+_FIRM = "\N{NO-BREAK SPACE}"  # where a line is not to be folded
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +60,13 @@ class Samples:
         return _of_numbers(information, self.samples)
 
     def __repr__(self) -> str:
-        """What there is, by shape and dtype: tensors are not printed in full."""
-        parts = (map_leaves(_Short, part) for part in (self.samples, self.weight_scaled))
-        return "Samples(samples={!r}, weight_scaled={!r})".format(*parts)
+        """What there is, by shape and dtype, in lines of at most 100 letters: tensors are not printed in full."""
+        parts = [f"{field.name}={map_leaves(_Short, getattr(self, field.name))!r}" for field in fields(self)]
+        text = f"Samples({', '.join(parts)})"
+        if len(text) > _WIDTH or "\n" in text:
+            folded = textwrap.TextWrapper(_WIDTH - 1, "    ", "        ", break_on_hyphens=False)
+            text = "Samples(\n" + ",\n".join(map(folded.fill, parts)) + "\n)"
+        return text.replace(_FIRM, " ")
 
 
 class _Short:
@@ -70,7 +78,8 @@ class _Short:
     def __repr__(self) -> str:
         if not isinstance(self._value, Tensor):
             return repr(self._value)
-        return f"{str(self._value.dtype).removeprefix('torch.')}{list(self._value.shape)}"
+        shape = str(list(self._value.shape)).replace(" ", _FIRM)
+        return f"{str(self._value.dtype).removeprefix('torch.')}{shape}"
 
 
 def _of_numbers(function: Callable[[Tensor], Tensor], samples: Any) -> Any:

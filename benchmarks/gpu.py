@@ -49,7 +49,7 @@ def laws() -> dict[str, bool]:
 
     kernels: Any = kernels_for(torch.empty(1, device="cuda"))
     seen = {}
-    draws = {
+    draws: dict[str, Callable[[torch.dtype], draw.Draw]] = {
         "uniform": lambda d: draw.uniform(-1.5, 2.5, d),
         "normal": lambda d: draw.normal(0.1, 0.02, d),
         "truncated": lambda d: draw.truncated_normal(0.0, 1.0, -2.0, 1.5, d),

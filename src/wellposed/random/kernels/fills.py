@@ -3,9 +3,9 @@
 import triton
 from triton import language as tl
 
-from wellposed.random.kernels.word_values import CONSTANTS, value
 from wellposed.random.kernels.memory import store_four
 from wellposed.random.kernels.numbers import rounded
+from wellposed.random.kernels.word_values import CONSTANTS, value
 from wellposed.random.kernels.words import STREAM, WHERE, call_number, global_index, one_of, philox
 
 

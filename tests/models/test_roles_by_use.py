@@ -271,11 +271,13 @@ def test_a_name_is_believed_where_nothing_is_seen() -> None:
             super().__init__()
             self.mask_token = nn.Parameter(torch.empty(1, 1, 8))
             self.relative_bias = nn.Parameter(torch.empty(8))
+            self.image_newline = nn.Parameter(torch.empty(8))
 
     plan = wp.plan_initialize(Unused())
     assert [(row.role, row.note) for row in plan] == [
         ("token", "a token by its name alone"),
         ("bias", "a bias by its name alone"),
+        ("token", "a token by its name alone"),
     ]
 
 
@@ -296,7 +298,7 @@ def test_the_start_that_a_module_gives_its_own() -> None:
     with torch.no_grad():
         module.gamma.normal_()  # what it has become does not count
     state = torch.get_rng_state()
-    assert own_start(module, module, "gamma") == pytest.approx(0.1)
+    assert own_start(module, "gamma") == pytest.approx(0.1)
     assert torch.equal(state, torch.get_rng_state())
     row = wp.plan_initialize(module)["gamma"]
     assert (row.role, row.std_wanted) == ("gate", 0.0)
@@ -304,6 +306,65 @@ def test_the_start_that_a_module_gives_its_own() -> None:
         module = Scaled()
     wp.init.initialize(module, device="cpu")
     torch.testing.assert_close(module.gamma.detach(), torch.full((8,), 0.1))
+
+
+class Curved(nn.Module):
+    """Has constants whose start its constructor alone says, some of them by arguments that are not kept."""
+
+    def __init__(self, width: int, share: float = 0.25, drop: float = 0.1) -> None:
+        super().__init__()
+        self.width = width
+        self.drop = nn.Dropout(drop)
+        self.share = nn.Identity()
+        self.power = nn.Parameter(torch.full((width,), 3.0))
+        self.rate = nn.Parameter(torch.full((width,), share))
+        self.drawn = nn.Parameter(torch.rand(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.drop(x.abs() ** self.power * (self.rate.exp() + self.drawn.exp()))
+        return out
+
+
+@pytest.mark.parametrize("others", [1, 5000])
+def test_a_constant_without_memory_is_what_its_module_alone_makes_it(others: int) -> None:
+    """Not what an argument that is not kept decides, nor what is drawn; large modules are not given memory for it."""
+    with torch.device("meta"):
+        model = nn.Sequential(Curved(8))
+        model[0].other = nn.Linear(others, others)
+    assert own_start(model, "0.power") == 3.0
+    assert own_start(model, "0.rate") is own_start(model, "0.drawn") is None
+    plan = wp.init.initialize(model, device="cpu", rules={"0.[rd]*": wp.init.Zeros()})
+    assert (plan["0.power"].role, plan["0.power"].initializer) == ("constant", wp.init.Constant(3.0))
+
+
+def test_joined_to_what_was_joined() -> None:
+    class Framed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = (nn.Parameter(torch.empty(1, 2, 8)) for _ in range(2))
+            self.left, self.right = (nn.Parameter(torch.empty(1, 2, 2)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            middle = torch.cat([self.left, torch.zeros(1, 2, 4), self.right], 2)
+            return x + torch.cat([self.up, middle, self.down], 1)
+
+    plan = wp.plan_initialize(Framed(), example=torch.zeros(3, 6, 8))
+    assert {row.name: row.role for row in plan} == dict.fromkeys(("up", "down", "left", "right"), "token")
+
+
+def test_there_may_be_no_tokens_at_all() -> None:
+    class Registers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_tokens = nn.Parameter(torch.empty(1, 0, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, self.register_tokens.expand(len(x), -1, -1)], 1)
+
+    with torch.device("meta"):
+        model = Registers()
+    assert wp.init.initialize(model, device="cpu", example=SIGNAL)["register_tokens"].role == "token"
+    assert model.register_tokens.shape == (1, 0, 8)
 
 
 def test_looking_changes_nothing() -> None:

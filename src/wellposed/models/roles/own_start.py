@@ -10,13 +10,13 @@ _LARGEST = 1 << 20  # entries of a parameter that is made only to be looked at
 def own_start(model: nn.Module, path: str, *, look: bool = True) -> float | None:
     """The number that a module starts one of its parameters as.
 
-    Its configuration says it, or what it makes the parameter when it is built or filled once more; where neither does,
+    Its configuration says it, or what it makes the parameter when it is filled or built once more; where neither does,
     it is the value that all entries have.
 
     Args:
         model: The model.
         path: The parameter's path in it.
-        look: Whether to take the value that the parameter has where nobody says one.
+        look: Whether a value counts that it merely is built with, or has.
 
     Returns:
         The number; ``None`` where the entries differ or nobody knows them.
@@ -34,7 +34,7 @@ def own_start(model: nn.Module, path: str, *, look: bool = True) -> float | None
     said = getattr(getattr(module, "config", None), f"{name}_init_value", None)
     if isinstance(said, int | float):
         return float(said)
-    made = {} if parameter.numel() > _LARGEST else told(model, above, [name])
+    made = {} if parameter.numel() > _LARGEST else told(model, above, [name], build=look)
     if name not in made and (not look or parameter.is_meta):
         return None
     value = made.get(name, parameter).detach()

@@ -22,13 +22,14 @@ _LARGEST, _SMALL = 1 << 24, 1 << 16  # entries of a module that is built with me
 _Way = Callable[[bool], nn.Module]
 
 
-def told(model: nn.Module, path: str, names: Sequence[str]) -> dict[str, Tensor]:
+def told(model: nn.Module, path: str, names: Sequence[str], *, build: bool = True) -> dict[str, Tensor]:
     """The tensors on the CPU that a module makes its own ones of these names, whatever the random numbers.
 
     Args:
         model: The model; it is not changed.
         path: The module's path in it.
         names: The names of parameters or buffers in the module.
+        build: Whether to build the module again, where nothing fills it.
 
     Returns:
         The values under the names; those that cannot be told are left out.
@@ -40,13 +41,13 @@ def told(model: nn.Module, path: str, names: Sequence[str]) -> dict[str, Tensor]
     words = path.split(".") if path else []
     lineage = [(".".join(words[:i]), model.get_submodule(".".join(words[:i]))) for i in range(len(words) + 1)]
     found: dict[str, Tensor] = {}
-    for way in _ways(lineage):
+    for way in _ways(lineage, build):
         if left := [name for name in names if name not in found]:
             found |= _alike(way, lineage[-1][1], left)
     return found
 
 
-def _ways(lineage: list[tuple[str, nn.Module]]) -> Iterator[_Way]:
+def _ways(lineage: list[tuple[str, nn.Module]], build: bool) -> Iterator[_Way]:
     """How to make a twin of the last module that has the values, in several ways."""
     path, module = lineage[-1]
     for fill in (getattr(type(module), name, None) for name in _FILLS):
@@ -59,8 +60,9 @@ def _ways(lineage: list[tuple[str, nn.Module]]) -> Iterator[_Way]:
             for inner_path, outer in reversed(lineage[-2:]):
                 within = path[len(inner_path) :].lstrip(".") if outer is not module else ""
                 yield lambda _, fill=fill, outer=outer, within=within: _filled(outer, within, fill)  # type: ignore[misc]
-    config = next((above.config for _, above in reversed(lineage) if hasattr(above, "config")), None)
-    yield lambda other: _built_again(module, config, other)
+    if build:
+        config = next((above.config for _, above in reversed(lineage) if hasattr(above, "config")), None)
+        yield lambda other: _built_again(module, config, other)
 
 
 def _alike(way: _Way, module: nn.Module, names: list[str]) -> dict[str, Tensor]:

@@ -118,7 +118,7 @@ class Raw(nn.Module):
         self.unused = nn.Parameter(torch.ones(4, 4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.cat([self.queries.expand(len(x), -1, -1), x * self.stretch + self.shift], 1)
+        x = torch.cat([self.queries.expand(x.shape[0], -1, -1), x * self.stretch + self.shift], 1)
         out: torch.Tensor = x @ self.kernel
         return out
 

@@ -106,6 +106,36 @@ def test_what_a_weight_is_computed_from_is_left_out_unless_named(make: Any, name
     assert chosen(model, one) == {one}
 
 
+class Raw(nn.Module):
+    """Uses its parameters as tensors, some of them unlike what their dimensions suggest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.ones(4, 6))
+        self.queries = nn.Parameter(torch.ones(1, 3, 4))
+        self.shift = nn.Parameter(torch.ones(1, 1, 4))
+        self.stretch = nn.Parameter(torch.ones(1, 1, 4))
+        self.unused = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.queries.expand(x.shape[0], -1, -1), x * self.stretch + self.shift], 1)
+        out: torch.Tensor = x @ self.kernel
+        return out
+
+
+def test_parameters_without_a_row_go_by_how_they_are_used() -> None:
+    rows = {row.name: (row.role, row.reason.partition("; ")[2]) for row in plan(Raw(), where="weights")}
+    used, left = "by how it enters the forward pass", "no role claims it: by its name and dimensions"
+    assert rows == {
+        "kernel": ("weight", used),
+        "queries": ("token", used),
+        "shift": ("bias", used),
+        "stretch": ("normalisation", used),
+        "unused": ("weight", left),
+    }
+    assert chosen(Raw(), "weights") == {"kernel", "unused"}
+
+
 @pytest.mark.parametrize("head_first", [False, True])
 def test_a_table_that_is_an_output_layer_too_is_a_weight_and_an_embedding(head_first: bool) -> None:
     head, table = nn.Linear(4, 6, bias=False), nn.Embedding(6, 4)

@@ -229,7 +229,8 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
         choice = scheme.choose(site)
         initializer = choice.initializer
     axes = choice.axes or part.axes
-    notes = [note for note in (choice.note, weight.note) if note]
+    is_left = weight.is_frozen and rule is None  # what it is for does not matter then
+    notes = [note for note in (choice.note, "" if is_left else weight.note) if note]
     if initializer is not None:
         _rehearse(initializer, weight, site, axes)
         notes += before(weight, part, initializer)

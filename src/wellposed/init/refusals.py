@@ -52,7 +52,7 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
             f"{listed(bad)}: these dtypes cannot hold the values; initialize in float32, float64, bfloat16 or "
             "float16 and convert then, or leave them as they are with a rule of None"
         )
-    empty = [t.name for t in planned if t.tensor.numel() == 0]
+    empty = [t.name for t in planned if t.tensor.numel() == 0 and not _is_token(t)]  # of tokens there may be none
     if empty:
         raise WellposedError(
             f"{listed(empty)}: zero-sized, which is seldom meant; leave them as they are with a rule of None"
@@ -67,6 +67,10 @@ def refuse(model: nn.Module, unclaimed: Sequence[Weight], planned: Sequence[Weig
             f"{listed(shared)}: different parameters that share memory would be filled twice; make them one parameter, "
             "or leave all but one as they are with a rule of None"
         )
+
+
+def _is_token(weight: Weight) -> bool:
+    return bool(weight.parts) and all(part.kind == "token" for part in weight.parts)
 
 
 def _refuse_flat(model: nn.Module) -> None:

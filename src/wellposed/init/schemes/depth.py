@@ -1,5 +1,6 @@
 """Rules of schemes for deep residual models: what residual branches start as, given how many there are."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ from wellposed.errors import WellposedError
 from wellposed.init.initializers.entrywise import Constant, Normal, Zeros
 from wellposed.init.initializers.hadamard import Hadamard
 from wellposed.init.initializers.variance_scaling import Glorot, He
-from wellposed.init.schemes.scheme import Choice, Site, auto, start
+from wellposed.init.schemes.scheme import Choice, Site, auto, embedding, start
 from wellposed.models.globs import matches
 from wellposed.models.tracing.signals import Branch
 
@@ -91,6 +92,11 @@ def rezero_scale(site: Site) -> Choice:
     if site.last and site.branch is not None and not site.branch.gates:
         return Choice(Constant(-1.0) if site.part.start == 0 else Zeros(), 0.0, _ends(site))
     return Choice(start(site))
+
+
+def closed_embedding(site: Site) -> Choice:
+    """As auto, where rows make up the residual stream, for branches add nothing to it at first."""
+    return embedding(dataclasses.replace(site, enlarged=True))
 
 
 def zero(site: Site) -> Choice:

@@ -98,14 +98,25 @@ SCHEMES: dict[str, Scheme] = {
             {"weight": depth.t_fixup, "embedding": depth.t_fixup_embedding},
             ("branches",),
         ),
-        Scheme("fixup", "Zhang et al. (2019)", {"weight": depth.fixup}, ("branches",)),
+        Scheme(
+            "fixup", "Zhang et al. (2019)", {"weight": depth.fixup, "embedding": depth.closed_embedding}, ("branches",)
+        ),
         Scheme(
             "rezero",
             "Bachlechner et al. (2021); without gates, the last scale of a branch as in Goyal et al. (2017)",
-            {"gate": lambda site: Zeros(), "weight": depth.rezero, "scale": depth.rezero_scale},
+            {
+                "gate": lambda site: Zeros(),
+                "weight": depth.rezero,
+                "scale": depth.rezero_scale,
+                "embedding": depth.closed_embedding,
+            },
             ("branches",),
         ),
-        Scheme("zero", "Zhao et al. (2022)", {"weight": depth.zero, "recurrent": depth.zero}),
+        Scheme(
+            "zero",
+            "Zhao et al. (2022)",
+            {"weight": depth.zero, "recurrent": depth.zero, "embedding": depth.closed_embedding},
+        ),
         Scheme(
             "lsuv", "Mishkin & Matas (2016)", {"weight": lambda site: Orthogonal()}, ("example",), fit=unit_variance.fit
         ),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from wellposed.init.initializers.orthogonal import Orthogonal
 from wellposed.init.initializers.state_space import DecayRates, StepSizes
 from wellposed.init.initializers.variance_scaling import LeCun, VarianceScaling
 from wellposed.init.schemes.following import Following
-from wellposed.models.fans import Axes
+from wellposed.models.fans import Axes, fans
 from wellposed.models.roles import Kind, Part
 from wellposed.models.tracing.signals import Branch
 
@@ -123,7 +123,19 @@ class Scheme:
         """What a part starts as."""
         rule = self.rules.get(site.part.kind) or _DEFAULTS[site.part.kind]
         choice = rule(site)
-        return choice if isinstance(choice, Choice) else Choice(choice)
+        choice = choice if isinstance(choice, Choice) else Choice(choice)
+        return replace(choice, note="; ".join(filter(None, (choice.note, _in_a_head(choice, site)))))
+
+
+def _in_a_head(choice: Choice, site: Site) -> str:
+    """What a number that a scheme has for embeddings does in a linear layer that shares one."""
+    if site.part.kind != "embedding" or site.shared is None or choice.axes is not None:
+        return ""
+    std = choice.initializer.std_for(site.shape, site.shared)
+    if std is None:
+        return ""
+    size = std * math.sqrt(fans(site.shape, site.shared)[0])
+    return f"the scheme's own number, though a linear layer shares it, which multiplies signals by {size:.3g} then"
 
 
 def start(site: Site) -> Initializer:
@@ -150,7 +162,8 @@ def token(site: Site) -> Initializer:
     return given(site.part) or Normal(0.0, 0.02)
 
 
-def _embedding(site: Site) -> Choice:
+def embedding(site: Site) -> Choice:
+    """Normal of 1, or as a linear layer needs it that shares it."""
     if site.shared is not None and site.enlarged:
         rows, width = site.shape[0], site.shape[-1]
         return Choice(
@@ -184,7 +197,7 @@ _DEFAULTS: Mapping[Kind, Rule] = MappingProxyType(
     {
         "weight": auto,
         "recurrent": _recurrent,
-        "embedding": _embedding,
+        "embedding": embedding,
         "token": token,
         "bias": lambda site: Zeros(),
         "forget": lambda site: Ones(),

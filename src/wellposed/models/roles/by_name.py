@@ -14,15 +14,16 @@ NamedKind = Literal["weight", "embedding", "token", "bias", "vector"]
 _TABLE = {"embedding", "embeddings", "embed", "embeds", "emb"}
 _PLACE = {"pos", "position", "positions", "positional", "class", "cls"}
 _ENCODING = {"encoding", "encodings"}
+_SPECIAL = {"newline", "begin", "end", "sep", "separator", "seperator"}  # learnt tokens that stand between others
 
 
 def kind_by_name(name: str, dimensions: int) -> NamedKind:
     """What a parameter is for, judged by its name and its number of dimensions alone.
 
     It is a bias if "bias" is a word of its name. It is a token if the name speaks of the embedding of a position or a
-    class (``pos_embed``, ``position_embeddings``, ``class_embedding``) or of tokens (``cls_token``, ``query_tokens``),
-    and an embedding if it speaks of another one (``token_embedding``). Otherwise two dimensions or more make a weight.
-    A parameter that is called ``weight`` goes by the name of what holds it, too.
+    class (``pos_embed``, ``position_embeddings``, ``class_embedding``) or of tokens (``cls_token``, ``query_tokens``,
+    ``image_newline``), and an embedding if it speaks of another one (``token_embedding``). Otherwise two dimensions or
+    more make a weight. A parameter that is called ``weight`` goes by the name of what holds it, too.
 
     Args:
         name: The parameter's path, or its name in its module.
@@ -39,7 +40,7 @@ def kind_by_name(name: str, dimensions: int) -> NamedKind:
     words = _words(local)
     if "bias" in words:
         return "bias"
-    kind = _learnt_input(words)
+    kind = "token" if words & _SPECIAL and dimensions < 2 else _learnt_input(words)
     if kind is None and local == "weight" and path:
         kind = _learnt_input(_words(path[-1]))
     return kind or ("weight" if dimensions >= 2 else "vector")

@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from wellposed.models.roles.by_name import kind_by_name
-from wellposed.models.roles.entering import entries_of, of_torch
 from wellposed.models.roles.own_start import own_start
 from wellposed.models.roles.registry import Kind, Part, is_own_row
+from wellposed.models.roles.use.entering import entries_of, of_torch
 from wellposed.models.weights import Weight, weights
 
 # What the table and a forward pass can disagree about; the other kinds say more than arithmetic tells.
@@ -74,7 +74,7 @@ def _claimed(model: nn.Module, weight: Weight, seen: tuple[Part, ...]) -> Weight
             first = _with_start(model, weight, seen[0])
             note = f"{_said(first)} by how it enters the forward pass"
             return dataclasses.replace(weight, parts=(first,), also=tuple(p for p in other if p != seen[0]), note=note)
-        start = own_start(model, weight.module, weight.attribute, look=False)
+        start = own_start(model, weight.name, look=False)
         if start is not None:
             return dataclasses.replace(weight, parts=(Part("constant", start=start),), note="as its module starts it")
         kind = kind_by_name(weight.name, weight.tensor.ndim)
@@ -114,7 +114,7 @@ def _with_start(model: nn.Module, weight: Weight, part: Part) -> Part:
     """A scale or a constant with the number that its module starts it as; a scale that starts elsewhere is a gate."""
     if part.kind not in ("scale", "constant") or part.start is not None:
         return part
-    start = own_start(model, weight.module, weight.attribute)
+    start = own_start(model, weight.name)
     kind: Kind = "gate" if part.kind == "scale" and start not in (None, 1.0) else part.kind
     return dataclasses.replace(part, kind=kind, start=start)
 

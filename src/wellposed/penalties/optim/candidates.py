@@ -1,13 +1,14 @@
-"""The parameters of a model, and what each is for: by the table of roles, or else by its name and dimensions."""
+"""The parameters of a model, and what each is for: by the table of roles, by use, or else by name and dimensions."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from wellposed.errors import WellposedError
 from wellposed.models.names import unwrapped
 from wellposed.models.roles import Part, is_called_normalisation, kind_by_name
+from wellposed.models.roles.use.entering import entries_of
 from wellposed.models.weights import Weight, weights
 
 Model = nn.Module | Iterable[tuple[str, Tensor]]
@@ -79,9 +80,9 @@ def _of_pairs(pairs: Iterable[tuple[str, Tensor]]) -> list[Candidate]:
 
 
 def _of_module(model: nn.Module) -> list[Candidate]:
-    """Parameters with what the table of roles says of them, in the model's order."""
+    """Parameters with what the table of roles or their use says of them, in the model's order."""
     _, model = unwrapped(model)
-    holding = {parameter: weight for weight in weights(model) for parameter in weight.parameters}
+    holding = {parameter: weight for weight in _seen(model, weights(model)) for parameter in weight.parameters}
     modules = dict(model.named_modules(remove_duplicate=False))
     names: dict[Tensor, list[str]] = {}
     for name, held in model.named_parameters(remove_duplicate=False):
@@ -93,7 +94,7 @@ def _of_module(model: nn.Module) -> list[Candidate]:
         uses: tuple[frozenset[str], ...] = (frozenset({PARAMETRISED}),)
         note = f"{weight.name} is computed from it"
         if weight.computed is None:
-            uses, note = _uses(weight.parts, weight.also), ""
+            uses, note = _uses(weight.parts, weight.also), weight.note
             if is_called_normalisation(owner):
                 uses = (frozenset({"normalisation"}),)
             elif not uses:
@@ -102,6 +103,19 @@ def _of_module(model: nn.Module) -> list[Candidate]:
             elif {"embedding"} in uses and {"weight"} in uses:
                 note = "a table of vectors that multiplies signals too"
         found.append(Candidate(several, parameter, owner, uses, note, _layout(weight)))
+    return found
+
+
+def _seen(model: nn.Module, held: list[Weight]) -> list[Weight]:
+    """Weights that the table of roles does not know with what they are by how they enter the forward pass."""
+    if all(weight.parts or weight.computed is not None for weight in held):
+        return held
+    entries = entries_of(model)
+    found = []
+    for weight in held:
+        seen = () if weight.parts or weight.computed is not None else entries.roles(weight.names)
+        note = "by how it enters the forward pass"
+        found.append(replace(weight, parts=seen[:1], also=seen[1:], note=note) if seen else weight)
     return found
 
 

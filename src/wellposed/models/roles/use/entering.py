@@ -11,10 +11,11 @@ from torch.overrides import TorchFunctionMode
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.copying import copied, tensors_of, without_memory
 from wellposed.models.example import Arguments, arguments, tensors_in, with_tensors
+from wellposed.models.example import copied as copied_input
 from wellposed.models.names import joined, unwrapped
-from wellposed.models.roles.by_use import Entries
-from wellposed.models.roles.contractions import Made, View
-from wellposed.models.roles.made_up import made_up
+from wellposed.models.roles.use.by_use import Entries
+from wellposed.models.roles.use.contractions import Made, View
+from wellposed.models.roles.use.made_up import made_up
 from wellposed.models.tracing.operations import torch_name
 
 # Modules of torch's that are entered, for the sake of what becomes of an embedding's rows.
@@ -79,7 +80,7 @@ def _follow_runs(model: nn.Module, copy: nn.Module, path: str, entries: Entries,
         values = {id(t): _like(t, torch.zeros_like(without_memory(t), device="cpu")) for t in tensors_of(model)}
         if not any(t.is_meta for t in tensors_of(model)):
             values = {id(p): p for p in model.parameters()}
-        _run(copied(model, values).eval(), path, entries, with_tensors(given, Tensor.clone), "cpu")
+        _run(copied(model, values).eval(), path, entries, copied_input(given), "cpu")
 
 
 def _run_alone(module: nn.Module, path: str, entries: Entries) -> None:

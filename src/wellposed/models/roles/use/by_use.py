@@ -10,31 +10,13 @@ from torch import Tensor
 
 from wellposed._torch import tree_leaves, tree_map
 from wellposed.models.fans import Axes
-from wellposed.models.roles import contractions
 from wellposed.models.roles.by_name import kind_by_name
-from wellposed.models.roles.contractions import Contraction, Made, View
 from wellposed.models.roles.registry import Kind, Part
+from wellposed.models.roles.use import contractions
+from wellposed.models.roles.use.contractions import Contraction, Made, View
+from wellposed.models.roles.use.named_arguments import ARGUMENTS, settled_by_name
 from wellposed.models.tracing import operations
 
-# Of the functions with named arguments: what those are for that may be parameters.
-_ARGUMENTS: Mapping[str, tuple[tuple[str, Kind | None], ...]] = {
-    name: tuple((argument.partition(":")[0], argument.partition(":")[2] or None) for argument in given.split())  # type: ignore[misc]
-    for names, given in {
-        "linear": "input:token weight bias:bias",
-        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d": "input:token weight bias:bias",
-        "bilinear": "input1:token input2:token weight bias:bias",
-        "addmm addbmm baddbmm": "input:bias",
-        "embedding embedding_bag": "input weight:embedding",
-        "layer_norm rms_norm": "input normalized_shape weight:scale bias:bias",
-        "group_norm": "input num_groups weight:scale bias:bias",
-        "batch_norm instance_norm": "input running_mean running_var weight:scale bias:bias",
-        "prelu": "input weight:slope",
-        "addcmul addcdiv": "input:token tensor1:scale tensor2:scale",
-        "scaled_dot_product_attention": "query:token key:token value:token attn_mask:token",
-        "multi_head_attention_forward": "query:token key:token value:token",
-    }.items()
-    for name in names.split()
-}
 _INDEXING = frozenset({"getitem", "index_select", "index", "gather", "take", "take_along_dim"})
 _MERGES = operations.MERGES | {"setitem", "masked_scatter", "index_copy", "copy", "masked_fill", "slice_scatter"}
 _BOUNDS = frozenset({"maximum", "minimum", "clamp", "clamp_min", "clamp_max", "pow", "lerp", "hardtanh"})
@@ -102,7 +84,7 @@ class Entries:
         products = contractions.contracted(name, args, kwargs)
         for view, contraction in products:
             self._contract(view, contraction)
-        named = _named(name, args, kwargs)
+        named = settled_by_name(name, args, kwargs)
         for view, kind in named:
             self.enter(view, kind)
         if products or name in operations.PRODUCTS:
@@ -192,7 +174,7 @@ class Entries:
         reverse: bool,
     ) -> Any:
         """Parameters in an operation with each other, with numbers, or with tensors that the model was made with."""
-        settled = {id(view) for view, _ in _named(name, args, kwargs) if view is not args[0]}
+        settled = {id(view) for view, _ in settled_by_name(name, args, kwargs) if view is not args[0]}
         views = [view for view in views if id(view) not in settled]
         if not views:
             return None
@@ -212,10 +194,10 @@ class Entries:
                 self.enter(view, "scale")
             return largest
         if name in operations.MERGES:
-            return dataclasses.replace(largest, beside=(*largest.beside, *others))
+            return dataclasses.replace(largest, beside=(*largest.beside, *_flat(others)))
         if name in _CURVES:
             return dataclasses.replace(largest, curved=True)
-        if name in _KEEPS or name in _ARGUMENTS:
+        if name in _KEEPS or name in ARGUMENTS:
             return largest
         return _viewed(fn, args, kwargs, largest)
 
@@ -238,14 +220,9 @@ def _part(view: View, kind: Kind) -> Part:
     return Part("token" if view.gathered and kind == "bias" else kind)
 
 
-def _named(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[View, Kind | None]]:
-    """The parameters among a function's named arguments, and what those are for."""
-    given = [(kind, args[i] if i < len(args) else kwargs.get(argument)) for i, (argument, kind) in _enumerated(name)]
-    return [(value, kind) for kind, value in given if isinstance(value, View) and kind is not None]
-
-
-def _enumerated(name: str) -> Iterable[tuple[int, tuple[str, Kind | None]]]:
-    return enumerate(_ARGUMENTS.get(name, ()))
+def _flat(views: Iterable[View]) -> list[View]:
+    """Views and those that lie beside them."""
+    return [each for view in views for each in (dataclasses.replace(view, beside=()), *view.beside)]
 
 
 def _numbers(leaves: Sequence[Any]) -> list[int | float]:

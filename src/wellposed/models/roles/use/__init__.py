@@ -1,0 +1,1 @@
+"""What a parameter is for by how it enters a forward pass."""

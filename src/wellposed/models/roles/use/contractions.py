@@ -77,9 +77,7 @@ class Contraction:
     transposed: bool = False
 
 
-_MATRIX = frozenset(
-    ("matmul", "mm", "bmm", "mv", "dot", "inner", "addmm", "addbmm", "baddbmm", "addmv", "grouped_mm", "_grouped_mm")
-)
+_MATRIX = frozenset(("matmul", "mm", "bmm", "mv", "dot", "inner", "addmm", "addbmm", "baddbmm", "addmv", "grouped_mm"))
 
 
 def contracted(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[Any, Contraction]]:
@@ -104,7 +102,7 @@ def contracted(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> lis
         return _einsum(values)
     if name == "tensordot":
         return _tensordot(args, kwargs)
-    if name in _MATRIX:
+    if name.lstrip("_") in _MATRIX:  # the grouped product goes by a name of torch's own, too
         left, right = values[1:3] if name.startswith(("add", "baddbmm")) else values[:2]
         on_the_right = _by_rows if name == "inner" else _by_columns
         return [*_kept(left, lambda n: replace(_by_rows(n), left=True)), *_kept(right, on_the_right)]

@@ -38,7 +38,7 @@ def test_blocks_of_every_dtype(case: Case, dtype: torch.dtype) -> None:
         assert same_bits(ours, wanted)
 
 
-@pytest.mark.parametrize(("others", "prefix"), [(1, 0), (70, 0), (9, 3), (130, 200)])
+@pytest.mark.parametrize(("others", "prefix"), [(1, 0), (70, 0), (9, 3), (130, 200), (5000, 1)])
 def test_tokens_of_any_number(others: int, prefix: int) -> None:
     def moved(backend: str, device: str) -> list[Tensor]:
         x = wp.random.normal((3, prefix + others, 2), wp.Key(0)).to(device).requires_grad_()

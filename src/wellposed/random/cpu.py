@@ -8,6 +8,7 @@ from wellposed.random.draw import BITS, CODES, Cut, Draw
 from wellposed.random.native import core
 
 NAME = "cpu"
+MOST_TOKENS = 2**62  # of a row, that the kernel can choose from: any
 
 
 def serves(tensor: Tensor) -> bool:

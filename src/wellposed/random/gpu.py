@@ -23,6 +23,7 @@ from wellposed.random.kernels.thins import thin_packed, thin_rows
 NAME = "gpu"
 DEVICES = ("cpu",) if IS_INTERPRETED else ("cuda", "xpu")  # torch calls AMD's devices "cuda", too
 _CONSTANTS = 9  # of a draw, that are handed over as numbers; the others lie in memory
+MOST_TOKENS = 4096  # of a row, that one program can choose from
 _SHORT_ROW = 256  # rows of fewer elements that share a word have no programs of their own
 _TILE = 1024  # elements of a row a program
 

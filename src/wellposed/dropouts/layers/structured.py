@@ -86,7 +86,7 @@ class TokenDropout(Thinning):
 def _move(tokens: Tokens, x: Tensor, key: int, call: int, row: int, back: bool) -> Tensor:
     """Gather the tokens of ``x`` that are kept; or the transpose, which scatters them back to where they were."""
     kernels = kernels_for(x) if is_ordinary(x) else None
-    if kernels is not None:
+    if kernels is not None and tokens.others <= kernels.MOST_TOKENS and tokens.prefix <= kernels.MOST_TOKENS:
         moved: Tensor = kernels.move_tokens(x, *tokens, row, key, call, back)
         return moved
     like = torch.empty((), dtype=torch.float32, device=x.device)

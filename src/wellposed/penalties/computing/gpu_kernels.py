@@ -13,6 +13,7 @@ from wellposed.arguments import Number
 from wellposed.penalties.computing.jobs import ACCUMULATE, PROX_BY_NUMBER, Job, Seen
 from wellposed.random.kernels.launching import IS_INTERPRETED, Launcher
 from wellposed.random.kernels.numbers import quotient
+from wellposed.random.kernels.word_values import root
 
 _TILE = 1024
 _ROW = struct.Struct("3q5d")  # a job in the table: the two addresses, the count, the numbers
@@ -24,15 +25,6 @@ def shrunk(x, threshold):
     """X less the nearest number in [-threshold, threshold]: NaN if either is."""
     bounded = tl.where(x <= threshold, x, threshold)
     return x - tl.where(bounded < -threshold, -threshold, bounded)
-
-
-@triton.jit
-def root(x):
-    """The correctly rounded square root."""
-    if x.dtype == tl.float64:
-        return tl.sqrt(x)
-    else:
-        return tl.sqrt_rn(x)
 
 
 @triton.jit

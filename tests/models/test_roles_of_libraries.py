@@ -119,7 +119,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "Wav2Vec2": ({"num_hidden_layers": 2}, {"masked_spec_embed": "token"}),
     "TimesFm": ({"num_hidden_layers": 2}, {}),
     "MiniMax": ({"num_hidden_layers": 2, "num_local_experts": 2}, {"norm.weight": "scale"}),
-    "DFine": ({}, {"decoder.up": "constant"}),
+    "DFine": ({}, {"decoder.up": "computed"}),
 }
 
 

@@ -3,6 +3,7 @@
 Each is tried in an environment of its own that borrows nothing from this one but torch and its like.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from wellposed.random import cpu
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+ON_GPU = ["gpu"] if importlib.util.find_spec("triton") else []
 FOLDERS = (".ci", "native", "build_tools", "src", "docs", "tests", "benchmarks")
 BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__", "*.egg-info", "_build")
 DATA = {"wellposed/py.typed", "wellposed/__init__.pyi", "wellposed/study/report.html.jinja"}
@@ -113,7 +115,7 @@ def test_a_wheel_has_the_core_and_serves_every_python(archive: Path, tmp_path: P
     assert not [name for name in names if name.endswith((".cpp", ".h"))]
     environment = use(made, tmp_path)
     assert str(environment["native core"]).startswith("instruction set")
-    assert environment["backends"] == ["reference", "cpu"]
+    assert environment["backends"] == ["reference", "cpu", *ON_GPU]
 
 
 def other_python(minor: int) -> Path:
@@ -151,4 +153,4 @@ def test_without_a_compiler_that_works_the_reference_serves(archive: Path, tmp_p
     environment = use(made, tmp_path)
     assert "was not built" in str(environment["native core"])
     assert "pip install" in str(environment["native core"])
-    assert environment["backends"] == ["reference"]
+    assert environment["backends"] == ["reference", *ON_GPU]

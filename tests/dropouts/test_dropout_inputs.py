@@ -101,6 +101,7 @@ def test_functionalized_is_eager(module: nn.Module, shape: tuple[int, ...]) -> N
         assert torch.allclose(keyed(torch.func.functionalize(function), x), keyed(function, x), rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:FutureWarning")  # from torch 2.14 on
 def test_scripts_are_refused_in_words() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).eval()
     wp.convert_dropout(model)

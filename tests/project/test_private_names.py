@@ -263,6 +263,7 @@ class SeenCalls(Seen, _torch.CallsOnly):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:FutureWarning")  # from torch 2.14 on
 def test_who_watches_a_tensor_is_known() -> None:
     seen: list[tuple[bool, bool]] = []
 

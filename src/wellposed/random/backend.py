@@ -38,7 +38,7 @@ class Backend(Protocol):
 
 # The backends to try for a tensor of the host, best first.
 _ON_CPU = ("reference",) if missing else ("cpu", "reference")
-_TRITON_DEVICES = ("cuda", "xpu")  # torch calls AMD's devices "cuda", too
+TRITON_DEVICES = ("cuda", "xpu")  # torch calls AMD's devices "cuda", too
 _ADVICE = {"gpu": ", which needs Triton: pip install triton, or torch's own packages for a GPU, which bring it"}
 _NAMES = ("auto", "reference", "cpu", "gpu")
 _loaded: dict[str, Backend] = {}
@@ -99,6 +99,11 @@ def kernels_for(tensor: Tensor) -> Any:
     return None if found is None or found.NAME == "reference" else found
 
 
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that is contiguous and not lazily negated, as kernels need it."""
+    return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()
+
+
 def _find(tensor: Tensor) -> Backend | None:
     chosen = _chosen.get()
     for name in _candidates(tensor) if chosen == "auto" else (chosen,):
@@ -112,7 +117,7 @@ def _candidates(tensor: Tensor) -> tuple[str, ...]:
     """The backends to try for a tensor, best first."""
     if tensor.is_cpu:
         return _ON_CPU
-    is_reached = tensor.device.type in _TRITON_DEVICES and type(tensor) in PLAIN_TYPES
+    is_reached = tensor.device.type in TRITON_DEVICES and type(tensor) in PLAIN_TYPES
     return _on_gpu() if is_reached else ("reference",)
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from wellposed.random.backend import in_memory_order
 from wellposed.random.box import Layout, layout_of
 from wellposed.random.draw import BITS, CODES, Cut, Draw
 from wellposed.random.native import core
@@ -28,7 +29,7 @@ def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> No
 
 def thin(x: Tensor, cut: Cut, key: int, call: int, layout: Layout, shift: None = None) -> Tensor:
     """A contiguous copy of ``x`` with elements dropped and the others scaled as the cut says."""
-    x = _plain(x)
+    x = in_memory_order(x)
     result = torch.empty_like(x)
     core.thin(x.data_ptr(), result.data_ptr(), CODES[x.dtype], x.numel(), layout.packed, key, call, *cut)
     return result
@@ -49,7 +50,7 @@ def clear_blocks(
         call: The call number.
         threshold: A word below it is drawn as the corner of a block.
     """
-    x = _plain(x)
+    x = in_memory_order(x)
     result, size = torch.empty_like(x), x.numel() // max(1, maps * shared)
     painted = torch.zeros(maps * size, dtype=torch.uint8, device="cpu")
     dropped = core.paint(painted.data_ptr(), maps, sides, start, key, call, threshold)
@@ -72,7 +73,7 @@ def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: i
         call: The call number.
         back: Whether to scatter tokens back to where they were gathered from, with 0 elsewhere.
     """
-    x = _plain(x)
+    x = in_memory_order(x)
     rows, tokens, *rest = x.shape
     result = x.new_empty((rows, prefix + (others if back else kept), *rest))
     if not x.numel() or not result.numel():
@@ -82,8 +83,3 @@ def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: i
     token = x.nbytes // (rows * tokens)
     core.move(x.data_ptr(), result.data_ptr(), words.data_ptr(), rows, token, prefix, others, kept, back)
     return result
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy that is contiguous and not lazily negated."""
-    return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()

@@ -10,6 +10,7 @@ from triton import cdiv, next_power_of_2
 
 from wellposed._torch import PLAIN_TYPES
 from wellposed.arguments import signed
+from wellposed.random.backend import TRITON_DEVICES, in_memory_order
 from wellposed.random.box import Layout, layout_of
 from wellposed.random.draw import BITS, CODES, Cut, Draw, Kind, cut_bits, number_bits
 from wellposed.random.kernels.choosing import choose
@@ -21,7 +22,7 @@ from wellposed.random.kernels.thins import thin as thin_elements
 from wellposed.random.kernels.thins import thin_packed, thin_rows
 
 NAME = "gpu"
-DEVICES = ("cpu",) if IS_INTERPRETED else ("cuda", "xpu")  # torch calls AMD's devices "cuda", too
+DEVICES = ("cpu",) if IS_INTERPRETED else TRITON_DEVICES
 _CONSTANTS = 9  # of a draw, that are handed over as numbers; the others lie in memory
 MOST_TOKENS = 4096  # of a row, that one program can choose from
 _SHORT_ROW = 256  # rows of fewer elements that share a word have no programs of their own
@@ -41,17 +42,8 @@ def serves(tensor: Tensor) -> bool:
     )
 
 
-def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout, shift: Tensor | None = None) -> None:
-    """Fill ``tensor`` with the draw's values at the layout's global indices.
-
-    Args:
-        tensor: What is filled.
-        draw: What is drawn.
-        key: The 64 bits of the key.
-        call: The call number.
-        layout: Where the tensor lies.
-        shift: An int64 scalar on the device that is added to the call number when the kernel runs.
-    """
+def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
+    """Fill ``tensor`` with the draw's values at the layout's global indices."""
     is_plain = tensor.is_contiguous() and not tensor.is_neg()
     whole = tensor if is_plain else torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     out = whole.view(-1).view(torch.uint8) if whole.dtype == torch.bool else whole.view(-1)
@@ -62,9 +54,8 @@ def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout, shift
     for place in places(layout, out.numel(), 2 if draw.is_float64 else 4):
         part = out[place.first : place.first + place.length]
         is_packed = part.element_size() < 4 and part.data_ptr() % 8 == 0
-        form = (int(draw.kind), len(terms), draw.is_float64, *place.form, is_packed, shift is not None, 512, target())
-        memory = (part, series, part if shift is None else shift)
-        _fill(cdiv(place.length, 512 * place.per_block), memory, (*place.numbers, *numbers), form)
+        form = (int(draw.kind), len(terms), draw.is_float64, *place.form, is_packed, 512, target())
+        _fill(cdiv(place.length, 512 * place.per_block), (part, series), (*place.numbers, *numbers), form)
     if not is_plain:
         with torch.no_grad():
             tensor.copy_(whole)
@@ -81,7 +72,7 @@ def thin(x: Tensor, cut: Cut | Tensor, key: int, call: int, layout: Layout, shif
         layout: Where the tensor lies.
         shift: An int64 scalar on the device that is added to the call number when the kernel runs.
     """
-    x = _plain(x)
+    x = in_memory_order(x)
     result = torch.empty_like(x)
     read = (shift is not None, isinstance(cut, Tensor))
     memory = (x if shift is None else shift, cut if isinstance(cut, Tensor) else x)
@@ -120,13 +111,13 @@ def clear_blocks(
         call: The call number.
         threshold: A word below it is drawn as the corner of a block.
     """
-    x = _plain(x)
+    x = in_memory_order(x)
     result, size = torch.empty_like(x), x.numel() // max(1, maps * shared)
     lengths = struct.unpack("6q", sides)
     corners = maps * math.prod(side - block + 1 for side, block in zip(lengths[:3], lengths[3:], strict=True))
     painted = torch.zeros(maps * size, dtype=torch.uint8, device=x.device)
     numbers = (corners, start, *lengths, signed(key), signed(call), threshold)
-    _paint(cdiv(corners, _TILE), (painted, painted), numbers, (False, _TILE))
+    _paint(cdiv(corners, _TILE), (painted,), numbers, (_TILE,))
     dropped = painted.sum(dtype=torch.int64)
     numbers = (x.numel(), size, shared, painted.numel())
     _clear(cdiv(x.numel(), _TILE), (x, result, painted, dropped), numbers, (_TILE, target()))
@@ -157,11 +148,6 @@ def move_tokens(x: Tensor, prefix: int, others: int, kept: int, row: int, key: i
         put = x.new_zeros(rows * whole, *rest)
         return put.index_copy_(0, chosen, x.reshape(-1, *rest)).reshape(rows, whole, *rest)
     return x.reshape(rows * whole, *rest).index_select(0, chosen).reshape(rows, prefix + kept, *rest)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy that is contiguous and not lazily negated."""
-    return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()
 
 
 @functools.lru_cache(maxsize=1024)

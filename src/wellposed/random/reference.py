@@ -21,13 +21,12 @@ def serves(tensor: Tensor) -> bool:
 
 
 @torch.no_grad()
-def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout, shift: Tensor | None = None) -> None:
-    """Fill ``tensor`` with the draw's values at the layout's global indices; ``shift`` is added to the call number."""
+def fill_(tensor: Tensor, draw: Draw, key: int, call: int, layout: Layout) -> None:
+    """Fill ``tensor`` with the draw's values at the layout's global indices."""
     flat = tensor.view(-1) if tensor.is_contiguous() else tensor.new_empty(tensor.numel())
-    number = call if shift is None else shift + signed(call)
     for first in range(0, flat.numel(), _CHUNK):
         part = flat[first : first + _CHUNK]
-        part.copy_(values(draw, words_at(layout, first, part, key, number, is_float64=draw.is_float64)))
+        part.copy_(values(draw, words_at(layout, first, part, key, call, is_float64=draw.is_float64)))
     if not tensor.is_contiguous():
         tensor.copy_(flat.view(tensor.shape))
 

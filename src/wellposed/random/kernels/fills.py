@@ -6,14 +6,13 @@ from triton import language as tl
 from wellposed.random.kernels.memory import store_four
 from wellposed.random.kernels.numbers import rounded
 from wellposed.random.kernels.word_values import CONSTANTS, value
-from wellposed.random.kernels.words import STREAM, WHERE, call_number, global_index, one_of, philox
+from wellposed.random.kernels.words import STREAM, WHERE, global_index, one_of, philox
 
 
 @triton.jit(do_not_specialize=[*WHERE, *STREAM, *CONSTANTS])
 def fill(
     out,
     series,
-    shift,
     count: tl.int64,
     start: tl.int64,
     size0: tl.int64,
@@ -39,7 +38,6 @@ def fill(
     DIMS: tl.constexpr,
     INDEX: tl.constexpr,
     IS_PACKED: tl.constexpr,
-    IS_SHIFTED: tl.constexpr,
     BLOCKS: tl.constexpr,
     TARGET: tl.constexpr,
 ):
@@ -48,7 +46,6 @@ def fill(
     Args:
         out: The memory.
         series: Constants beyond the first nine.
-        shift: What is added to the call number, if anything is.
         count: How many elements there are.
         start: The global index of the first, in units of ``PER_BLOCK`` elements; sizes and strides likewise.
         size0: The sizes of the layout's dimensions, see ``global_index``.
@@ -75,7 +72,6 @@ def fill(
         DIMS: How many dimensions the layout has.
         INDEX: The dtype of numbers within the tensor.
         IS_PACKED: Whether four elements are one access.
-        IS_SHIFTED: Whether ``shift`` is read.
         BLOCKS: Philox blocks a program.
         TARGET: What is compiled for.
     """
@@ -83,7 +79,6 @@ def fill(
     program = tl.program_id(0).to(tl.int64)
     i = program * BLOCKS + tl.arange(0, BLOCKS)
     index = global_index(i.to(INDEX), start, size0, size1, stride0, stride1, stride2, DIMS)
-    call = call_number(call, shift, IS_SHIFTED)
     if PER_BLOCK == 4:
         a, b, c_, d = philox(index, key, call)
         a, b = value(a, c, series, KIND, TERMS, TARGET), value(b, c, series, KIND, TERMS, TARGET)

@@ -4,7 +4,7 @@ import triton
 from triton import language as tl
 
 from wellposed.random.kernels.numbers import exact, is_below, rounded
-from wellposed.random.kernels.words import STREAM, call_number, one_of, philox
+from wellposed.random.kernels.words import STREAM, one_of, philox
 
 SIDES = ("depth", "height", "width", "block_depth", "block_height", "block_width")
 
@@ -12,7 +12,6 @@ SIDES = ("depth", "height", "width", "block_depth", "block_height", "block_width
 @triton.jit(do_not_specialize=["count", "start", *SIDES, *STREAM, "threshold"])
 def paint(
     painted,
-    shift,
     count: tl.int64,
     start: tl.int64,
     depth: tl.int64,
@@ -24,14 +23,12 @@ def paint(
     key: tl.int64,
     call: tl.int64,
     threshold: tl.int64,
-    IS_SHIFTED: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Write 1 to the elements of each block whose corner is drawn.
 
     Args:
         painted: Bytes, one an element of each map.
-        shift: What is added to the call number, if ``IS_SHIFTED``.
         count: How many corners there are, over all maps.
         start: The word of the first corner.
         depth: The sides of a map, of which there may be fewer: the first are 1 then.
@@ -43,12 +40,11 @@ def paint(
         key: The key.
         call: The call number.
         threshold: A word below it is drawn as the corner of a block.
-        IS_SHIFTED: Whether ``shift`` is read.
         TILE: Corners a program.
     """
     corner = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     index = start.to(tl.int64) + corner
-    a, b, c, d = philox(index >> 2, key, call_number(call, shift, IS_SHIFTED))
+    a, b, c, d = philox(index >> 2, key, call)
     is_drawn = (corner < count) & is_below(one_of(index & 3, a, b, c, d), threshold)
     columns, rows, slices = width - block_width + 1, height - block_height + 1, depth - block_depth + 1
     x, rest = corner % columns, corner // columns

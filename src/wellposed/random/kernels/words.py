@@ -17,6 +17,7 @@ def philox(block, key, call):
         key: The 64 bits of the key.
         call: The call number.
     """
+    key, call = key.to(tl.int64), call.to(tl.int64)
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
     c2, c3 = tl.zeros_like(c0) + call.to(tl.uint32), tl.zeros_like(c0) + (call >> 32).to(tl.uint32)
     k0, k1 = tl.zeros_like(c0) + key.to(tl.uint32), tl.zeros_like(c0) + (key >> 32).to(tl.uint32)

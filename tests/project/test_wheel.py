@@ -104,7 +104,7 @@ def test_the_source_archive_holds_what_the_readme_needs(archive: Path) -> None:
         "CONTRIBUTING.md",
     } <= names
     assert {"CITATION.cff", "SECURITY.md", "LICENSE", ".ci/run"} <= names
-    assert {"docs/study.svg", "docs/random.md", "tests/conftest.py", "tests/data/public_names.txt"} <= names
+    assert {"docs/study.svg", "docs/guide/random.md", "tests/conftest.py", "tests/data/public_names.txt"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 

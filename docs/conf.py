@@ -1,4 +1,4 @@
-"""How the site is built: ``sphinx-build -W --keep-going docs docs/_build/html``. It needs no network, nor does a reader."""
+"""How the site is built: ``sphinx-build -W --keep-going docs docs/_build/html``. No network is needed."""
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml

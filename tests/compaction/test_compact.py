@@ -847,3 +847,20 @@ def test_a_mapping_is_compared_as_any_other_example() -> None:
     model = zero_rows(filled(Asking()), {"a": [0]})
     with pytest.raises(wp.WellposedError, match="gives other outputs"):
         compact(model, example={"x": torch.ones(2, 4)})
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+@pytest.mark.parametrize("verb", [compact, plan_compact])
+def test_a_sharded_model_is_refused(verb: Callable[[nn.Module], object]) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    store = torch._C._distributed_c10d.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(wp.WellposedError, match=r"0\.weight is sharded.* full_state_dict=True"):
+            verb(model)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 """Each kind of penalty at work: optima that others compute, starting weights, groups under a diagonal metric."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -279,3 +280,36 @@ def test_an_interval_may_be_open_on_a_side() -> None:
     assert repr(constraints.Interval(-1.0, 1.0)) == "Interval(low=-1.0, high=1.0)"
     assert wp.constraints.Interval is constraints.Interval
     assert not hasattr(constraints, "Box")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Unfinished(Penalty):
+    """A penalty of a user's that has a value alone."""
+
+    def _value(self, w: torch.Tensor) -> torch.Tensor:
+        return w.abs().sum()
+
+
+@pytest.mark.parametrize(("mode", "missing"), [("proximal", "_prox"), ("gradient", "_grad")])
+@pytest.mark.parametrize("penalty", [Unfinished(), Unfinished() + L2(0.1)], ids=repr)
+def test_a_penalty_without_what_a_mode_takes_is_refused_before_anything_moves(
+    penalty: Penalty, mode: Any, missing: str
+) -> None:
+    model = network()
+    before = state(model)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with pytest.raises(wp.WellposedError, match=f"Unfinished has no {missing}; a penalty has to have one"):
+        regularize(optimizer, model, penalty, mode=mode)
+    step(model, optimizer, scale=0.0)
+    assert all(p.equal(before[name]) for name, p in model.named_parameters())
+    with pytest.raises(wp.WellposedError, match="Unfinished has no _prox"):
+        Unfinished().prox(torch.ones(2), 1.0)
+
+
+def test_what_is_no_penalty_is_told_how_to_be_one() -> None:
+    class Alike:
+        lam = 0.1
+
+    model = network()
+    with pytest.raises(wp.WellposedError, match=r"or one of your own that extends wp\.Penalty"):
+        regularize(SGD(model.parameters(), lr=0.1), model, Alike())  # type: ignore[arg-type]

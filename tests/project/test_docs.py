@@ -3,31 +3,68 @@
 import ast
 import importlib
 import inspect
+import os
 import re
+import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.spawn import spawn
 
 import wellposed as wp
+from peers import prepare_torchvision
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = ("runs/",)  # what the study writes
 PAGES = sorted([*ROOT.glob("*.md"), *(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n(?:(?::.*\n)*\n?)(.*?)^```", re.DOTALL | re.MULTILINE)
+LIBRARIES = re.compile(r"^(?:import|from) (?:lightning|peft|timm|transformers)\b", re.MULTILINE)
 
 
+def run_blocks(page: Path) -> dict[str, Any]:
+    """Run a page from top to bottom, and return the names that it has made."""
+    text = page.read_text()
+    if LIBRARIES.search(text):
+        prepare_torchvision()
+    names: dict[str, Any] = {"__name__": "example"}
+    for number, block in enumerate(BLOCK.findall(text)):
+        code = re.sub(r"^%.*$", "", block, flags=re.MULTILINE)  # what only a notebook understands
+        exec(compile(code, f"{page.name}[{number}]", "exec"), names)
+    return names
+
+
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")  # by Lightning
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     state = torch.get_rng_state()
-    names: dict[str, object] = {"__name__": "example"}
-    for number, block in enumerate(BLOCK.findall(page.read_text())):
-        code = re.sub(r"^%.*$", "", block, flags=re.MULTILINE)  # what only a notebook understands
-        exec(compile(code, f"{page.name}[{number}]", "exec"), names)
+    run_blocks(page)
     torch.set_rng_state(state)
+
+
+def _run_as_one_of(rank: int, port: int, world: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    try:
+        names = run_blocks(ROOT / "docs" / "recipes" / "sharded.md")
+        for function in ("fully_sharded", "tensor_parallel"):
+            names[function](rank, world)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_the_page_on_sharding_runs_on_two_processes() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_run_as_one_of, (port, 2), nprocs=2)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

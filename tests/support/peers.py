@@ -9,8 +9,8 @@ import torch
 _FRAGMENTS: list[Any] = []  # kept alive
 
 
-def peer(name: str) -> Any:
-    """A library; beside a CPU build of torch, the registry's torchvision needs two operators declared first."""
+def prepare_torchvision() -> None:
+    """Let libraries import torchvision: beside a CPU build of torch, the registry's needs two operators declared."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
@@ -20,4 +20,9 @@ def peer(name: str) -> Any:
         _FRAGMENTS.append(fragment)
     except ImportError:
         pass
+
+
+def peer(name: str) -> Any:
+    """A library."""
+    prepare_torchvision()
     return pytest.importorskip(name)

@@ -20,6 +20,7 @@ from wellposed.errors import WellposedError
 from wellposed.models.copying import copied
 from wellposed.models.example import arguments
 from wellposed.models.tracing.branching import traced
+from wellposed.random.shards import is_sharded
 from wellposed.tabular import Table, Tabular
 
 
@@ -92,7 +93,7 @@ def compact(model: nn.Module, *, example: Any = None) -> nn.Module:
     Raises:
         WellposedError: If the outputs on ``example`` differ by more than 1e-6 of their scale: then the model does
             something with its layers that its graph does not show. Also if the model cannot be copied, has no values
-            yet, or does not take the example.
+            yet, is sharded, or does not take the example.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
@@ -137,6 +138,12 @@ def _made(model: nn.Module, example: Any) -> tuple[nn.Module, CompactPlan]:
     for name, parameter in a_model(model, "compact").named_parameters():
         if is_lazy(parameter) or parameter.is_meta:
             raise WellposedError(f"{name} has no values yet: give the model its weights before making it smaller")
+        if is_sharded(parameter):
+            raise WellposedError(
+                f"{name} is sharded, and channels are removed from whole weights: load the model's state (that of "
+                "torch.distributed.checkpoint.state_dict.get_model_state_dict, with full_state_dict=True) into a model "
+                "that is not sharded, and make that one smaller"
+            )
         if why := unwritable(parameter):
             raise WellposedError(f"{name} {why}")
     if example is None:

@@ -208,13 +208,22 @@ class ProximalFunction:
         return found
 
     def _value(self, w: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise self._unwritten("value")
 
     def _grad(self, w: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise self._unwritten("grad")
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
-        raise NotImplementedError
+        raise self._unwritten("prox")
+
+    def _unwritten(self, name: str) -> WellposedError:
+        has_none = "" if name == "value" else ", or to say in its traits that there is none"
+        return WellposedError(f"{type(self).__name__} has no _{name}; a penalty has to have one{has_none}")
+
+    def refuse_unwritten(self, name: str) -> None:
+        """Raise if a class has left out how its ``"grad"`` or ``"prox"`` is computed."""
+        if all(getattr(type(self), n) is getattr(ProximalFunction, n) for n in (name, f"_{name}")):
+            raise self._unwritten(name)
 
     def _refuse_misfit(self, w: Tensor) -> None:
         """Raise unless the penalty can be computed on ``w``: a weight, against which tensor strengths broadcast."""

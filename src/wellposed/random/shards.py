@@ -61,6 +61,13 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
     return whole.to_local(), Box(tuple(whole.shape), _offset(whole))
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """A tensor as a whole: a DTensor's shards or terms of a sum are brought together, for which all have to call it."""
+    given: Any = tensor
+    whole: Tensor = given.full_tensor() if is_sharded(tensor) else tensor
+    return whole
+
+
 def total(values: Tensor, like: Tensor) -> Tensor:
     """Sum numbers over the processes that have different shards of a tensor (an all-reduce); all have to call it.
 

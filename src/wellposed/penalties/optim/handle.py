@@ -19,6 +19,7 @@ from wellposed.penalties.optim.reporting import PenaltyReport, ReportRow
 from wellposed.penalties.optim.selection import Entry, PenaltyPlan, PlanRow
 from wellposed.penalties.optim.step_sizes import Metric
 from wellposed.penalties.penalty import Penalty
+from wellposed.random.shards import gathered
 
 Optimizer = torch.optim.Optimizer
 
@@ -72,13 +73,16 @@ class Handle:
         return tuple(self._rows)
 
     def value(self) -> float:
-        """The penalty's present value, over all its parameters, times the schedule's present factor."""
+        """The penalty's present value, over all its parameters, times the schedule's present factor.
+
+        Of sharded parameters it is that of the whole, as are :meth:`sparsity` and :meth:`report`: all processes have to
+        ask.
+        """
         return float(sum(self._values().values()))
 
     def sparsity(self) -> float:
         """The fraction of exact zeros among the penalised parameters' elements, in [0, 1]."""
-        zeros = sum(int((p.detach() == 0).sum()) for p in self._rows)
-        return zeros / max(1, sum(p.numel() for p in self._rows))
+        return sum(map(_zeros, self._rows)) / max(1, sum(p.numel() for p in self._rows))
 
     def nan_steps(self) -> dict[str, int]:
         """For each penalised parameter that ever met NaN at how many steps it did.
@@ -102,7 +106,7 @@ class Handle:
                 tuple(parameter.shape),
                 repr(row.penalty),
                 values[parameter],
-                int((parameter.detach() == 0).sum()),
+                _zeros(parameter),
                 parameter.numel(),
                 seen.get(row.name, 0),
             )
@@ -174,7 +178,7 @@ class Handle:
     @torch.no_grad()
     def _values(self) -> dict[Tensor, float]:
         factors = self._factors_now()
-        return {p: float(factors[p]) * float(penalty.value(p)) for p, penalty in self._penalties.items()}
+        return {p: float(factors[p]) * float(gathered(penalty.value(p))) for p, penalty in self._penalties.items()}
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before an optimizer's step."""
@@ -263,3 +267,7 @@ class Handle:
 def _is_within_step(optimizer: Optimizer) -> bool:
     """Whether a hook is that of a step within a step: torch hooks a class's step and the one that it calls above it."""
     return steps_being_taken(optimizer) == 2
+
+
+def _zeros(parameter: Tensor) -> int:
+    return int(gathered((parameter.detach() == 0).sum()))

@@ -50,6 +50,8 @@ def refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> N
             why = "the weights are complex, and the optimizer has step sizes of their own for real and imaginary parts"
         if why is not None:
             raise WellposedError(f"{row.penalty!r} on {row.name!r} does not fit mode={mode.name!r}: {why}")
+        for term in row.penalty.terms:
+            term.refuse_unwritten("prox" if mode.after else "grad")
         try:
             # This counts the groups that labels make, too, so that no step has to wait for an accelerator to do it.
             with torch.no_grad():

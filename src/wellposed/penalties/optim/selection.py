@@ -100,7 +100,8 @@ def plan_entries(model: Model, penalty: Penalties, where: Where | Iterable[Where
     for rule, given in rules.items():
         if not (given is None or isinstance(given, Penalty)):
             raise WellposedError(
-                f"regularize was given the penalty {given!r} for {rule!r}; expected one like wp.L1(1e-4)"
+                f"regularize was given the penalty {given!r} for {rule!r}; expected one like wp.L1(1e-4), or one of "
+                "your own that extends wp.Penalty"
             )
         if not any(matches(n, rule) for item in named for n in item.names):
             raise WellposedError(f"the penalty for {rule!r} matches no parameter; {_known(named)}")

@@ -1,5 +1,6 @@
 """How the site is built: ``sphinx-build -W docs docs/_build/html``. It needs no network, and neither do its readers."""
 
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,8 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
+os.environ.pop("MPLBACKEND", None)  # figures are shown by the kernel's own
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"

@@ -44,6 +44,7 @@ autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 88
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Shape"]
+strip_signature_backslash = True  # keeps the underscore at the end of a name like in_
 
 
 def _write_inline(writer: HTML5Translator, node: nodes.math) -> None:
@@ -67,9 +68,16 @@ def _write_command_line(app: Sphinx) -> None:
 
 
 def _show_public_bases(app: Sphinx, name: str, cls: type, options: object, bases: list[type]) -> None:
-    """Show what a private base class is itself based on, in its place."""
-    public = (next(b for b in getattr(base, "__mro__", [base]) if not b.__name__.startswith("_")) for base in bases)
-    bases[:] = dict.fromkeys(base for base in public if base is not object) or bases
+    """Show in place of a base class of ours that is not public what that one is based on."""
+
+    def is_shown(base: type) -> bool:
+        parts = (wellposed, wellposed.init, wellposed.constraints, wellposed.textbook)
+        ours = base.__module__.startswith("wellposed")
+        return not ours or any(getattr(part, base.__name__, None) is base for part in parts)
+
+    classes = [getattr(base, "__origin__", base) for base in bases]
+    shown = {next(filter(is_shown, getattr(base, "__mro__", [base]))): None for base in classes}
+    bases[:] = [base for base in shown if not any(base in getattr(other, "__mro__", [])[1:] for other in shown)]
 
 
 def _skip_fields(app: Sphinx, what: str, name: str, value: object, skip: bool, options: object) -> bool | None:

@@ -1,7 +1,8 @@
 """A census of timm and transformers: how many architectures start at once, and whether what starts is sane.
 
 Run with ``python -m benchmarks.zoo``, or in shards: ``--shard 0/4 --out zoo.0.jsonl`` and so on in processes of their
-own, then ``--report zoo.*.jsonl``. Every model is built by its library with its own start, run forward and backward,
+own, then ``--report zoo.*.jsonl``; what a file holds already is not taken again. Every model has a process of its own.
+It is built by its library with its own start, run forward and backward,
 started by us and run again, and started once more from the meta device. What the library cannot build here is counted
 apart, and so is what runs on no input that the census knows: it is started all the same, without an example.
 """
@@ -12,11 +13,13 @@ import contextlib
 import fnmatch
 import json
 import math
+import multiprocessing
 import re
-import signal
+import resource
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +32,35 @@ from benchmarks.zoo_models import MOST, WIDTH, Specimen, specimens
 from wellposed.models.example import arguments
 
 WIDE = 512
-SECONDS = 180  # for one model
+SECONDS = 180  # of a processor, for one model
 HIGH = 1.3  # times log V: a loss above it is counted
 Record = dict[str, Any]
 
 
 def census(specimen: Specimen) -> Record:
-    """What became of one model."""
+    """What became of one model, in a process of its own, which leaves no memory and no half-traced class behind."""
     record: Record = {"library": specimen.library, "family": specimen.family, "name": specimen.name}
     begin = time.perf_counter()
+    processes = multiprocessing.get_context("fork")
+    receiver, sender = processes.Pipe(duplex=False)
+    worker = processes.Process(target=_work, args=(specimen, sender))
+    worker.start()
+    sender.close()
     try:
-        with _at_most(SECONDS):
-            record |= _census(specimen)
-    except Exception as problem:
-        record |= {"status": "crashed", "reason": f"{type(problem).__name__}: {problem}"[:300]}
+        record |= receiver.recv()
+    except EOFError:
+        worker.join()
+        record |= {"status": "crashed", "reason": f"ended by {worker.exitcode}, after {SECONDS} CPU seconds if by -24"}
+    worker.join()
     return record | {"seconds": round(time.perf_counter() - begin, 1)}
+
+
+def _work(specimen: Specimen, sender: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+    try:
+        sender.send(_census(specimen))
+    except Exception as problem:
+        sender.send({"status": "crashed", "reason": f"{type(problem).__name__}: {problem}"[:300]})
 
 
 def _census(specimen: Specimen) -> Record:
@@ -86,16 +103,12 @@ def _first_that_runs(specimen: Specimen, width: int) -> tuple[Any, Any, Record |
             model = _built(make)
         except StopIteration:
             return built, None, None, reason
-        except TimeoutError:
-            raise
         except Exception as problem:
             reason = reason or f"{type(problem).__name__}: {problem}"[:300]
             continue
         built = built or make
         try:
             return make, example, signal_of(model, example), ""
-        except TimeoutError:
-            raise
         except Exception as problem:
             reason = reason or f"{type(problem).__name__}: {problem}"[:300]
 
@@ -158,20 +171,6 @@ def _from_meta(make: Any, example: Any, library: dict[str, Tensor]) -> Record:
         if name in library and not buffer.is_meta and not torch.equal(buffer, library[name])
     ]
     return {"meta": "", "lacking": lacking, "differing": differing}
-
-
-@contextlib.contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
-    def late(*_: Any) -> None:
-        raise TimeoutError(f"more than {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def report(records: list[Record]) -> None:
@@ -290,10 +289,17 @@ def main() -> None:
     libraries = [options.library] if options.library else ["timm", "transformers"]
     chosen = [each for library in libraries for each in specimens(library)]
     chosen = [s for s in chosen if any(fnmatch.fnmatch(text, options.only) for text in (s.family, s.name))]
+    torch.set_num_threads(1)  # a process that has threads cannot be forked
     records = []
     with contextlib.ExitStack() as stack:
-        out = stack.enter_context(options.out.open("w")) if options.out else None
+        out = stack.enter_context(options.out.open("a+")) if options.out else None
+        if out is not None:
+            out.seek(0)
+            records = [json.loads(line) for line in out]
+        known = {(record["family"], record["name"]) for record in records}
         for specimen in chosen[first::count]:
+            if (specimen.family, specimen.name) in known:
+                continue
             records.append(census(specimen))
             print(f"{_label(records[-1])}: {records[-1]['status']}, {records[-1]['seconds']} s", flush=True)
             if out is not None:

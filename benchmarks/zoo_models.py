@@ -194,6 +194,8 @@ def _shrunken(config: Any, width: int, names: Mapping[str, Size]) -> Options:
     deepest = max((kinds.index(kind) + 1 for kind in set(map(str, kinds))), default=0) if kinds else 0
     if "num_hidden_layers" in options and 2 < deepest <= 8:
         options["num_hidden_layers"] = deepest  # a layer of each kind
+    if "qk_rope_head_dim" in options and "head_dim" in options:
+        options["head_dim"] = options["qk_rope_head_dim"]  # one number under two names
     return options
 
 

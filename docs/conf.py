@@ -1,4 +1,4 @@
-"""How the site is built: ``sphinx-build -W docs docs/_build/html``. It needs no network, and neither do its readers."""
+"""How the site is built: ``sphinx-build -W --keep-going docs docs/_build/html``. No network is needed."""
 
 import os
 import re

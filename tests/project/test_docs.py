@@ -1,8 +1,10 @@
 """What the documents say runs, and where they point there is something."""
 
+import ast
 import importlib
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,24 @@ def test_names_of_ours_that_are_named_exist(page: Path) -> None:
             if not hasattr(value, part) and inspect.ismodule(value):
                 importlib.import_module(".".join(["wellposed", *dotted.split(".")[:depth]]))
             value = getattr(value, part)
+
+
+def test_the_chapter_needs_no_other_packages_and_keeps_its_front_matter() -> None:
+    text = (ROOT / "docs" / "chapter.md").read_text()
+    code = "\n".join(re.sub(r"^%.*$", "", block, flags=re.MULTILINE) for block in BLOCK.findall(text))
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in imports for alias in node.names if isinstance(node, ast.Import)}
+    names |= {node.module or "" for node in imports if isinstance(node, ast.ImportFrom)}
+    packages = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+    assert packages == {"torch", "matplotlib", "wellposed"}
+    for line in (
+        "slug: /blog/initializationregularizationdropout",
+        'date: "2021-04-08"',
+        "title: Initialization, Regularization, and Dropout",
+        "category: Deep Learning",
+        "order: 3",
+    ):
+        assert f"\n{line}\n" in text.partition("\n---\n")[0] + "\n"
 
 
 def test_set_up_is_two_commands() -> None:

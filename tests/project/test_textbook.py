@@ -1,13 +1,18 @@
 """The chapter's names do what the chapter says, and its backpropagation is autograd's."""
 
 import math
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits
 from torch import Tensor
 
 import wellposed as wp
@@ -23,7 +28,11 @@ from wellposed.textbook import (
     Network,
     RandomInitializer,
     Regularizer,
+    diabetes,
+    digits,
+    draw_network,
     dropout,
+    tikz_network,
 )
 
 BOUNDS: list[tuple[DenseInitializer, Callable[[int], float]]] = [
@@ -175,10 +184,59 @@ def test_a_step_is_the_chapters_update() -> None:
 
 
 def test_layers_have_their_own_weights_and_biases_start_at_zero() -> None:
-    network = Network([6, 6, 6])
+    network = Network([6, 6, 6], key=Key(2))
     assert not network.layers[0].w.equal(network.layers[1].w)
     assert all((layer.b == 0).all() for layer in network.layers)
-    assert Network([6, 6, 6]).layers[1].w.equal(network.layers[1].w)
+    assert Network([6, 6, 6], key=Key(2)).layers[1].w.equal(network.layers[1].w)
+
+
+def test_a_network_without_a_key_is_governed_by_torchs_seed() -> None:
+    def made(seed: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(seed)
+        network = Network([6, 6, 6], p=0.5)
+        return network.layers[0].w, network.gradients(x, x).dw[1]
+
+    state, x = torch.get_rng_state(), torch.ones(3, 6)
+    same, again, other = made(1), made(1), made(2)
+    torch.manual_seed(1)
+    assert same[0].equal(GlorotInitializer(6, 6))
+    torch.set_rng_state(state)
+    assert all(map(torch.equal, same, again))
+    assert not any(map(torch.equal, same, other))
+
+
+def test_the_data_are_those_that_scikit_learn_has() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    table, progression = load_diabetes(return_X_y=True, scaled=False)
+    assert digits().x.equal(torch.from_numpy(pixels / 16).float())
+    assert digits().y.equal(torch.from_numpy(labels))
+    assert diabetes().x.equal(torch.from_numpy(table))
+    assert diabetes().y.equal(torch.from_numpy(progression))
+    assert list(diabetes().names) == load_diabetes().feature_names
+
+
+MASKS = [None, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0]), torch.tensor([False, True, True]), None]
+
+
+def test_a_drawn_network_is_the_thinned_one() -> None:
+    figure, axes = plt.subplots()
+    draw_network(axes, [3, 5, 3, 2], MASKS)
+    assert (len(axes.patches), len(axes.lines)) == (13, 3 * 3 + 3 * 2 + 2 * 2)
+    plt.close(figure)
+    source = tikz_network([3, 5, 3, 2], MASKS)
+    assert source.count(r"\draw") == 3 * 3 + 3 * 2 + 2 * 2
+    assert re.findall(r"left out\] \((\S+)\)", source) == ["u-1-1", "u-1-4", "u-2-0"]
+    assert tikz_network([3, 4]).count(r"\draw") == 12
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_the_tikz_source_compiles(tmp_path: Path) -> None:
+    (tmp_path / "thinned.tex").write_text(tikz_network([3, 5, 3, 2], MASKS))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "thinned.tex"]
+    log = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert log.returncode == 0, log.stdout
+    assert (tmp_path / "thinned.pdf").stat().st_size > 1000
 
 
 def test_it_learns_the_digits() -> None:
@@ -197,6 +255,8 @@ def test_it_learns_the_digits() -> None:
     [
         (lambda: RandomInitializer(0, 2), "inputdim was given 0"),
         (lambda: HeInitializer(2, -1), "units was given -1"),
+        (lambda: tikz_network([3, 2], [None]), "expected for each layer None"),
+        (lambda: tikz_network([3, 2], [None, torch.ones(3)]), r"masks of shapes \[None, \(3,\)\]"),
         (lambda: dropout(torch.ones(2), 1.1, Key(0)), "p was given 1.1"),
         (lambda: dropout(torch.ones(2), float("nan"), Key(0)), "p was given nan"),
         (lambda: Network([3]), "sizes"),

@@ -16,6 +16,11 @@ from wellposed.textbook.chapter import L2Regularizer as L2Regularizer
 from wellposed.textbook.chapter import RandomInitializer as RandomInitializer
 from wellposed.textbook.chapter import Regularizer as Regularizer
 from wellposed.textbook.chapter import dropout as dropout
+from wellposed.textbook.data import Data as Data
+from wellposed.textbook.data import diabetes as diabetes
+from wellposed.textbook.data import digits as digits
+from wellposed.textbook.drawing import draw_network as draw_network
+from wellposed.textbook.drawing import tikz_network as tikz_network
 from wellposed.textbook.functions import ACTIVATIONS as ACTIVATIONS
 from wellposed.textbook.functions import LOSSES as LOSSES
 from wellposed.textbook.functions import Activation as Activation

@@ -19,8 +19,6 @@ from wellposed.textbook.chapter import (
 )
 from wellposed.textbook.functions import ACTIVATIONS, LOSSES, check_choice
 
-_KEY = Key(0)
-
 
 @dataclass(eq=False)
 class DenseLayer:
@@ -93,7 +91,7 @@ class Network:
         lam: The regularizer's strength, a hyperparameter, >= 0.
         p: The probability that a hidden unit is left out of a training step, in [0, 1].
         loss: "squared error" (mean over all entries) or "cross entropy" (targets are class numbers; mean over rows).
-        key: Names every random number: the weights and the masks.
+        key: Names every random number: the weights and the masks. When ``None``, torch's global generator makes them.
         dtype: A floating-point dtype; torch's default when ``None``.
 
     Raises:
@@ -103,7 +101,9 @@ class Network:
         >>> from wellposed.textbook import L2Regularizer
         >>> x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
         >>> y = torch.tensor([0, 1, 1, 0])
-        >>> network = Network([2, 16, 2], activation="tanh", loss="cross entropy", lam=1e-4, regularizer=L2Regularizer)
+        >>> network = Network(
+        ...     [2, 16, 2], activation="tanh", loss="cross entropy", lam=1e-4, regularizer=L2Regularizer, key=Key(0)
+        ... )
         >>> costs = [network.train_step(x, y, alpha=0.5) for _ in range(500)]
         >>> network.predict(x).argmax(1)
         tensor([0, 1, 1, 0])
@@ -121,7 +121,7 @@ class Network:
         lam: float = 0.0,
         p: float = 0.0,
         loss: str = "squared error",
-        key: Key = _KEY,
+        key: Key | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         if len(sizes) < 2:
@@ -130,13 +130,15 @@ class Network:
             raise WellposedError(f"Network was given lam={lam}; expected a finite number >= 0")
         check_choice(loss, LOSSES, "loss")
         checked_probability(p)
-        self.loss, self.regularizer, self.lam, self.p, self.key = LOSSES[loss], regularizer, lam, p, key
+        self.loss, self.regularizer, self.lam, self.p = LOSSES[loss], regularizer, lam, p
         self.step = 0
         self.layers: list[DenseLayer] = []
         for i in range(len(sizes) - 1):
-            w = initializer(sizes[i], sizes[i + 1], key=key.fold("w", i), dtype=dtype)
+            named = None if key is None else key.fold("w", i)
+            w = initializer(sizes[i], sizes[i + 1], key=named, dtype=dtype)
             kind = activation if i < len(sizes) - 2 else "identity"
             self.layers.append(DenseLayer(w, w.new_zeros(sizes[i + 1]), kind))
+        self.key = Key(int(torch.randint(2**62, ()))) if key is None else key
 
     def predict(self, x: Tensor) -> Tensor:
         """The outputs for ``x`` of shape (rows, inputs), with every unit taking part."""

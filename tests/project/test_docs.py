@@ -69,13 +69,18 @@ def test_the_page_on_sharding_runs_on_two_processes() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose(page)):
         assert (page.parent / target).exists(), target
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def quoted(page: Path) -> set[str]:
     """What a page has in backticks, outside blocks of code."""
-    return set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)))
+    return set(re.findall(r"`([^`\n]+)`", prose(page)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -58,7 +58,9 @@ def test_the_extras_are_what_the_study_and_the_commands_import() -> None:
 
 def test_every_tested_version_is_asked_for_somewhere() -> None:
     pinned = names((ROOT / "constraints.txt").read_text().split())
-    asked = names([*PROJECT["dependencies"], *(line for extra in ("cli", "study", "dev") for line in EXTRAS[extra])])
+    asked = names(
+        [*PROJECT["dependencies"], *(line for extra in ("cli", "study", "dev", "docs") for line in EXTRAS[extra])]
+    )
     assert pinned == asked
 
 

@@ -84,7 +84,8 @@ class Axes:
             shape: The tensor's shape.
 
         Returns:
-            The dimensions for out, in_, batch and the receptive field, and the grouped one (``None`` for one group).
+            The dimensions for ``out``, ``in_``, ``batch`` and the receptive field, and the grouped one (``None`` for
+            one group).
 
         Raises:
             WellposedError: If the shape lacks a dimension that is named, or cannot be divided into the groups.
@@ -200,8 +201,8 @@ def matrices(shape: Sequence[int], axes: Axes = LINEAR) -> Matrices:
 def fans(shape: Sequence[SupportsIndex], axes: Axes = LINEAR) -> tuple[float, float]:
     """fan_in and fan_out: how many terms the sums through a weight have, into one output and back into one input.
 
-    fan_in = prod(in_) * prod(field) / in_stride and fan_out = prod(out) * prod(field) / out_stride, with the sizes of
-    ``shape`` and the grouped dimension counted for one group.
+    ``fan_in = prod(in_) * prod(field) / in_stride`` and ``fan_out = prod(out) * prod(field) / out_stride``, with the
+    sizes of ``shape`` and the grouped dimension counted for one group.
 
     Args:
         shape: The weight's shape.

@@ -1,7 +1,8 @@
 """Strengths from other libraries' conventions into ours, and back.
 
-Ours has neither a half nor a mean: ``L1(lam)`` is lam * sum |w| and ``L2(lam)`` is lam * sum w^2, added to whatever
-loss you train with. What follows supposes that loss to be a mean over samples, as torch's and Keras' are by default.
+Ours has neither a half nor a mean: ``L1(lam)`` is ``lam * sum |w|`` and ``L2(lam)`` is ``lam * sum w^2``, added to
+whatever loss you train with. What follows supposes that loss to be a mean over samples, as torch's and Keras' are by
+default.
 """
 
 from wellposed.arguments import nonnegative
@@ -18,7 +19,7 @@ def _given(value: float, name: str) -> float:
 
 
 def from_weight_decay(weight_decay: float) -> L2:
-    """The L2 that ``torch.optim``'s ``weight_decay`` stands for: d * w is the gradient of d / 2 * sum w^2.
+    """The L2 that ``torch.optim``'s ``weight_decay`` stands for: ``d * w`` is the gradient of ``d / 2 * sum w^2``.
 
     With ``mode="gradient"`` it is SGD's and Adam's weight decay, with ``mode="decoupled"`` AdamW's.
 
@@ -45,7 +46,7 @@ def to_weight_decay(penalty: Penalty) -> float:
 
 
 def from_keras(l1: float = 0.0, l2: float = 0.0) -> ElasticNet:
-    """``keras.regularizers.L1L2(l1, l2)``, whose conventions are ours: l1 * sum |w| + l2 * sum w^2.
+    """``keras.regularizers.L1L2(l1, l2)``, whose conventions are ours: ``l1 * sum |w| + l2 * sum w^2``.
 
     Example:
         >>> from_keras(l1=0.01)
@@ -69,7 +70,7 @@ def to_keras(penalty: Penalty) -> dict[str, float]:
 
 
 def from_lasso(alpha: float) -> L1:
-    """scikit-learn's ``Lasso(alpha)``, for the loss ||y - Xw||^2 / (2n): half the mean squared error.
+    """scikit-learn's ``Lasso(alpha)``, for the loss ``||y - Xw||^2 / (2n)``: half the mean squared error.
 
     Example:
         >>> from_lasso(0.1)
@@ -79,9 +80,9 @@ def from_lasso(alpha: float) -> L1:
 
 
 def from_elastic_net(alpha: float, l1_ratio: float = 0.5) -> ElasticNet:
-    """scikit-learn's ``ElasticNet(alpha, l1_ratio)``, for the loss ||y - Xw||^2 / (2n): half the mean squared error.
+    """scikit-learn's ``ElasticNet(alpha, l1_ratio)``, for half the mean squared error, ``||y - Xw||^2 / (2n)``.
 
-    Its squares carry a half: alpha * (1 - l1_ratio) / 2 * ||w||^2.
+    Its squares carry a half: ``alpha * (1 - l1_ratio) / 2 * ||w||^2``.
 
     Example:
         >>> from_elastic_net(1.0, l1_ratio=0.5)
@@ -109,7 +110,7 @@ def to_elastic_net(penalty: Penalty) -> dict[str, float]:
 
 
 def from_ridge(alpha: float, samples: int) -> L2:
-    """scikit-learn's ``Ridge(alpha)``, whose loss is the sum ||y - Xw||^2, for half the mean squared error.
+    """scikit-learn's ``Ridge(alpha)``, whose loss is the sum ``||y - Xw||^2``, for half the mean squared error.
 
     Args:
         alpha: scikit-learn's strength.
@@ -141,7 +142,7 @@ def to_ridge(penalty: Penalty, samples: int) -> dict[str, float]:
 def from_logistic_c(c: float, samples: int, *, l1_ratio: float = 0.0) -> Penalty:
     """scikit-learn's ``LogisticRegression(C=c, l1_ratio=l1_ratio)``, for the mean cross entropy.
 
-    It minimises C * sum of losses + (1 - l1_ratio) / 2 * ||w||^2 + l1_ratio * sum |w|.
+    It minimises ``C * sum of losses + (1 - l1_ratio) / 2 * ||w||^2 + l1_ratio * sum |w|``.
 
     Args:
         c: scikit-learn's inverse strength, > 0.
@@ -174,7 +175,7 @@ def to_logistic_c(penalty: Penalty, samples: int) -> dict[str, float]:
 
 
 def _strengths(penalty: Penalty, asked: str) -> tuple[float, float]:
-    """The strengths of sum |w| and sum w^2."""
+    """The strengths of ``sum |w|`` and ``sum w^2``."""
     if not isinstance(penalty, Penalty) or penalty.elastic is None:
         raise WellposedError(f"{asked} was given {penalty!r}; expected L1, L2 or ElasticNet with numbers for strengths")
     return penalty.elastic

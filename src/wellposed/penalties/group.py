@@ -64,9 +64,10 @@ def _along(w: Tensor, norms: Tensor, lengths: Tensor, cut: Grouping) -> Tensor:
 class GroupLasso(_Grouped):
     """The sum of the groups' Euclidean norms, whose prox makes whole groups exactly 0.
 
-    Omega(w) = lam * sum_g c_g ||w_g||, c_g = sqrt(size of g) if ``root_size``, else 1. The prox shortens each group by
-    step * lam * c_g, to nothing if it is shorter. With a step size for each element the length solves
-    sum_i (w_i / (r + lam * c_g * step_i))^2 = 1, and w_i becomes r * w_i / (r + lam * c_g * step_i).
+    ``Omega(w) = lam * sum_g c_g ||w_g||``, where c_g is the square root of g's size if ``root_size``, else 1. The prox
+    shortens each group by ``step * lam * c_g``, to nothing if it is shorter. With a step size for each element the
+    length r solves ``sum_i (w_i / (r + lam * c_g * step_i))^2 = 1``, and w_i becomes
+    ``r * w_i / (r + lam * c_g * step_i)``.
 
     Args:
         lam: The strength, >= 0.
@@ -113,8 +114,8 @@ class GroupLasso(_Grouped):
 class SparseGroupLasso(GroupPenalty):
     """L1 and the group lasso together, what ``L1(l1) + GroupLasso(lam)`` gives: zero groups, and zeros in the others.
 
-    Omega(w) = l1 * sum |w| + lam * sum_g c_g ||w_g||. The prox is soft-thresholding by step * l1, then the group
-    lasso's.
+    ``Omega(w) = l1 * sum |w| + lam * sum_g c_g ||w_g||``. The prox is soft-thresholding by ``step * l1``, then the
+    group lasso's.
 
     Args:
         l1: The strength of the absolute values, >= 0.
@@ -170,9 +171,9 @@ class SparseGroupLasso(GroupPenalty):
 class GroupMCP(_Grouped):
     """The minimax concave penalty on the groups' norms: zero groups, and no pull on large ones.
 
-    Omega(w) = sum_g MCP(lam * c_g, gamma)(||w_g||), c_g = sqrt(size of g) if ``root_size``, else 1. With a step size
-    for each element w_i becomes r * w_i / (lam * c_g * step_i + (1 - step_i / gamma) * r), r the group's new norm, or
-    stays as it is where that costs less.
+    ``Omega(w) = sum_g MCP(lam * c_g, gamma)(||w_g||)``, where c_g is the square root of g's size if ``root_size``, else
+    1. With a step size for each element w_i becomes ``r * w_i / (lam * c_g * step_i + (1 - step_i / gamma) * r)``, r
+    the group's new norm, or stays as it is where that costs less.
 
     Args:
         lam: The strength at 0, >= 0.

@@ -21,8 +21,8 @@ from wellposed.penalties.separable import L1, soft_threshold
 class L0(Penalty):
     """The number of weights that are not zero.
 
-    Omega(w) = lam * #{i: w_i != 0}. The prox keeps w where |w| > sqrt(2 * step * lam) and is 0 elsewhere. There is no
-    gradient to use.
+    ``Omega(w) = lam * #{i: w_i != 0}``. The prox keeps w where ``|w| > sqrt(2 * step * lam)`` and is 0 elsewhere. There
+    is no gradient to use.
 
     Args:
         lam: The strength, >= 0; a tensor gives each element its own.
@@ -52,8 +52,8 @@ class L0(Penalty):
 class LHalf(Penalty):
     """The sum of square roots (L1/2): sparser than L1, and with a prox in closed form.
 
-    Omega(w) = lam * sum |w|^(1/2). The prox is 0 where |w| <= (3/2) * (step * lam)^(2/3), and elsewhere
-    (2/3) * w * (1 + cos(2/3 * (pi - arccos(step * lam / 4 * (|w| / 3)^(-3/2))))). The gradient is taken as 0 at 0.
+    ``Omega(w) = lam * sum |w|^(1/2)``. The prox is 0 where ``|w| <= (3/2) * (step * lam)^(2/3)``, and elsewhere
+    ``(2/3) * w * (1 + cos(2/3 * (pi - arccos(step * lam / 4 * (|w| / 3)^(-3/2)))))``. The gradient is taken as 0 at 0.
 
     Args:
         lam: The strength, >= 0; a tensor gives each element its own.
@@ -91,11 +91,12 @@ class LHalf(Penalty):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LTwoThirds(Penalty):
-    """The sum of |w|^(2/3): between L1 and LHalf, and the other power below 1 whose prox has a closed form.
+    """The sum of ``|w|^(2/3)``: between L1 and LHalf, and the other power below 1 whose prox has a closed form.
 
-    Omega(w) = lam * sum |w|^(2/3). With s = 2 * step * lam the prox is 0 where |w| <= 2/3 * (3 * s^3)^(1/4), and
-    elsewhere ((a + sqrt(2 |w| / a - a^2)) / 2)^3 with the sign of w, a = 2 / sqrt(3) * s^(1/4) * sqrt(cosh(phi / 3)),
-    phi = arccosh(27/16 * w^2 * s^(-3/2)). The gradient is taken as 0 at 0.
+    ``Omega(w) = lam * sum |w|^(2/3)``. With ``s = 2 * step * lam`` the prox is 0 where
+    ``|w| <= 2/3 * (3 * s^3)^(1/4)``, and elsewhere ``((a + sqrt(2 |w| / a - a^2)) / 2)^3`` with the sign of w, where
+    ``a = 2 / sqrt(3) * s^(1/4) * sqrt(cosh(phi / 3))`` and ``phi = arccosh(27/16 * w^2 * s^(-3/2))``. The gradient is
+    taken as 0 at 0.
 
     Args:
         lam: The strength, >= 0; a tensor gives each element its own.
@@ -137,10 +138,10 @@ class LTwoThirds(Penalty):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogSum(Penalty):
-    """The sum of logarithms: L1 at 0, with a pull that fades as 1 / |w|; what reweighting L1 again and again minimises.
+    """The sum of logarithms: L1 at 0, with a pull that fades as ``1 / |w|``; what reweighted L1 minimises.
 
-    Omega(w) = lam * sum eps * log(1 + |w| / eps), whose slope at 0 is lam. The prox is 0, or the larger root x of
-    (x - |w|) * (eps + x) + step * lam * eps = 0 with the sign of w, whichever costs less.
+    ``Omega(w) = lam * sum eps * log(1 + |w| / eps)``, whose slope at 0 is lam. The prox is 0, or the larger root x of
+    ``(x - |w|) * (eps + x) + step * lam * eps = 0`` with the sign of w, whichever costs less.
 
     Args:
         lam: The strength at 0, >= 0; a tensor gives each element its own.
@@ -195,9 +196,10 @@ def mcp(size: Tensor, lam: Number, gamma: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MCP(Penalty):
-    """The minimax concave penalty: L1 at 0, fading to no pull at all from gamma * lam on.
+    """The minimax concave penalty: L1 at 0, fading to no pull at all from ``gamma * lam`` on.
 
-    Omega(w) = sum of lam * |w| - w^2 / (2 * gamma) up to |w| = gamma * lam, and gamma * lam^2 / 2 beyond.
+    Omega(w) is the sum of ``lam * |w| - w^2 / (2 * gamma)`` up to ``|w| = gamma * lam``, and ``gamma * lam^2 / 2``
+    beyond.
 
     Args:
         lam: The strength at 0, >= 0; a tensor gives each element its own.
@@ -242,10 +244,10 @@ class MCP(Penalty):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SCAD(Penalty):
-    """The smoothly clipped absolute deviation: L1 up to lam, then fading to no pull from a * lam on.
+    """The smoothly clipped absolute deviation: L1 up to lam, then fading to no pull from ``a * lam`` on.
 
-    Omega(w) = sum of lam * |w| up to |w| = lam, (2 * a * lam * |w| - w^2 - lam^2) / (2 * (a - 1)) up to a * lam, and
-    lam^2 * (a + 1) / 2 beyond.
+    Omega(w) is the sum of ``lam * |w|`` up to ``|w| = lam``, ``(2 * a * lam * |w| - w^2 - lam^2) / (2 * (a - 1))`` up
+    to ``a * lam``, and ``lam^2 * (a + 1) / 2`` beyond.
 
     Args:
         lam: The strength at 0, >= 0; a tensor gives each element its own.
@@ -294,7 +296,7 @@ class SCAD(Penalty):
 
 
 def _zero_below(w: Tensor, kept: Tensor, threshold: Number) -> Tensor:
-    """``kept`` where |w| is above the threshold or NaN, 0 elsewhere."""
+    """``kept`` where ``|w|`` is above the threshold or NaN, 0 elsewhere."""
     return torch.where(w.abs() <= threshold, torch.zeros_like(w), kept)
 
 

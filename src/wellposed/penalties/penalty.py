@@ -49,7 +49,7 @@ class Penalty(ProximalFunction):
 
     @property
     def ridge(self) -> Number | None:
-        """The number lam for which this penalty is lam * ||w||^2, if it is."""
+        """The number lam for which this penalty is ``lam * ||w||^2``, if it is."""
         return None
 
     def __add__(self, other: object) -> "Penalty":
@@ -151,8 +151,8 @@ class Scaled(Penalty):
 class Sum(Penalty):
     """The sum of penalties. Its prox is known when all but one of them are squared norms.
 
-    Completing the square: the prox of f + l2 * ||.||^2 at ``step`` is the prox of f at step / s of w / s, with
-    s = 1 + 2 * step * l2.
+    Completing the square: the prox of ``f + l2 * ||.||^2`` at ``step`` is the prox of f at ``step / s`` of ``w / s``,
+    with ``s = 1 + 2 * step * l2``.
     """
 
     parts: tuple[Penalty, ...]

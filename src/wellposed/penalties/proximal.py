@@ -89,12 +89,12 @@ class ProximalFunction:
         return self._grad(operands.at_least_float32(w.detach())).to(w.dtype)
 
     def prox(self, w: Tensor, step: Number) -> Tensor:
-        """The proximal map: argmin over x of 1/2 ||x - w||^2 + step * Omega(x).
+        """The proximal map: argmin over x of ``1/2 ||x - w||^2 + step * Omega(x)``.
 
         Args:
             w: A weight of any shape.
             step: The step size, a number >= 0; for a separable penalty also a tensor that broadcasts against ``w``, the
-                inverse of a diagonal metric: argmin of 1/2 sum_i (x_i - w_i)^2 / step_i + Omega(x).
+                inverse of a diagonal metric: argmin of ``1/2 sum_i (x_i - w_i)^2 / step_i + Omega(x)``.
 
         Returns:
             A tensor of ``w``'s shape and dtype.
@@ -152,8 +152,8 @@ class ProximalFunction:
     def kkt(self, w: Tensor, grad: Tensor, step: Number = 1.0) -> Tensor:
         """How far ``w`` is from stationary for loss + Omega.
 
-        It is the largest entry of |w - prox(w - step * grad, step)| / step, and 0 exactly where the optimality
-        conditions hold. A smooth penalty without a prox is asked for its gradient instead: |grad + Omega'(w)|.
+        It is the largest entry of ``|w - prox(w - step * grad, step)| / step``, and 0 exactly where the optimality
+        conditions hold. A smooth penalty without a prox is asked for its gradient instead: ``|grad + Omega'(w)|``.
 
         Args:
             w: The weight.
@@ -176,7 +176,7 @@ class ProximalFunction:
         """The least number that, multiplied with this penalty, holds a weight at zero against a gradient.
 
         Where the loss has gradient ``grad`` at w = 0, 0 is stationary for loss + c * Omega from this c on; for L1 it is
-        max |grad| / lam. It is found by bisection on the prox, and the upper end is returned. A penalty that is not
+        ``max |grad| / lam``. It is found by bisection on the prox, and the upper end is returned. A penalty that is not
         convex has the number of the convex one that it equals to first order at zero: for MCP and SCAD that is L1.
 
         Args:
@@ -255,7 +255,7 @@ class ProximalFunction:
 
     @property
     def elastic(self) -> tuple[float, float] | None:
-        """The numbers l1 and l2 for which this penalty is l1 * sum |w| + l2 * sum |w|^2, if it is: that has kernels."""
+        """The numbers l1 and l2 for which this penalty is ``l1 * sum |w| + l2 * sum |w|^2``, if it is."""
         return None
 
     def _values(self) -> tuple[Any, ...]:

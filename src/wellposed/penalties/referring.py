@@ -108,7 +108,7 @@ class Towards(_Referring):
 class AdaptiveL1(_Referring):
     """L1 with a strength for each weight, small where a pilot fit found a large one.
 
-    Omega(w) = lam * sum |w_i| / (|reference_i| + eps)^power.
+    ``Omega(w) = lam * sum |w_i| / (|reference_i| + eps)^power``.
 
     Args:
         lam: The strength, >= 0.

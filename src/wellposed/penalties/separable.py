@@ -13,7 +13,7 @@ from wellposed.penalties.proximal import Traits
 
 
 def soft_threshold(w: Tensor, threshold: Number) -> Tensor:
-    """Move each element towards 0 by ``threshold``, stopping at exactly 0: the prox of threshold * |w|.
+    """Move each element towards 0 by ``threshold``, stopping at exactly 0: the prox of ``threshold * |w|``.
 
     Args:
         w: A tensor; a complex one keeps its phase and loses modulus.
@@ -31,7 +31,7 @@ def soft_threshold(w: Tensor, threshold: Number) -> Tensor:
 
 
 def square_sum(w: Tensor) -> Tensor:
-    """The sum of |w|^2, a real scalar."""
+    """The sum of ``|w|^2``, a real scalar."""
     return (w.real.square() + w.imag.square()).sum() if w.is_complex() else w.square().sum()
 
 
@@ -39,7 +39,7 @@ def square_sum(w: Tensor) -> Tensor:
 class L1(Penalty):
     """The sum of absolute values, whose prox makes small weights exactly 0 (lasso).
 
-    Omega(w) = lam * sum |w|. The gradient is lam * sign(w), 0 at 0. The prox is soft-thresholding.
+    ``Omega(w) = lam * sum |w|``. The gradient is ``lam * sign(w)``, 0 at 0. The prox is soft-thresholding.
 
     Args:
         lam: The strength, >= 0; a tensor gives each element its own (weighted L1).
@@ -77,8 +77,9 @@ class L1(Penalty):
 class L2(Penalty):
     """The sum of squares (ridge).
 
-    Omega(w) = lam * sum |w|^2, without a half. The gradient is 2 * lam * w. The prox is w / (1 + 2 * step * lam).
-    ``torch.optim``'s ``weight_decay=d`` adds d * w to the gradient: it is ``L2(d / 2)``.
+    ``Omega(w) = lam * sum |w|^2``, without a half. The gradient is ``2 * lam * w``. The prox is
+    ``w / (1 + 2 * step * lam)``. ``torch.optim``'s ``weight_decay=d`` adds ``d * w`` to the gradient: it is
+    ``L2(d / 2)``.
 
     Args:
         lam: The strength, >= 0; a tensor gives each element its own.
@@ -128,8 +129,8 @@ class L2(Penalty):
 class ElasticNet(Penalty):
     """L1 and L2 together; what ``L1(l1) + L2(l2)`` gives.
 
-    Omega(w) = l1 * sum |w| + l2 * sum |w|^2. The prox is soft-thresholding by step * l1, then division by
-    1 + 2 * step * l2.
+    ``Omega(w) = l1 * sum |w| + l2 * sum |w|^2``. The prox is soft-thresholding by ``step * l1``, then division by
+    ``1 + 2 * step * l2``.
 
     Args:
         l1: The strength of the absolute values, >= 0.
@@ -178,8 +179,8 @@ class ElasticNet(Penalty):
 class Huber(Penalty):
     """Absolute values with the kink rounded off: quadratic up to ``delta``, of slope ``lam`` beyond.
 
-    Omega(w) = lam * sum of w^2 / (2 * delta) up to |w| = delta, and |w| - delta / 2 beyond. It is smooth and makes no
-    exact zeros. The prox is w - s * clamp(w / (delta + s), -1, 1), s = step * lam.
+    Omega(w) is lam times the sum of ``w^2 / (2 * delta)`` up to ``|w| = delta``, and ``|w| - delta / 2`` beyond. It is
+    smooth and makes no exact zeros. The prox is ``w - s * clamp(w / (delta + s), -1, 1)``, where ``s = step * lam``.
 
     Args:
         lam: The strength, >= 0; a tensor gives each element its own.

@@ -129,7 +129,7 @@ class SpectralNorm(LayoutPenalty):
 class SoftOrthogonality(LayoutPenalty):
     """How far the rows (or the columns, if there are fewer of them) are from orthonormal.
 
-    Omega(w) = lam * ||w w^T - I||^2 over the smaller side. It is smooth, and neither convex nor with a known prox.
+    ``Omega(w) = lam * ||w w^T - I||^2`` over the smaller side. It is smooth, and neither convex nor with a known prox.
 
     Args:
         lam: The strength, >= 0.

@@ -8,7 +8,7 @@ from torch import Tensor
 from wellposed.errors import WellposedError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import matplotlib.axes
 
 GAP = 2.5  # between layers, in distances between neighbouring units
 Masks = Sequence[Tensor | None]
@@ -24,7 +24,7 @@ class Unit(NamedTuple):
     kept: bool
 
 
-def draw_network(axes: "Axes", sizes: Sequence[int], masks: Masks | None = None) -> None:
+def draw_network(axes: "matplotlib.axes.Axes", sizes: Sequence[int], masks: Masks | None = None) -> None:
     """Draw a network on matplotlib's axes; what a mask left out is hollow and has no connections.
 
     Args:

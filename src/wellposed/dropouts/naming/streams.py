@@ -57,7 +57,7 @@ class Stochastic(nn.Module):
 
     @property
     def inplace(self) -> bool:
-        """``False``: the output never takes the place of the input."""
+        """``False``, since the output never takes the place of the input."""
         return False
 
     @inplace.setter

@@ -43,12 +43,12 @@ class Samples:
 
     @property
     def predictive_entropy(self) -> Any:
-        """The entropy of ``probabilities``, in nats: the whole uncertainty."""
+        """The entropy of ``probabilities`` in nats, which is the whole uncertainty."""
         return _of_numbers(_entropy, self.probabilities)
 
     @property
     def mutual_information(self) -> Any:
-        """``predictive_entropy`` minus the mean entropy of a sample, in nats: what is uncertain about the network.
+        """``predictive_entropy`` minus the mean entropy of a sample, in nats; large where the networks disagree.
 
         It is never negative; what rounding makes of 0 is 0.
         """

@@ -20,14 +20,14 @@ _WINDOWS = ("hann", "hamming", "blackman", "bartlett", "cosine", "nuttall")
 class STFT(Whole):
     """A convolution over time that is one side of a short-time Fourier transform; no randomness.
 
-    Output f of F takes frequency f / N with N = 2 (F - 1): its kernel is w(t) cos(2 pi f t / N) / s, or
-    -w(t) sin(2 pi f t / N) / s, with a window w of the kernel's length.
+    Output f of F takes frequency ``f / N`` with ``N = 2 (F - 1)``: its kernel is ``w(t) cos(2 pi f t / N) / s``, or
+    ``-w(t) sin(2 pi f t / N) / s``, with a window w of the kernel's length.
 
     Args:
         side: ``"real"``, the cosines, or ``"imag"``, the sines.
         window: ``"hann"``, ``"hamming"``, ``"blackman"``, ``"bartlett"``, ``"cosine"``, ``"nuttall"``, or ``None`` for
             none, and then no scaling either.
-        scaling: ``"density"``: s = sqrt(sum w^2); ``"spectrum"``: s = sum |w|; ``None``: s = 1.
+        scaling: ``"density"``: s is ``sqrt(sum w^2)``; ``"spectrum"``: s is ``sum |w|``; ``None``: s is 1.
         periodic: Whether the window is one period of a function, and not symmetric.
 
     Raises:

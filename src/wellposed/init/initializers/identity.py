@@ -74,7 +74,7 @@ class Dirac(Whole):
         tensor([[0., 1., 0.],
                 [0., 0., 0.]])
 
-    Source: torch.nn.init.dirac_, whose values these are.
+    Source: ``torch.nn.init.dirac_``, whose values these are.
     """
 
     keyed: ClassVar[bool] = False

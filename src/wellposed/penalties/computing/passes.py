@@ -19,7 +19,7 @@ class Proximal(Protocol):
 
     @property
     def elastic(self) -> tuple[float, float] | None:
-        """The strengths of sum |w| and sum w^2, if the penalty is their sum: kernels know these."""
+        """The strengths of ``sum |w|`` and ``sum w^2``, if the penalty is their sum: kernels know these."""
 
     def grad(self, w: Tensor) -> Tensor:
         """Its gradient at a weight."""

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def test_names_of_ours_that_are_named_exist(page: Path) -> None:
             if not hasattr(value, part) and inspect.ismodule(value):
                 importlib.import_module(".".join(["wellposed", *dotted.split(".")[:depth]]))
             value = getattr(value, part)
+
+
+@pytest.fixture(autouse=True)
+def figures_put_away() -> Iterator[None]:
+    """Pages draw in a style of their own: what runs after them finds matplotlib as it was."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    with plt.rc_context():
+        yield
+    plt.close("all")
+
+
+def test_a_page_is_cut_into_its_blocks() -> None:
+    """A cell's options end with their lines: they do not reach into the code, nor over the cells that follow."""
+    cells = "```{code-cell} ipython3\n:tags: [a]\n:b: c\n\nx = 1\n```\n\n```python\ny: int = 2\n```\n"
+    assert BLOCK.findall(cells) == ["x = 1\n", "y: int = 2\n"]
 
 
 def test_set_up_is_two_commands() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 WRITTEN = ("runs/",)  # what the study writes
 PAGES = sorted([*ROOT.glob("*.md"), *(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-BLOCK = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n(?:(?::.*\n)*\n?)(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n(?:(?::[^\n]*\n)*\n?)(.*?)^```", re.DOTALL | re.MULTILINE)
 LIBRARIES = re.compile(r"^(?:import|from) (?:lightning|peft|timm|transformers)\b", re.MULTILINE)
 
 
@@ -103,6 +104,7 @@ def test_names_of_ours_that_are_named_exist(page: Path) -> None:
             value = getattr(value, part)
 
 
+<<<<<<< HEAD
 def test_the_chapter_needs_no_other_packages_and_keeps_its_front_matter() -> None:
     text = (ROOT / "docs" / "chapter.md").read_text()
     code = "\n".join(re.sub(r"^%.*$", "", block, flags=re.MULTILINE) for block in BLOCK.findall(text))
@@ -119,6 +121,21 @@ def test_the_chapter_needs_no_other_packages_and_keeps_its_front_matter() -> Non
         "order: 3",
     ):
         assert f"\n{line}\n" in text.partition("\n---\n")[0] + "\n"
+=======
+@pytest.fixture(autouse=True)
+def figures_put_away() -> Iterator[None]:
+    """Pages draw in a style of their own: what runs after them finds matplotlib as it was."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    with plt.rc_context():
+        yield
+    plt.close("all")
+
+
+def test_a_page_is_cut_into_its_blocks() -> None:
+    """A cell's options end with their lines: they do not reach into the code, nor over the cells that follow."""
+    cells = "```{code-cell} ipython3\n:tags: [a]\n:b: c\n\nx = 1\n```\n\n```python\ny: int = 2\n```\n"
+    assert BLOCK.findall(cells) == ["x = 1\n", "y: int = 2\n"]
+>>>>>>> h-tut
 
 
 def test_set_up_is_two_commands() -> None:

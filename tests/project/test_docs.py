@@ -104,7 +104,6 @@ def test_names_of_ours_that_are_named_exist(page: Path) -> None:
             value = getattr(value, part)
 
 
-<<<<<<< HEAD
 def test_the_chapter_needs_no_other_packages_and_keeps_its_front_matter() -> None:
     text = (ROOT / "docs" / "chapter.md").read_text()
     code = "\n".join(re.sub(r"^%.*$", "", block, flags=re.MULTILINE) for block in BLOCK.findall(text))
@@ -121,7 +120,8 @@ def test_the_chapter_needs_no_other_packages_and_keeps_its_front_matter() -> Non
         "order: 3",
     ):
         assert f"\n{line}\n" in text.partition("\n---\n")[0] + "\n"
-=======
+
+
 @pytest.fixture(autouse=True)
 def figures_put_away() -> Iterator[None]:
     """Pages draw in a style of their own: what runs after them finds matplotlib as it was."""
@@ -135,7 +135,6 @@ def test_a_page_is_cut_into_its_blocks() -> None:
     """A cell's options end with their lines: they do not reach into the code, nor over the cells that follow."""
     cells = "```{code-cell} ipython3\n:tags: [a]\n:b: c\n\nx = 1\n```\n\n```python\ny: int = 2\n```\n"
     assert BLOCK.findall(cells) == ["x = 1\n", "y: int = 2\n"]
->>>>>>> h-tut
 
 
 def test_set_up_is_two_commands() -> None:

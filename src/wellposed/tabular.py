@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import operator
 import re
 import shutil
 import textwrap
@@ -53,7 +54,8 @@ class Table:
         """
         width = shutil.get_terminal_size((100, 0)).columns if width is None else width
         cells = self._cells()
-        widths = _fitted([max(map(len, column)) for column in zip(*cells, strict=True)], width)
+        least = [max([_NARROWEST, *map(len, name.split())]) for name in cells[0]]
+        widths = _fitted([max(map(len, column)) for column in zip(*cells, strict=True)], least, width)
         lines = [line for row in cells for line in _lines(row, widths)]
         around = [textwrap.fill(text, width) if width else text for text in (self.title, *self.notes)]
         return "\n".join([around[0], *lines, *around[1:]])
@@ -169,11 +171,12 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def _fitted(widths: list[int], whole: int) -> list[int]:
-    """The widths of columns, the widest made narrower until they fit."""
+def _fitted(widths: list[int], least: list[int], whole: int) -> list[int]:
+    """The widths of columns, the widest made narrower until they fit; no word of the header is broken."""
     room = whole - _GAP * (len(widths) - 1)
-    while whole and sum(widths) > room and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+    while whole and sum(widths) > room and any(map(operator.gt, widths, least)):
+        wide = [width if width > floor else 0 for width, floor in zip(widths, least, strict=True)]
+        widths[wide.index(max(wide))] -= 1
     return widths
 
 

@@ -38,6 +38,11 @@ def test_a_table_fits_its_width_and_loses_nothing(width: int) -> None:
     assert "a.long.path.to.some.weight" in "".join(line.split("  ")[0].strip() for line in lines)
 
 
+def test_a_word_of_the_header_is_not_broken() -> None:
+    table = Table("t", ("initializer", "", "why"), [("VarianceScaling(scale=2.0)", "1", "a reason " * 9)] * 2)
+    assert table.text(40).splitlines()[1].split() == ["initializer", "why"]
+
+
 def test_columns_without_text_are_left_out() -> None:
     assert Table("t", ("a", "b", "c"), [("1", "", "2")]).text(0) == "t\na  c\n1  2"
     assert Table("t", ("a", "b"), []).text(0) == "t\na  b"

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import wellposed as wp
 from study_tools import write_table
-from wellposed.study.training.columns import Column, read
-from wellposed.study.training.dataset import Dataset, from_columns, load
+from wellposed.study.table.loading import from_columns, load
+from wellposed.study.training.columns import Column
+from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.splits import PARTS, permutation, split
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_TOLD = "told from the table"
+_TOLD, _READING = "told from the table", "How a table is read"
 Json = Annotated[bool, typer.Option("--json", help="Print data alone on standard output.")]
 
 
@@ -53,34 +53,50 @@ def _top(
 def study(
     data: Annotated[
         str | None,
-        typer.Argument(help="digits, a .csv or .parquet file, or - for standard input.", show_default="digits"),
+        typer.Argument(
+            metavar="DATA",
+            help="digits, a path to a CSV or Parquet file, or - for standard input.",
+            show_default="digits",
+        ),
     ] = None,
-    target: Annotated[str | None, typer.Argument(help="The column to predict; required for a table.")] = None,
-    data_option: Annotated[str | None, typer.Option("--data", help="The same as DATA.")] = None,
-    target_option: Annotated[str | None, typer.Option("--target", help="The same as TARGET.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="TARGET", help="The column to predict; required for a table.")
+    ] = None,
+    data_option: Annotated[str | None, typer.Option("--data", metavar="DATA", help="The same, by name.")] = None,
+    target_option: Annotated[str | None, typer.Option("--target", metavar="TARGET", help="The same, by name.")] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="classification or regression.", show_default="told from the target"),
+        typer.Option(
+            help="classification or regression.", show_default="told from the target", rich_help_panel=_READING
+        ),
     ] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="A column to leave out; may be repeated.")] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Leave out a column; may be repeated.", rich_help_panel=_READING),
+    ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="A column to learn from though it looks like an identifier; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Learn from a column that looks like an identifier; may be repeated.",
+            rich_help_panel=_READING,
+        ),
     ] = None,
     sep: Annotated[
         str | None,
-        typer.Option(help="What stands between columns: a character, tab or space.", show_default=_TOLD),
+        typer.Option(help="Between columns: a character, tab or space.", show_default=_TOLD, rich_help_panel=_READING),
     ] = None,
     decimal: Annotated[
-        str | None,
-        typer.Option(help="What stands before the decimals: . or ,", show_default=_TOLD),
+        str | None, typer.Option(help="Before decimals: . or ,", show_default=_TOLD, rich_help_panel=_READING)
     ] = None,
     dates: Annotated[
-        str | None,
-        typer.Option(help="The order of dates: day-first or month-first.", show_default=_TOLD),
+        str | None, typer.Option(help="day-first or month-first.", show_default=_TOLD, rich_help_panel=_READING)
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(help="The encoding of a text, as latin-1.", show_default="as its mark says, or UTF-8"),
+        typer.Option(
+            help="Of a text, as latin-1.", show_default="as its mark says, or UTF-8", rich_help_panel=_READING
+        ),
     ] = None,
     hidden: Annotated[str, typer.Option(help="The width of each hidden layer.")] = "64,64,64,64,64,64",
     seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 5,

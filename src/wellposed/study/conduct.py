@@ -20,7 +20,7 @@ from wellposed.study.results.findings import findings
 from wellposed.study.results.summary import Summary, summarise
 from wellposed.study.table.loading import load
 from wellposed.study.training import run_files
-from wellposed.study.training.dataset import Dataset, Task
+from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.run_files import RunFiles
 from wellposed.study.training.splits import PARTS
 from wellposed.study.training.train import Figures, TrainingRun
@@ -56,7 +56,7 @@ def study(
     data: Any = "digits",
     target: Any = None,
     *,
-    task: Task | None = None,
+    task: str | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     sep: str | None = None,

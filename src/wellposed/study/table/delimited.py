@@ -84,7 +84,7 @@ def _parsed(name: str, text: str, delimiter: str) -> Any:
     try:
         # The names are read as a row, and all entries as texts: what a column holds is told from all of it.
         table = reader.read_csv(
-            arrow.BufferReader(text.encode("utf-8", errors="replace")),
+            arrow.BufferReader(text.encode()),
             read_options=reader.ReadOptions(autogenerate_column_names=True, block_size=_BLOCK),
             parse_options=reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=reader.ConvertOptions(
@@ -92,9 +92,11 @@ def _parsed(name: str, text: str, delimiter: str) -> Any:
             ),
         )
     except arrow.ArrowException as error:
+        hint = (
+            "close the quote there" if first_line(error).count('"') % 2 else "if that is another character, give --sep"
+        )
         raise WellposedError(
-            f"{name!r} cannot be read as a table with {_called(delimiter)} between columns: {first_line(error)}; "
-            "if that is another character, give it as --sep"
+            f"{name!r} cannot be read as a table with {_called(delimiter)} between columns: {first_line(error)}; {hint}"
         ) from error
     last = str(table.columns[-1][-1].as_py())
     if ("\n" in last or "\r" in last) and not text.rstrip().endswith('"'):

@@ -145,7 +145,9 @@ def _read(texts: _Texts, mark: str | None, order: str | None) -> Column:
     entries = [level for level in levels if level not in _GAPS]
     if texts.numbers:
         values = texts.numbers[_chosen_mark(texts, mark)]
-        form = next((i for i, level in enumerate(levels) if not np.isnan(values[i]) and not _is_plain(level)), None)
+        form = next(
+            (i for i, level in enumerate(levels) if not np.isnan(values[i]) and not _is_plain(level, values[i])), None
+        )
         told = [] if form is None else [f"Read column {name!r} as numbers, {levels[form]!r} as {values[form]:.15g}."]
         return _column(texts, values, "number", told)
     if texts.dates:
@@ -182,45 +184,45 @@ def _entries(texts: _Texts, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _chosen_mark(texts: _Texts, mark: str | None) -> str:
     ways = texts.numbers
-    first, *others = ways
-    differ = [i for i in range(len(texts.levels)) for other in others if _differ(ways[first][i], ways[other][i])]
-    if not differ:
-        return first
-    if mark in ways:
+    differ = _differ(ways)
+    if mark is not None and mark in ways:
         return mark
-    if not any("," in texts.levels[i] for i in differ):
+    if not differ:
+        return next(iter(ways))
+    with_commas = [i for i in differ if "," in texts.levels[i]]
+    if not with_commas:
         return "."  # which stands before decimals where nothing speaks for a comma
-    example = texts.levels[next(i for i in differ if "," in texts.levels[i])]
+    read = " or ".join(f"{values[with_commas[0]]:.15g}" for values in ways.values())
     raise WellposedError(
-        f"column {texts.name!r} can be read in two ways: {example!r} is "
-        f"{' or '.join(f'{numerals.number(example, way)[0]:.15g}' for way in ways)}; say which by --decimal . or "  # type: ignore[index]
-        f"--decimal , or leave the column out by --drop {quote(texts.name)}"
+        f"column {texts.name!r} can be read in two ways: {texts.levels[with_commas[0]]!r} is {read}; say which by "
+        f"--decimal '.' or --decimal ',', or leave the column out by --drop {quote(texts.name)}"
     )
 
 
 def _chosen_order(texts: _Texts, order: str | None) -> str:
     ways = texts.dates
-    first, *others = ways
-    differ = [i for i in range(len(texts.levels)) for other in others if _differ(ways[first][i], ways[other][i])]
-    if not differ:
-        return first
-    if order in ways:
+    differ = _differ(ways)
+    if order is not None and order in ways:
         return order
+    if not differ:
+        return next(iter(ways))
     raise WellposedError(
         f"column {texts.name!r} can be read in two ways: {texts.levels[differ[0]]!r} begins with the day or with the "
-        f"month; say which by --dates day-first or --dates month-first, or leave the column out by --drop "
+        "month; say which by --dates day-first or --dates month-first, or leave the column out by --drop "
         f"{quote(texts.name)}"
     )
 
 
-def _differ(a: float, b: float) -> bool:
-    return a != b and not (np.isnan(a) and np.isnan(b))
+def _differ(ways: Mapping[str, NDArray[np.float64]]) -> list[int]:
+    """Where the ways to read a column's texts do not agree."""
+    read = np.nan_to_num([*ways.values()], nan=np.inf)
+    places: list[int] = np.flatnonzero((read != read[0]).any(axis=0)).tolist()
+    return places
 
 
-def _is_plain(text: str) -> bool:
+def _is_plain(text: str, value: float) -> bool:
     with suppress(ValueError):
-        float(text)
-        return "_" not in text
+        return float(text) == value
     return False
 
 

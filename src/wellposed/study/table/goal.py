@@ -16,7 +16,7 @@ _FEW = 20  # whole numbers of at most so many kinds are classes
 TASKS = ("classification", "regression")
 
 
-def goal_of(column: Column, task: Task | None = None) -> tuple[Task, tuple[str, ...], NDArray[Any], tuple[str, ...]]:
+def goal_of(column: Column, task: str | None = None) -> tuple[Task, tuple[str, ...], NDArray[Any], tuple[str, ...]]:
     """Read a target.
 
     Args:

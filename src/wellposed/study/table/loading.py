@@ -19,7 +19,7 @@ from wellposed.study.table.goal import TASKS, goal_of
 from wellposed.study.table.inputs import inputs
 from wellposed.study.table.numerals import MARKS
 from wellposed.study.training.columns import Column
-from wellposed.study.training.dataset import Dataset, Task
+from wellposed.study.training.dataset import Dataset
 from wellposed.study.wording import count
 
 _LEAST_ROWS = 30
@@ -31,7 +31,7 @@ def load(
     data: Any = "digits",
     target: Any = None,
     *,
-    task: Task | None = None,
+    task: str | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     sep: str | None = None,
@@ -91,7 +91,7 @@ def from_columns(
     columns: Sequence[Column],
     target: str | None,
     *,
-    task: Task | None = None,
+    task: str | None = None,
     keep: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Dataset:
@@ -154,16 +154,19 @@ def _arrays(
 
 def _content(given: str) -> tuple[str, bytes]:
     """A name for messages and reports, and the bytes of a file or of standard input."""
-    path = Path(given)
     try:
-        content = sys.stdin.buffer.read() if given == "-" else path.read_bytes()
+        if given == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            with open(given, "rb") as file:
+                content = file.read()
     except (FileNotFoundError, NotADirectoryError):
         raise WellposedError(f"--data was given {given!r}, but there is no such file; {_EXPECTED}") from None
     except IsADirectoryError:
         raise WellposedError(f"--data was given {given!r}, which is a folder; {_EXPECTED}") from None
     except OSError as error:
         raise WellposedError(f"{given!r} cannot be read: {error.strerror}") from error
-    name = "standard input" if given == "-" else path.name
+    name = "standard input" if given == "-" else Path(given).name
     content = unpacked(name, content)
     if content.startswith(_ZIP):
         raise WellposedError(f"{name!r} is a workbook or another archive; save the table in it as CSV")

@@ -64,7 +64,10 @@ BAD: dict[str, tuple[Callable[[], tuple[str, ...]], str]] = {
     ),
     "signals past memory": (lambda: ("study", "--hidden", "9" * 400), "does not fit in memory"),
     "no such file": (lambda: ("study", "--data", "none.csv", "--target", "y"), "no such file"),
-    "no data": (lambda: ("study", "--data", ""), "--data was given '', but there is no such file; expected digits, a path"),
+    "no data": (
+        lambda: ("study", "--data", ""),
+        "--data was given '', but there is no such file; expected digits",
+    ),
     "no such data": (lambda: ("study", "mnist"), "there is no such file; expected digits, a path to a CSV"),
     "data twice": (
         lambda: ("study", "a.csv", "y", "--data", "b.csv"),

@@ -1,10 +1,14 @@
 """Tables to datasets, and datasets to splits: against numbers worked out by hand, and laws of any split."""
 
+import datetime
 import gzip
+import importlib
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas
@@ -20,6 +24,7 @@ from hypothesis import strategies as st
 import wellposed as wp
 from study_tools import write_table
 from table_cases import BASE, CASES, WHOLE, TableCase
+from wellposed.study import Settings
 from wellposed.study.table.delimited import columns_of_text
 from wellposed.study.table.encodings import decoded
 from wellposed.study.table.loading import from_columns, load
@@ -242,6 +247,93 @@ def test_spaces_around_names_and_texts_mean_nothing(tmp_path: Path) -> None:
     tidy.write_text("".join(f"{a},{b},{y}\n" for a, b, y in rows))
     spaced.write_text("".join(f"{a}, {b} ,{y}  \n" for a, b, y in rows))
     assert load(spaced, "y").digest == load(tidy, "y").digest
+
+
+def test_times_and_durations_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    noon, day = datetime.time(12, 30), datetime.timedelta(days=1)
+    pq.write_table(pa.table({"at": [noon, None] * 30, "took": [day, 2 * day] * 30, "y": [0, 1] * 30}), path)
+    (took,) = load(path, "y", drop=["at"]).features
+    assert took.values[:2].tolist() == [86400.0, 172800.0]
+    with pytest.raises(wp.WellposedError, match="target 'at' is '45000' in every row"):
+        load(path, "at")
+
+
+def arrays() -> tuple[Any, Any]:
+    """X and y of a table whose columns are called ``x0`` and so on."""
+    return np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+
+
+SHAPES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
+    "a tuple": lambda x, y: ((x, y), None),
+    "two arguments": lambda x, y: (x, y),
+    "a column of targets": lambda x, y: (x, y[:, None]),
+    "tensors": lambda x, y: (torch.tensor(x), torch.tensor(y)),
+    "lists": lambda x, y: (x.tolist(), y.tolist()),
+    "pandas": lambda x, y: (pandas.DataFrame(x, columns=["x0", "x1", "x2"]), pandas.Series(y)),
+    "pandas with the target inside": lambda x, y: (pandas.DataFrame(x, columns=["x0", "x1", "x2"]).assign(y=y), "y"),
+    "polars": lambda x, y: (polars.DataFrame(x, schema=["x0", "x1", "x2"]), polars.Series(y)),
+    "pyarrow": lambda x, y: (pa.table({"x0": x[:, 0], "x1": x[:, 1], "x2": x[:, 2], "y": y}), "y"),
+    "numbers for names": lambda x, y: (pandas.DataFrame(x).assign(y=y).set_axis(["x0", "x1", "x2", 7], axis=1), 7),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_arrays_and_frames_are_one_dataset(shape: str) -> None:
+    x, y = arrays()
+    data = load(*SHAPES[shape](x, y))
+    assert data.digest == load((x, y)).digest
+    assert data.classes == ("0", "1", "2")
+    assert [column.values[0] for column in data.features] == x[0].tolist()
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Any], tuple[Any, Any]], str]] = {
+    "rows that do not fit": (lambda x, y: (x, y[:50]), "X has 60 rows and y has 50; expected one target a row"),
+    "images": (lambda x, y: (x.reshape(20, 3, 3), y), r"shape \(20, 3, 3\); expected \(rows, columns\), as X.resh"),
+    "many targets": (lambda x, y: (x, x), r"y was given with the shape \(60, 3\); expected \(rows,\)"),
+    "no frame yet": (
+        lambda x, y: (polars.DataFrame(x).lazy(), "y"),
+        "given as LazyFrame; .* call .collect\\(\\) first",
+    ),
+    "no table": (lambda x, y: ({"a": 1}, "y"), "given as dict; expected digits, a path"),
+    "names of levels": (
+        lambda x, y: (pandas.DataFrame(x, columns=[("a", 1), ("a", 2), ("b", 1)]), "a"),
+        "names of several levels",
+    ),
+    "a name twice": (
+        lambda x, y: (pandas.DataFrame(x, columns=["a", "b", "a"]), "b"),
+        "more than one column named 'a'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_table_is_refused(name: str) -> None:
+    given, told = REFUSED[name]
+    with pytest.raises(wp.WellposedError, match=told):
+        load(*given(*arrays()))
+
+
+def test_a_frame_of_mixed_entries_and_its_index() -> None:
+    frame = pandas.DataFrame({"x": [1.5, "?", None, 2.5] * 15, "kind": pandas.Categorical([3, 1, 3, 1] * 15)})
+    frame["y"], frame.index = ["a", "b"] * 30, pandas.Index(range(60), name="day")
+    data = load(frame, "y")
+    assert entries(data.features[0])[:4] == [1.5, None, None, 2.5]
+    assert data.features[1].levels == ("1", "3")
+    assert data.notes[:2] == (
+        "Left out the frame's index 'day'; reset_index() makes it a column to learn from.",
+        "Took '?' in column 'x' for gaps; the other 30 of 45 entries are numbers.",
+    )
+
+
+def test_the_study_is_called_by_the_name_of_its_package(tmp_path: Path) -> None:
+    assert wp.study is importlib.import_module("wellposed.study")
+    path = write_table(tmp_path / "t.csv")
+    few = Settings(hidden=(6,), seeds=1, steps=2, strengths=(1e-3,), rates=(0.1,))
+    found = wp.study(pandas.read_csv(path), "kind", settings=few, jobs=1, out=tmp_path / "o")
+    assert found.results["data"]["digest"] == load(path, "kind").digest
+    with pytest.raises(wp.WellposedError, match="--task was given 'guess'"):
+        wp.study(path, "kind", task="guess")
 
 
 STRANGE = {

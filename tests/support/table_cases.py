@@ -248,6 +248,11 @@ CASES: dict[str, TableCase] = {
     "semicolons and texts with commas": TableCase(
         table(lambda i: ("a,b", "c,d,e")[i % 2], sep=";"), ("a,b", "c,d,e"), (SEMICOLON,)
     ),
+    "commas in a name": TableCase(
+        table(lambda i: f"{tenth(i)};{('red', 'blue')[i % 2]}", sep=";", name="x;colour, or none, or any, or all"),
+        TENTHS,
+        (SEMICOLON,),
+    ),
     "two characters that could stand between": TableCase(
         table(sep=";", decimal=",").replace("base", "base, sine"), refused=("2 columns at ',' and ';'", "--sep ','")
     ),

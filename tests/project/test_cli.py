@@ -185,7 +185,9 @@ def test_a_table_from_standard_input_is_read_as_the_options_say(
     read = ("--sep", ";", "--decimal", ",", "--encoding", "utf-16-le", "--dates", "day-first", "--task", "regression")
     chosen = ("--drop", "d", "--keep", "a", "--out", "o", "--json")
     assert call(monkeypatch, "study", "-", "y", *read, *chosen, *SMALL) == 0
-    data = json.loads(capfd.readouterr().out)["data"]
+    out, err = capfd.readouterr()
+    data = json.loads(out)["data"]
+    assert err.index("Read as utf-16-le, as --encoding says.") < err.index("Initializers")
     assert (data["name"], data["features"], data["task"]) == ("standard input", 3, "regression")
 
 

@@ -62,5 +62,6 @@ from wellposed.penalties import regularization_path as regularization_path
 from wellposed.penalties import regularize as regularize
 from wellposed.random import Box as Box
 from wellposed.random import Key as Key
+from wellposed.study import study as study
 
 __version__: str

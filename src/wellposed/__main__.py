@@ -11,7 +11,7 @@ except ModuleNotFoundError as error:
 
     def main() -> None:
         """Say what to install, and end the process with 2."""
-        advice = "install it with: pip install 'wellposed[cli]', or 'wellposed[study]' for wellposed study"
+        advice = "install what it needs with: pip install typer rich"
         print(f"wellposed: the command line needs {_missing}, which is not installed; {advice}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 

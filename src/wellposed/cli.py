@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_TOLD, _READING = "told from the table", "How a table is read"
 Json = Annotated[bool, typer.Option("--json", help="Print data alone on standard output.")]
 
 
@@ -50,8 +51,53 @@ def _top(
 
 @app.command()
 def study(
-    data: Annotated[str, typer.Option(help="digits, or a path to a .csv or .parquet file.")] = "digits",
-    target: Annotated[str | None, typer.Option(help="The column to predict; required for a file.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="digits, a path to a CSV or Parquet file, or - for standard input.",
+            show_default="digits",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="TARGET", help="The column to predict; required for a table.")
+    ] = None,
+    data_option: Annotated[str | None, typer.Option("--data", metavar="DATA", help="The same, by name.")] = None,
+    target_option: Annotated[str | None, typer.Option("--target", metavar="TARGET", help="The same, by name.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification or regression.", show_default="told from the target", rich_help_panel=_READING
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Leave out a column; may be repeated.", rich_help_panel=_READING),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Learn from a column that looks like an identifier; may be repeated.",
+            rich_help_panel=_READING,
+        ),
+    ] = None,
+    sep: Annotated[
+        str | None,
+        typer.Option(help="Between columns: a character, tab or space.", show_default=_TOLD, rich_help_panel=_READING),
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="Before decimals: . or ,", show_default=_TOLD, rich_help_panel=_READING)
+    ] = None,
+    dates: Annotated[
+        str | None, typer.Option(help="day-first or month-first.", show_default=_TOLD, rich_help_panel=_READING)
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a text, as latin-1.", show_default="as its mark says, or UTF-8", rich_help_panel=_READING
+        ),
+    ] = None,
     hidden: Annotated[str, typer.Option(help="The width of each hidden layer.")] = "64,64,64,64,64,64",
     seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 5,
     steps: Annotated[int, typer.Option(help="Gradient steps of a run.")] = 300,
@@ -71,11 +117,19 @@ def study(
     from wellposed.study import study as conduct
     from wellposed.study.terminal import Progress, show
 
+    data, target = _once("data", data, data_option), _once("target", target, target_option)
     console = Console(stderr=json_)
     with Progress(Console(stderr=True), out) as progress:
         found = conduct(
-            data,
+            "digits" if data is None else data,
             target,
+            task=task,
+            drop=drop or (),
+            keep=keep or (),
+            sep=sep,
+            decimal=decimal,
+            encoding=encoding,
+            date_order=dates,
             settings=Settings(hidden=_widths(hidden), seeds=seeds, steps=steps),
             jobs=jobs,
             out=out,
@@ -150,6 +204,16 @@ def _say(sentence: str, code: int) -> int:
 
 def _print_json(data: object) -> None:
     print(json.dumps(data, indent=1, allow_nan=False))  # noqa: T201
+
+
+def _once(name: str, argument: str | None, option: str | None) -> str | None:
+    """What was given in its place or by its option."""
+    if argument is not None and option is not None:
+        raise WellposedError(
+            f"the {name} was given twice, as {argument!r} and as --{name} {option!r}; the form is: "
+            "wellposed study DATA TARGET"
+        )
+    return option if argument is None else argument
 
 
 def _widths(text: str) -> tuple[int, ...]:

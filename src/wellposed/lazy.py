@@ -24,8 +24,9 @@ def names_of(package: str, file: str) -> tuple[list[str], Callable[[str], object
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        home = homes[name]
-        value = import_module(f"{package}.{name}") if home == package else getattr(import_module(home), name)
+        home, part = homes[name], f"{package}.{name}"
+        # A part that is called as its function, and so is written as that function in the stub, is imported as a part.
+        value = import_module(part) if home in (package, part) else getattr(import_module(home), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,14 +64,36 @@ BAD: dict[str, tuple[Callable[[], tuple[str, ...]], str]] = {
     ),
     "signals past memory": (lambda: ("study", "--hidden", "9" * 400), "does not fit in memory"),
     "no such file": (lambda: ("study", "--data", "none.csv", "--target", "y"), "no such file"),
-    "no data": (lambda: ("study", "--data", ""), "--data was given ''; expected digits, or a file"),
-    "no such data": (lambda: ("study", "--data", "mnist"), "expected digits, or a file"),
+    "no data": (
+        lambda: ("study", "--data", ""),
+        "--data was given '', but there is no such file; expected digits",
+    ),
+    "no such data": (lambda: ("study", "mnist"), "there is no such file; expected digits, a path to a CSV"),
+    "data twice": (
+        lambda: ("study", "a.csv", "y", "--data", "b.csv"),
+        "the data was given twice, as 'a.csv' and as --data 'b.csv'; the form is: wellposed study DATA TARGET",
+    ),
+    "target twice": (lambda: ("study", "a.csv", "y", "--target", "y"), "the target was given twice"),
+    "one word too many": (lambda: ("study", "a.csv", "y", "z"), "z"),
+    "no such task": (
+        lambda: (*table("x,y\n" + ROWS), "--task", "guess"),
+        "--task was given 'guess'; expected 'classif",
+    ),
+    "no such decimal": (lambda: (*table("x,y\n" + ROWS), "--decimal", ";"), "--decimal was given ';'; expected '.' or"),
+    "no such dates": (
+        lambda: (*table("x,y\n" + ROWS), "--dates", "dmy"),
+        "--dates was given 'dmy'; expected 'day-first'",
+    ),
+    "no such separator": (
+        lambda: (*table("x,y\n" + ROWS), "--sep", ";;"),
+        "--sep was given ';;'; expected one character",
+    ),
     "a folder": (lambda: (*folder("d.csv"), "--data", "d.csv"), "is a folder"),
     "an empty file": (lambda: table(""), "is empty"),
     "blank lines": (lambda: table("\n\n \n"), "is empty"),
     "names alone": (lambda: (*table("a,b\n"), "--target", "b"), "no rows"),
     "ragged rows": (lambda: (*table("a,b\n1,2\n1,2,3\n"), "--target", "b"), "cannot be read as a table"),
-    "binary": (lambda: (*table(bytes(range(256)) * 4), "--target", "b"), "not a table of UTF-8 text"),
+    "binary": (lambda: (*table(bytes(range(256)) * 4), "--target", "b"), "is not UTF-8 text (byte 128 is not)"),
     "not parquet": (lambda: (*table("a,b\n1,2\n", "t.parquet"), "--target", "b"), "cannot be read as a Parquet file"),
     "cut parquet": (lambda: (*cut_parquet(), "--target", "y"), "cannot be read as a Parquet file"),
     "lists in parquet": (lambda: (*list_parquet(), "--target", "x"), "target 'x' of t.parquet holds list<"),
@@ -134,8 +157,38 @@ def test_a_missing_package_is_one_sentence_and_2(
     assert call(monkeypatch, *arguments) == 2
     err = capfd.readouterr().err
     assert f"needs {package.partition('.')[0]}" in err
-    assert "pip install 'wellposed[study]'" in err
+    assert "pip install scikit-learn matplotlib jinja2 pyarrow" in err
     assert err.count("\n") == 1
+
+
+def test_a_table_is_named_by_its_place_or_by_an_option(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given: list[tuple[object, ...]] = []
+
+    def conduct(data: object, target: object, **_: object) -> None:
+        given.append((data, target))
+        raise wellposed.WellposedError("enough")
+
+    monkeypatch.setattr("wellposed.study.study", conduct)
+    for arguments in (("t.csv", "y"), ("--data", "t.csv", "--target", "y"), ("t.csv", "--target", "y"), ()):
+        assert call(monkeypatch, "study", *arguments) == 2
+    assert given == [("t.csv", "y")] * 3 + [("digits", None)]
+
+
+def test_a_table_from_standard_input_is_read_as_the_options_say(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = "".join(f"{i};{i % 7},5;0{i % 3}/04/2020;x;{i % 2}\n" for i in range(40))
+    piped = BytesIO(("a;b;c;d;y\n" + rows).encode("utf-16-le"))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=piped))
+    read = ("--sep", ";", "--decimal", ",", "--encoding", "utf-16-le", "--dates", "day-first", "--task", "regression")
+    chosen = ("--drop", "d", "--keep", "a", "--out", "o", "--json")
+    assert call(monkeypatch, "study", "-", "y", *read, *chosen, *SMALL) == 0
+    out, err = capfd.readouterr()
+    data = json.loads(out)["data"]
+    assert err.index("Read as utf-16-le, as --encoding says.") < err.index("Initializers")
+    assert (data["name"], data["features"], data["task"]) == ("standard input", 3, "regression")
 
 
 def test_json_is_alone_on_standard_output(
@@ -232,7 +285,7 @@ def test_help_shows_the_defaults_of_the_settings(
 
 
 def test_a_shell_completes_commands_and_options() -> None:
-    for words, place, told in (("wellposed st", 1, "study"), ("wellposed study --ta", 2, "--target")):
+    for words, place, told in (("wellposed st", 1, "study"), ("wellposed study --tar", 2, "--target")):
         asked = {"_WELLPOSED_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
         command = [sys.executable, "-m", "wellposed"]
         done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, timeout=60, check=True)
@@ -255,7 +308,7 @@ def test_without_the_extra_the_command_says_what_to_install_and_the_library_work
         assert (done.returncode, done.stdout) == (code, "")
         assert done.stderr.startswith(told)
         assert done.stderr.count("\n") == bool(told)
-        assert ("pip install 'wellposed[cli]'" in done.stderr) == bool(told)
+        assert ("pip install typer rich" in done.stderr) == bool(told)
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

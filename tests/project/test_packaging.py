@@ -10,6 +10,7 @@ import pytest
 import test_wheel
 
 from structure import SOURCE
+from wellposed.study.needs import EXTRA
 
 ROOT = SOURCE.parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,6 +53,7 @@ def test_the_library_needs_torch_and_numpy_alone() -> None:
 def test_the_extras_are_what_the_study_and_the_commands_import() -> None:
     assert used(*COMMANDS) == names(EXTRAS["cli"])
     assert used(*STUDY) - {"torch", "numpy"} == names(EXTRAS["study"]) | {"rich"}
+    assert names(EXTRAS["study"]) == {*EXTRA}
     assert "wellposed[cli]" in EXTRAS["study"]
     assert "wellposed[study]" in EXTRAS["dev"]
 

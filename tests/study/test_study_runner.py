@@ -17,7 +17,7 @@ import torch
 from study_tools import SETTINGS, write_table
 from wellposed import WellposedError
 from wellposed.study import Settings, study
-from wellposed.study.training.dataset import load
+from wellposed.study.table.loading import load
 from wellposed.study.training.run_files import RunFiles
 from wellposed.study.training.train import TrainingRun, execute
 from wellposed.study.training.workers import SilentListener

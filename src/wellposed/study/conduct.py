@@ -18,8 +18,9 @@ from wellposed.study.needs import need
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
 from wellposed.study.results.summary import Summary, summarise
+from wellposed.study.table.loading import load
 from wellposed.study.training import run_files
-from wellposed.study.training.dataset import Dataset, load
+from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.run_files import RunFiles
 from wellposed.study.training.splits import PARTS
 from wellposed.study.training.train import Figures, TrainingRun
@@ -52,9 +53,16 @@ class Study:
 
 
 def study(
-    data: str | Path = "digits",
-    target: str | None = None,
+    data: Any = "digits",
+    target: Any = None,
     *,
+    task: str | None = None,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    date_order: str | None = None,
     settings: Settings | None = None,
     jobs: int | None = None,
     out: str | Path = "wellposed-study",
@@ -67,8 +75,16 @@ def study(
     interruptions: finished runs are kept in ``out`` and are not run again.
 
     Args:
-        data: ``"digits"``, or a path to a CSV or Parquet file.
-        target: The column to learn; needed for a file.
+        data: ``"digits"``; a path to a CSV or Parquet file, or ``"-"`` for standard input; a frame of pandas, polars or
+            pyarrow; or arrays ``(X, y)``, X of shape (rows, columns).
+        target: The column to learn; needed for a file and for a frame. Or y, where ``data`` is X.
+        task: ``"classification"`` or ``"regression"``, where the target's values do not tell.
+        drop: Columns to leave out.
+        keep: Columns to learn from though they look like identifiers.
+        sep: What stands between the columns of a text; told from it unless given.
+        decimal: ``"."`` or ``","``, where it cannot be told what stands before the decimals.
+        encoding: That of a text, where it is not UTF-8.
+        date_order: ``"day-first"`` or ``"month-first"``, where that cannot be told.
         settings: The network, its training, and the grids of lambda and p.
         jobs: How many processes train at a time; ``None`` is one a core, at most eight. More than one needs the usual
             ``if __name__ == "__main__":`` around a script that calls this.
@@ -87,7 +103,17 @@ def study(
     check(settings)
     for module in ("matplotlib", "jinja2"):
         need(module)
-    dataset = load(data, target)
+    dataset = load(
+        data,
+        target,
+        task=task,
+        drop=drop,
+        keep=keep,
+        sep=sep,
+        decimal=decimal,
+        encoding=encoding,
+        date_order=date_order,
+    )
     _check_size(settings, dataset)
     folder = Path(out)
     finished = RunFiles(folder / "runs", dataset.digest)

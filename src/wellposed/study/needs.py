@@ -5,6 +5,8 @@ from types import ModuleType
 
 from wellposed.errors import WellposedError
 
+EXTRA = ("scikit-learn", "matplotlib", "jinja2", "pyarrow")  # the packages of the extra ``study``
+
 
 def need(module: str) -> ModuleType:
     """Import a module of the ``study`` extra.
@@ -27,5 +29,6 @@ def need(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         package = (error.name or module).partition(".")[0]
         raise WellposedError(
-            f"the study needs {package}, which is not installed; install it with: pip install 'wellposed[study]'"
+            f"the study needs {package}, which is not installed; install what it needs with: "
+            f"pip install {' '.join(EXTRA)}"
         ) from error

@@ -71,13 +71,18 @@ class Progress:
 
 
 def show(study: Study, console: Console) -> None:
-    """Print a study's tables, its findings and where its report is.
+    """Print the notes on a study's data, its tables, its findings and where its report is.
 
     Args:
         study: The study.
         console: Where to.
     """
     wording = Wording(study.results["data"]["task"])
+    if notes := study.results["data"]["notes"]:
+        console.print(Text("Data", "bold"))
+        for note in notes:
+            console.print(Text(f"• {note}"), highlight=False)
+        console.print()
     for table in tables(study.results["experiments"], wording):
         columns = [list(column) for column in zip(table.head, *table.rows, strict=True)]
         grid = _grid(table, [[_heading(column[0]), *column[1:]] for column in columns])

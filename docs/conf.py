@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,12 @@ def _refuse_network(app: Sphinx, failure: Exception | None) -> None:
             raise SphinxError(f"{page} loads something from a network: {found.group()}")
 
 
+def _offer_chapter(app: Sphinx, failure: Exception | None) -> None:
+    """Put the chapter as it was run, with its figures, beside its page, to be downloaded."""
+    if failure is None:
+        shutil.copy(Path(app.outdir).parent / "jupyter_execute" / "chapter.ipynb", app.outdir)
+
+
 def setup(app: Sphinx) -> None:
     """Write mathematics as MathML, which browsers show by themselves: MathJax would be fetched by every reader."""
     app.add_html_math_renderer("mathml", inline_renderers=(_write_inline, None), block_renderers=(_write_block, None))
@@ -102,3 +109,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-bases", _show_public_bases)
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("build-finished", _refuse_network)
+    app.connect("build-finished", _offer_chapter)

@@ -2,4 +2,4 @@
 
 from wellposed.study.conduct import Study as Study
 from wellposed.study.conduct import study as study
-from wellposed.study.experiments import Settings as Settings
+from wellposed.study.design import Settings as Settings

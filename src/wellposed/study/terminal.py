@@ -77,7 +77,11 @@ def show(study: Study, console: Console) -> None:
         study: The study.
         console: Where to.
     """
-    wording = Wording(study.results["data"]["task"])
+    wording = Wording(study.results["data"]["measure"])
+    verdict = study.results["verdict"]
+    for text in (*study.verdict, verdict["best"]):
+        console.print(Text(text), highlight=False)
+        console.print()
     for table in tables(study.results["experiments"], wording):
         columns = [list(column) for column in zip(table.head, *table.rows, strict=True)]
         grid = _grid(table, [[_heading(column[0]), *column[1:]] for column in columns])
@@ -93,6 +97,7 @@ def show(study: Study, console: Console) -> None:
         console.print(Text(f"• {finding}"), highlight=False)
     console.print()
     console.print(Text(f"Bold rows are what validation chose. Report: {study.report}"), highlight=False, soft_wrap=True)
+    console.print(Text(f"The recommended network and its code: {study.recommended}"), highlight=False, soft_wrap=True)
 
 
 def _grid(table: ResultTable, columns: list[list[str]], gap: int = 1) -> RichTable:

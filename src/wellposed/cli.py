@@ -98,9 +98,11 @@ def study(
             help="Of a text, as latin-1.", show_default="as its mark says, or UTF-8", rich_help_panel=_READING
         ),
     ] = None,
-    hidden: Annotated[str, typer.Option(help="The width of each hidden layer.")] = "64,64,64,64,64,64",
+    hidden: Annotated[str, typer.Option(help="The width of each hidden layer.")] = "128,128,128,128",
     seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 5,
-    steps: Annotated[int, typer.Option(help="Gradient steps of a run.")] = 300,
+    steps: Annotated[
+        int | None, typer.Option(help="Gradient steps of a run.", show_default="made from the data")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Processes that train in parallel.", show_default="one a core, at most 8")
     ] = None,

@@ -208,7 +208,15 @@ def test_a_study_prints_tables_and_findings(
     write_table(tmp_path / "t.csv", numbers=True)
     assert call(monkeypatch, "study", "--data", "t.csv", "--target", "kind", *SMALL) == 0
     out, _ = capfd.readouterr()
-    for part in ("Initializers", "Regularizers", "Dropout", "All three against none", "Findings", "report.html"):
+    for part in (
+        "Initializers",
+        "Regularizers",
+        "Dropout",
+        "On all training rows",
+        "Findings",
+        "report.html",
+        "Recommended: ",
+    ):
         assert part in out
     assert Path("wellposed-study/report.html").exists()
 
@@ -223,7 +231,7 @@ def test_a_narrow_terminal_loses_no_word_and_no_number(width: int, tmp_path: Pat
     text = told.getvalue()
     assert "\u2026" not in text
     assert max(map(len, text.partition("Regularizers")[0].splitlines())) <= max(64, width)
-    for table in tables(found.results["experiments"], Wording("classification")):
+    for table in tables(found.results["experiments"], Wording("accuracy")):
         for cell in (cell for row in table.rows for cell in row[table.text_columns :]):
             assert cell in text
         for word in {word for row in table.rows for cell in row[: table.text_columns] for word in cell.split()}:
@@ -280,7 +288,7 @@ def test_help_shows_the_defaults_of_the_settings(
     capfd.readouterr()
     assert call(monkeypatch, "study", "-h") == 0
     told = capfd.readouterr().out
-    for default in (",".join(map(str, Settings().hidden)), Settings().seeds, Settings().steps, "wellposed-study"):
+    for default in (",".join(map(str, Settings().hidden)), Settings().seeds, "made from the data", "wellposed-study"):
         assert f"[default: {default}]" in told
 
 

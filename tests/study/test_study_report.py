@@ -12,6 +12,7 @@ from study_tools import HOSTILE, SETTINGS, write_table
 from wellposed.study import Study, study
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
+from wellposed.study.results.verdict import verdict
 from wellposed.study.training.run_files import SCHEMA
 from wellposed.study.wording import Wording
 
@@ -88,7 +89,7 @@ def test_nothing_outside_is_referred_to(done: Study, page: Page) -> None:
 
 def test_figures_have_text_alternatives(page: Page) -> None:
     drawings = page.all("svg")
-    assert len(drawings) == 17
+    assert len(drawings) == 19
     identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identities) == len(set(identities))
     for drawing in drawings:
@@ -111,9 +112,9 @@ def test_structure(page: Page) -> None:
     assert page.all("html") == [{"lang": "en"}]
     assert len(page.all("h1")) == len(page.all("main")) == 1
     assert page.all("meta")[0] == {"charset": "utf-8"}
-    assert len(page.all("table")) == len(page.all("caption")) == 4
+    assert len(page.all("table")) == len(page.all("caption")) == 5
     order = [attributes.get("id") for tag, attributes in page.tags if tag == "h2"]
-    assert order == ["findings", "together", "initializers", "penalties", "dropout", "tables", "method"]
+    assert order == ["verdict", "findings", "together", "initializers", "penalties", "dropout", "tables", "method"]
 
 
 def test_light_and_dark_give_every_colour(done: Study) -> None:
@@ -137,6 +138,8 @@ def test_results_hold_what_it_takes_to_check_them(done: Study) -> None:
     assert kept["command"] == f"wellposed study '{HOSTILE}'"
     assert {"wellposed", "torch", "numpy", "python"} <= set(kept["versions"])
     assert kept["data"]["notes"]
+    assert [line["kind"] for line in kept["verdict"]["lines"]] == ["helped", "unclear", "hurt"]
+    assert kept["recommended"]["code"] == (done.folder / "recommended.py").read_text(encoding="utf-8")
     assert set(kept["experiments"]) == {"initializers", "penalties", "dropout", "together"}
     for row in kept["experiments"]["penalties"]:
         assert (row["test"] is not None) == row["chosen"]
@@ -160,6 +163,8 @@ def test_without_differences_there_are_no_findings_of_any(done: Study) -> None:
     for row in flat["experiments"]["penalties"]:
         row["zero"] = {"mean": 0.0, "error": 0.0, "values": [0.0, 0.0]}
     texts = [finding["text"] for finding in findings(flat)]
+    flat["verdict"] = verdict(flat)
+    assert {item["kind"] for item in flat["verdict"]["items"]} == {"unclear"}
     assert all(text.startswith(("Theory predicts", "The one network with its weights scaled")) for text in texts)
     assert Page(report(flat | {"findings": []}))
 
@@ -171,6 +176,7 @@ def test_diverged_training_is_reported_not_hidden(done: Study) -> None:
         row |= {"validation": none, "test": none, "signal": {"measured": [None] * 4, "predicted": [None] * 4}}
     for row in broken["experiments"]["dropout"]:
         row |= {"validation": none, "test": none, "gap": none}
+    broken["verdict"] = verdict(broken)
     broken["findings"] = findings(broken)
     text = report(broken)
     assert "diverged" in text
@@ -188,14 +194,25 @@ def test_one_seed_has_no_error_and_claims_no_difference(done: Study) -> None:
         return [first(entry) for entry in value] if isinstance(value, list) else value
 
     single["experiments"], single["seeds"] = first(single["experiments"]), [0]
-    single["findings"] = findings(single)
-    assert not any("±" in finding["text"] for finding in single["findings"])
+    for name in ("baselines", "recommended"):
+        single[name] = first(single[name])
+    single["verdict"], single["findings"] = verdict(single), findings(single)
+    assert not any(re.search("±\u00a0\\d", line["text"]) for line in single["verdict"]["lines"])
+    assert not any(re.search("±\u00a0\\d", finding["text"]) for finding in single["findings"])
     Page(report(single))
 
 
-def test_the_rule_of_training_is_said(done: Study) -> None:
+def test_what_is_trained_and_for_how_long_is_said(done: Study, page: Page) -> None:
     text = " ".join(done.report.read_text(encoding="utf-8").split())
-    assert f"whose norm is above {SETTINGS.clip:g} is scaled down" in text
+    assert "AdamW without weight decay of its own at a learning rate of 0.001," in text
+    for regime in done.results["design"]["regimes"].values():
+        assert all(str(number) in page.text["td"] for number in regime.values())
+
+
+def test_the_verdict_stands_first(done: Study) -> None:
+    text = done.report.read_text(encoding="utf-8")
+    assert text.index('id="verdict"') < text.index("<svg") < text.index('id="tables"')
+    assert [item for item in done.verdict if item.split(":")[0] not in text] == []
 
 
 def test_scores_of_thinned_networks_are_drawn_against_the_same_rows(done: Study) -> None:
@@ -203,5 +220,5 @@ def test_scores_of_thinned_networks_are_drawn_against_the_same_rows(done: Study)
     for row in changed["experiments"]["dropout"]:
         if row["ensemble"]:
             row["ensemble"]["scaled"]["test"] = {"mean": 0.123, "error": 0.0, "values": [0.123, 0.123]}
-    said = Wording(changed["data"]["task"]).score({"mean": 0.123, "error": 0.0, "values": []})
+    said = Wording(changed["data"]["measure"]).score({"mean": 0.123, "error": 0.0, "values": []})
     assert f"one scaled network: {said} " in report(changed)

@@ -7,7 +7,7 @@ import numpy as np
 from wellposed.study import Settings
 
 HOSTILE = "<script>alert(1)</script>"
-SETTINGS = Settings(hidden=(12, 12, 12), seeds=2, steps=12, strengths=(1e-3, 1e-2), rates=(0.1, 0.5))
+SETTINGS = Settings(hidden=(12, 12), deep=(12, 12, 12), seeds=2, steps=12, rows=30, rates=(0.1, 0.5))
 
 
 def write_table(path: Path, *, rows: int = 90, target: str = "kind", feature: str = "a", numbers: bool = False) -> Path:

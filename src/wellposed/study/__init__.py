@@ -9,7 +9,7 @@ from typing import Any as _Any
 
 from wellposed.study.conduct import Study as Study
 from wellposed.study.conduct import study as study
-from wellposed.study.experiments import Settings as Settings
+from wellposed.study.design import Settings as Settings
 
 
 class _CallablePackage(_ModuleType):

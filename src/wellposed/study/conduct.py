@@ -11,19 +11,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wellposed.errors import WellposedError
 from wellposed.study import experiments
-from wellposed.study.experiments import Settings
+from wellposed.study.design import Design, Settings, design
+from wellposed.study.experiments import Run
 from wellposed.study.needs import need
+from wellposed.study.recommendation import recommend
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
 from wellposed.study.results.summary import Summary, summarise
+from wellposed.study.results.verdict import verdict
 from wellposed.study.table.loading import load
 from wellposed.study.training import run_files
 from wellposed.study.training.dataset import Dataset
+from wellposed.study.training.measures import few_rows, measure_of
 from wellposed.study.training.run_files import RunFiles
 from wellposed.study.training.splits import PARTS
-from wellposed.study.training.train import Figures, TrainingRun
+from wellposed.study.training.train import Figures
 from wellposed.study.training.workers import Listener, Pool, SilentListener
 
 _MOST_JOBS = 8  # by default: each is a process that imports torch
@@ -35,7 +41,8 @@ class Study:
 
     Attributes:
         results: What ``results.json`` holds.
-        folder: Where ``results.json``, ``report.html`` and the finished runs are.
+        folder: Where ``results.json``, ``report.html``, ``recommended.py``, ``network.safetensors`` and the finished
+            runs are.
     """
 
     results: Summary
@@ -45,6 +52,16 @@ class Study:
     def report(self) -> Path:
         """The report."""
         return self.folder / "report.html"
+
+    @property
+    def verdict(self) -> list[str]:
+        """What helped, what made no clear difference and what hurt, one text each."""
+        return [line["text"] for line in self.results["verdict"]["lines"]]
+
+    @property
+    def recommended(self) -> Path:
+        """The code that trains the recommended network, and predicts with the one that is kept beside it."""
+        return self.folder / "recommended.py"
 
     @property
     def findings(self) -> list[str]:
@@ -85,7 +102,7 @@ def study(
         decimal: ``"."`` or ``","``, where it cannot be told what stands before the decimals.
         encoding: That of a text, where it is not UTF-8.
         date_order: ``"day-first"`` or ``"month-first"``, where that cannot be told.
-        settings: The network, its training, and the grids of lambda and p.
+        settings: The networks, their training, and the grid of p; what is not set is made from the data.
         jobs: How many processes train at a time; ``None`` is one a core, at most eight. More than one needs the usual
             ``if __name__ == "__main__":`` around a script that calls this.
         out: The folder for the report, the figures and the finished runs.
@@ -101,7 +118,7 @@ def study(
     """
     settings, jobs = settings or Settings(), _checked_jobs(jobs)
     check(settings)
-    for module in ("matplotlib", "jinja2"):
+    for module in ("matplotlib", "jinja2", "safetensors.torch", "sklearn"):
         need(module)
     dataset = load(
         data,
@@ -115,10 +132,16 @@ def study(
         date_order=date_order,
     )
     _check_size(settings, dataset)
+    planned = design(settings, dataset)
     folder = Path(out)
     finished = RunFiles(folder / "runs", dataset.digest)
-    done = _run(settings, dataset, finished, jobs, listener or SilentListener())
-    results = _results(settings, dataset, done, command or sys.argv)
+    done = _run(planned, dataset, finished, jobs, listener or SilentListener())
+    results = _results(planned, dataset, done, command or sys.argv)
+    case = experiments.together(planned, done)[results["recommended"]["name"]]
+    network, code = recommend(case.run, dataset)
+    results["recommended"] |= {"code": code}
+    _write(folder / "network.safetensors", network)
+    _write(folder / "recommended.py", code)
     _write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     _write(folder / "report.html", report(results))
     return Study(results, folder)
@@ -130,33 +153,33 @@ def check(settings: Settings) -> None:
     Raises:
         WellposedError: If a number is out of range; the message names the option.
     """
-    if not settings.hidden or min(settings.hidden) < 1:
-        raise WellposedError(
-            f"--hidden was given {_widths(settings)!r}; expected the width of each hidden layer, as in 256,256"
-        )
-    for name, value in {"--seeds": settings.seeds, "--steps": settings.steps}.items():
-        if value < 1:
+    for name, widths in {"--hidden": settings.hidden, "deep": settings.deep}.items():
+        if not widths or min(widths) < 1:
+            raise WellposedError(
+                f"{name} was given {_widths(widths)!r}; expected the width of each hidden layer, as in 256,256"
+            )
+    for name, value in {"--seeds": settings.seeds, "--steps": settings.steps, "rows": settings.rows}.items():
+        if value is not None and value < 1:
             raise WellposedError(f"{name} was given {value}; expected at least 1")
-    if not settings.strengths or min(settings.strengths) <= 0:
-        raise WellposedError(f"strengths was given {settings.strengths}; expected positive numbers")
     if not settings.rates or min(settings.rates) <= 0 or max(settings.rates) >= 1:
         raise WellposedError(f"rates was given {settings.rates}; expected probabilities between 0 and 1")
-    for name, size in {"rate": settings.rate, "clip": settings.clip}.items():
-        if not size > 0:
-            raise WellposedError(f"{name} was given {size}; expected a positive number")
+    if not settings.rate > 0:
+        raise WellposedError(f"rate was given {settings.rate}; expected a positive number")
 
 
 def _check_size(settings: Settings, data: Dataset) -> None:
     """Refuse a network that is sure to be too large for this machine, before anything is trained."""
-    widths = (len(data.features), *settings.hidden, len(data.classes) or 1)
-    weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
-    signals = round(PARTS["train"] * data.rows) * sum(settings.hidden)
-    memory = _memory()
-    if 4 * (2 * weights + signals) > memory:  # bytes; a weight comes with its gradient
-        raise WellposedError(
-            f"--hidden was given {_widths(settings)!r}; such a network does not fit in memory: its weights, their "
-            f"gradients and its signals take more than the {memory / 1e9:.0f} GB of this machine; give smaller widths"
-        )
+    for name, hidden in {"--hidden": settings.hidden, "deep": settings.deep}.items():
+        widths = (len(data.features), *hidden, len(data.classes) or 1)
+        weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
+        signals = round(PARTS["train"] * data.rows) * sum(hidden)
+        memory = _memory()
+        if 4 * (5 * weights + signals) > memory:  # bytes; a weight comes with its gradient, two moments and a copy
+            raise WellposedError(
+                f"{name} was given {_widths(hidden)!r}; such a network does not fit in memory: its weights, their "
+                f"gradients and its signals take more than the {memory / 1e9:.0f} GB of this machine; give smaller "
+                "widths"
+            )
 
 
 def _memory() -> float:
@@ -164,8 +187,8 @@ def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
-def _widths(settings: Settings) -> str:
-    return ",".join(map(str, settings.hidden))
+def _widths(widths: Sequence[int]) -> str:
+    return ",".join(map(str, widths))
 
 
 def _checked_jobs(jobs: int | None) -> int:
@@ -178,28 +201,31 @@ def _checked_jobs(jobs: int | None) -> int:
     return jobs
 
 
-def _run(
-    settings: Settings, data: Dataset, finished: RunFiles, jobs: int, listener: Listener
-) -> dict[TrainingRun, Figures]:
-    done: dict[TrainingRun, Figures] = {}
+def _run(planned: Design, data: Dataset, finished: RunFiles, jobs: int, listener: Listener) -> dict[Run, Figures]:
+    done: dict[Run, Figures] = {}
     with Pool(jobs, data, finished) as pool:
-        for wave in experiments.WAVES:
-            cases = [case for stage in wave for case in stage(settings, done)]
-            labels = {run: f"{case.experiment}: {case.label}, seed {run.seed}" for case in cases for run in case.runs}
+        for number, wave in enumerate(experiments.WAVES):
+            labels: dict[Run, str] = {}
+            if not number:
+                labels |= {run: f"baselines, seed {run.seed}" for run in experiments.baselines(planned)}
+            for case in [case for stage in wave for case in stage(planned, done)]:
+                labels |= {run: f"{case.experiment}: {case.label}, seed {run.seed}" for run in case.runs}
             missing = []
-            for run, label in labels.items():
+            # Seed by seed, since runs of one seed share the rows that a worker has prepared.
+            for run, label in sorted(labels.items(), key=lambda labelled: labelled[0].seed):
                 if run not in done and (kept := finished.load(run)) is not None:
                     done[run] = kept
                 elif run not in done:
                     missing.append((label, run))
-            listener.planned(experiments.size(settings), len(done))
+            last = number == len(experiments.WAVES) - 1
+            listener.planned(len(done) + len(missing) if last else experiments.size(planned), len(done))
             pool.work(missing, listener)
             for _, run in missing:
                 done[run] = _kept(finished, run)
     return done
 
 
-def _kept(finished: RunFiles, run: TrainingRun) -> Figures:
+def _kept(finished: RunFiles, run: Run) -> Figures:
     figures = finished.load(run)
     if figures is None:
         raise WellposedError(
@@ -208,13 +234,13 @@ def _kept(finished: RunFiles, run: TrainingRun) -> Figures:
     return figures
 
 
-def _results(settings: Settings, data: Dataset, done: dict[TrainingRun, Figures], command: Sequence[str]) -> Summary:
+def _results(planned: Design, data: Dataset, done: dict[Run, Figures], command: Sequence[str]) -> Summary:
     results: dict[str, Any] = {
         "schema": run_files.SCHEMA,
         "command": shlex.join(command),
         "versions": run_files.versions(),
-        "seeds": list(range(settings.seeds)),
-        "settings": asdict(settings) | {"batch": settings.run().batch},
+        "seeds": list(range(planned.seeds)),
+        "design": asdict(planned) | {"regimes": planned.regimes},
         "data": {
             "name": data.name,
             "digest": data.digest,
@@ -222,18 +248,21 @@ def _results(settings: Settings, data: Dataset, done: dict[TrainingRun, Figures]
             "features": len(data.features),
             "target": data.target,
             "task": data.task,
+            "measure": measure_of(data),
             "classes": list(data.classes),
-            "notes": list(data.notes),
+            "counts": np.bincount(data.y, minlength=len(data.classes)).tolist() if data.classes else [],
+            "notes": [*data.notes, *few_rows(data)],
         },
-        "experiments": summarise(settings, done),
     }
+    results |= summarise(planned, done)
+    results["verdict"] = verdict(results)
     return results | {"findings": findings(results)}
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     draft = path.with_suffix(path.suffix + ".part")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
         draft.replace(path)
     except OSError as error:
         raise WellposedError(f"{str(path)!r} cannot be written: {error.strerror}; finished runs are kept") from error

@@ -64,4 +64,33 @@ def clear(change: Estimate, step: float = 0.0) -> bool:
     if mean is None or error is None:
         return False
     error = max(error, step / 2)
-    return error > 1e-9 * abs(mean) and abs(mean) > _STUDENT[min(len(change["values"]) - 1, len(_STUDENT)) - 1] * error
+    return error > 1e-9 * abs(mean) and abs(mean) > _student(len(change["values"])) * error
+
+
+def seeds_needed(change: Estimate, step: float = 0.0, most: int = 100) -> int | None:
+    """How many seeds would tell a difference of this size and spread from chance, as :func:`clear` does.
+
+    Args:
+        change: The difference over the seeds that there are.
+        step: As for :func:`clear`.
+        most: Where to give up.
+
+    Returns:
+        The least number of seeds; ``None`` where not even ``most`` would, or the spread is not known.
+
+    Example:
+        >>> seeds_needed(estimate([1.0, -1.0, 2.0, -1.0, 1.0])), seeds_needed(estimate([0.0, 0.0]))
+        (46, None)
+    """
+    mean, error = change["mean"], change["error"]
+    if mean is None or error is None:
+        return None
+    deviation = error * math.sqrt(len(change["values"]))
+    for seeds in range(2, most + 1):
+        if abs(mean) > _student(seeds) * max(deviation / math.sqrt(seeds), step / 2):
+            return seeds
+    return None
+
+
+def _student(seeds: int) -> float:
+    return _STUDENT[min(seeds - 1, len(_STUDENT)) - 1]

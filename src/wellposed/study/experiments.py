@@ -1,38 +1,17 @@
-"""The four experiments, as lists of training runs: initializers, penalties, dropout rates, and all three together."""
+"""The four experiments, as lists of training runs: initializers, penalties, dropout rates, and all of them together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from wellposed.study.design import Design
+from wellposed.study.estimate import difference, estimate
 from wellposed.study.methods import PENALTIES, STARTS
+from wellposed.study.training.baselines import BaselineRun
 from wellposed.study.training.network import ACTIVATIONS
 from wellposed.study.training.train import Figures, TrainingRun
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The configuration of a study: its network, its training, and its grids of lambda and p.
-
-    Attributes:
-        hidden: The width of each hidden layer.
-        seeds: How many seeds, from 0.
-        steps: Updates a run.
-        rate: The learning rate.
-        clip: The longest gradient of the loss; a longer one is scaled down to this norm.
-        strengths: The grid of lambda.
-        rates: The grid of p.
-    """
-
-    hidden: tuple[int, ...] = (64,) * 6  # not 100, at which the chapter's Random and Glorot are the same
-    seeds: int = 5
-    steps: int = 300
-    rate: float = 0.1
-    clip: float = 2.0
-    strengths: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
-    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
-
-    def run(self, seed: int = 0) -> TrainingRun:
-        """The configuration that the experiments vary: a ReLU network without penalty and without dropout."""
-        return TrainingRun(seed, self.hidden, steps=self.steps, rate=self.rate, clip=self.clip)
+Run = TrainingRun | BaselineRun
 
 
 @dataclass(frozen=True)
@@ -55,99 +34,128 @@ class Case:
         return self.runs[0]
 
 
-Done = Mapping[TrainingRun, Figures]
+Done = Mapping[Run, Figures]
 Plan = list[Case]
 
 
-def initializers(settings: Settings, done: Done) -> Plan:
-    """Every initialization, on a tanh and on a ReLU network."""
+def initializers(design: Design, done: Done) -> Plan:
+    """Every initialization, on a deep tanh and on a deep ReLU network."""
     return [
-        _case(settings, "initializers", f"{start.label}, {activation}", activation=activation, start=name)
+        _case(design, "initializers", f"{start.label}, {activation}", design.deep, activation=activation, start=name)
         for activation in ACTIVATIONS
         for name, start in STARTS.items()
     ]
 
 
-def dropout(settings: Settings, done: Done) -> Plan:
-    """A grid of p, from no dropout on, at the initialization that validation chose."""
-    start = chosen_start(settings, done)
-    return [_case(settings, "dropout", f"p = {p:g}", start=start, p=p) for p in (0.0, *settings.rates)]
+def dropout(design: Design, done: Done) -> Plan:
+    """A grid of p, from no dropout on, on few rows, at the initialization that validation chose."""
+    start = chosen_start(design, done)
+    return [_case(design, "dropout", f"p = {p:g}", design.few, start=start, p=p) for p in (0.0, *design.rates)]
 
 
-def unpenalised(settings: Settings, done: Done) -> Plan:
-    """The network without a penalty, whose largest weights the penalised runs report."""
-    return [_case(settings, "penalties", PENALTIES["none"].label, start=chosen_start(settings, done))]
+def unpenalised(design: Design, done: Done) -> Plan:
+    """The same network without a penalty, whose largest weights the penalised runs report."""
+    return [_case(design, "penalties", PENALTIES["none"].label, design.few, start=chosen_start(design, done))]
 
 
-def penalties(settings: Settings, done: Done) -> Plan:
-    """Every penalty over the grid of lambda, reporting the weights that are largest without one."""
-    (plain,) = unpenalised(settings, done)
+def penalties(design: Design, done: Done) -> Plan:
+    """Every penalty over its grid of lambda, on few rows, reporting the weights that are largest without one."""
+    (plain,) = unpenalised(design, done)
     tracked = [tuple(done[run]["weights"]["largest"]) for run in plain.runs]
     return [
         Case(
             "penalties",
-            f"{method.label}, lambda = {strength:g}",
+            f"{PENALTIES[name].label}, lambda = {strength:g}",
             tuple(
                 replace(run, penalty=name, strength=strength, tracked=weights)
                 for run, weights in zip(plain.runs, tracked, strict=True)
             ),
         )
-        for name, method in PENALTIES.items()
-        if method.make is not None
-        for strength in settings.strengths
+        for name, strengths in design.strengths.items()
+        for strength in strengths
     ]
 
 
-def combined(settings: Settings, done: Done) -> Plan:
-    """All three: the chosen penalty and p, and weaker ones, since each was chosen without the other."""
-    penalty, thinned = best(penalties(settings, done), done).run, best(dropout(settings, done)[1:], done).run
+def unchanged(design: Design, done: Done) -> Plan:
+    """On all rows, what people have, PyTorch's default start alone; and the start that validation chose, alone."""
+    starts = {"torch": STARTS["torch"].label} | {(name := chosen_start(design, done)): STARTS[name].label}
+    return [_case(design, "together", label, design.full, start=start) for start, label in starts.items()]
+
+
+def single(design: Design, done: Done) -> Plan:
+    """On all rows, the chosen penalty alone and dropout alone, each also weaker, since more rows need less of it."""
+    start, share = chosen_start(design, done), _weaker(design)
+    best_p = best(dropout(design, done)[1:], done).run.p
+    chosen = best(penalties(design, done), done).run
+    strengths = dict.fromkeys((chosen.strength, float(f"{chosen.strength * share:.2g}")))
     return [
-        _case(
-            settings,
-            "together",
-            f"all three, lambda = {strength:g}, p = {p:g}",
-            start=penalty.start,
-            penalty=penalty.penalty,
-            strength=strength,
-            p=p,
-        )
-        for strength in (penalty.strength, penalty.strength / 3)
-        for p in (thinned.p, thinned.p / 2)
+        *(_penalised(design, start, chosen.penalty, strength) for strength in strengths),
+        *(_thinned(design, start, p) for p in dict.fromkeys((best_p, float(f"{best_p / 2:.2g}")))),
     ]
 
 
-def together(settings: Settings, done: Done) -> dict[str, Case]:
-    """None of the three, each alone at what validation chose, and all three, by name."""
-    cases = {
-        "none": _case(settings, "together", "None of the three", start="random"),
-        "initialization": replace(unpenalised(settings, done)[0], label="Initialization"),
-        "regularization": replace(best(penalties(settings, done), done), label="+ regularization"),
-        "dropout": replace(best(dropout(settings, done)[1:], done), label="+ dropout"),
-        "all": replace(best(combined(settings, done), done), label="All three"),
-    }
-    return {name: replace(case, experiment="together") for name, case in cases.items()}
+def both(design: Design, done: Done) -> Plan:
+    """On all rows, the better of the penalties with the better p."""
+    penalised, thinned = best_single(design, done)
+    run = penalised.run
+    label = f"{PENALTIES[run.penalty].label}, lambda = {run.strength:g}, p = {thinned.run.p:g}"
+    changes = {"start": run.start, "penalty": run.penalty, "strength": run.strength, "p": thinned.run.p}
+    return [_case(design, "together", label, design.full, **changes)]
 
 
-Stage = Callable[[Settings, Done], Plan]
+def best_single(design: Design, done: Done) -> tuple[Case, Case]:
+    """On all rows, the penalty alone and dropout alone that validation chose."""
+    cases = single(design, done)
+    return best([c for c in cases if not c.run.p], done), best([c for c in cases if c.run.p], done)
+
+
+def together(design: Design, done: Done) -> dict[str, Case]:
+    """On all rows, the simplest first: PyTorch's default, the chosen start, with a penalty, with dropout, with both."""
+    plain, penalised, thinned = unchanged(design, done), *best_single(design, done)
+    cases = {"default": plain[0], "start": plain[-1], "penalty": penalised, "dropout": thinned}
+    return cases | {"both": both(design, done)[0]}
+
+
+def recommended(design: Design, done: Done) -> str:
+    """The simplest network of ``together`` that is within one standard error of the best on validation.
+
+    Source: Breiman, Friedman, Olshen and Stone (1984), section 3.4.3, for the rule.
+    """
+    scores = {name: estimate(_validation(case, done)) for name, case in together(design, done).items()}
+    finest = max(scores.values(), key=lambda score: float("-inf") if score["mean"] is None else score["mean"])
+    for name, score in scores.items():
+        less = difference(finest, score)
+        if less["mean"] is not None and less["mean"] <= (less["error"] or 0.0):
+            return name
+    return "default"
+
+
+Stage = Callable[[Design, Done], Plan]
 # The configurations of one wave may depend on the figures of the waves before it.
 WAVES: Sequence[Sequence[Stage]] = (
     (initializers,),
-    (dropout, unpenalised),
+    (dropout, unpenalised, unchanged),
     (penalties,),
-    (combined,),
+    (single,),
+    (both,),
 )
 
 
-def size(settings: Settings) -> int:
+def size(design: Design) -> int:
     """The most runs that a study takes; runs that experiments share are counted once."""
-    penalised = sum(method.make is not None for method in PENALTIES.values())
-    cases = len(ACTIVATIONS) * len(STARTS) + len(settings.rates) + penalised * len(settings.strengths) + 4
-    return cases * settings.seeds
+    grids = len(design.rates) + sum(map(len, design.strengths.values()))
+    full = 6 + (design.few != design.full)
+    return (len(ACTIVATIONS) * len(STARTS) + 1 + grids + full + 1) * design.seeds
 
 
-def chosen_start(settings: Settings, done: Done) -> str:
+def baselines(design: Design) -> list[BaselineRun]:
+    """What does without a network, one run a seed."""
+    return [BaselineRun(seed) for seed in range(design.seeds)]
+
+
+def chosen_start(design: Design, done: Done) -> str:
     """The initialization that validation chooses on the ReLU network."""
-    return best([case for case in initializers(settings, done) if case.run.activation == "relu"], done).run.start
+    return best([case for case in initializers(design, done) if case.run.activation == "relu"], done).run.start
 
 
 def best(cases: Sequence[Case], done: Done) -> Case:
@@ -157,10 +165,27 @@ def best(cases: Sequence[Case], done: Done) -> Case:
 
 def validation(case: Case, done: Done) -> float:
     """The mean score on validation, minus infinity if training diverged on a seed."""
-    scores = [done[run]["score"]["validation"] for run in case.runs]
-    return float("-inf") if None in scores else sum(scores) / len(scores)
+    mean = estimate(_validation(case, done))["mean"]
+    return float("-inf") if mean is None else mean
 
 
-def _case(settings: Settings, experiment: str, label: str, **changes: object) -> Case:
-    runs = tuple(replace(settings.run(seed), **changes) for seed in range(settings.seeds))  # type: ignore[arg-type]
-    return Case(experiment, label, runs)
+def _validation(case: Case, done: Done) -> list[float | None]:
+    return [done[run]["score"]["validation"] for run in case.runs]
+
+
+def _weaker(design: Design) -> float:
+    """How much weaker a penalty is tried on all rows: a penalty is a prior, and weighs less the more rows there are."""
+    return design.few.rows / design.rows if design.few.rows else 1 / 3
+
+
+def _penalised(design: Design, start: str, penalty: str, strength: float) -> Case:
+    label = f"{PENALTIES[penalty].label}, lambda = {strength:g}"
+    return _case(design, "together", label, design.full, start=start, penalty=penalty, strength=strength)
+
+
+def _thinned(design: Design, start: str, p: float) -> Case:
+    return _case(design, "together", f"p = {p:g}", design.full, start=start, p=p)
+
+
+def _case(design: Design, experiment: str, label: str, common: TrainingRun, **changes: Any) -> Case:
+    return Case(experiment, label, tuple(replace(common, seed=seed, **changes) for seed in range(design.seeds)))

@@ -8,18 +8,29 @@ from wellposed.study.plotting.figures import figures
 from wellposed.study.plotting.svg import css, render
 from wellposed.study.results.summary import Summary
 from wellposed.study.results.tables import tables
+from wellposed.study.training.train import CHECKS, ROWS_WATCHED
 from wellposed.study.wording import Wording, count
 
 EXPERIMENTS = {
-    "together": ("All three against none", "What each ingredient adds, and what they do together."),
+    "together": (
+        "On all training rows",
+        "PyTorch's default, the start that validation chooses, and with it a penalty, dropout, or both.",
+    ),
     "initializers": (
         "Initialization",
-        "What a weight starts as: how far signal and gradient reach, and how training goes.",
+        "What a weight starts as: how far signal and gradient reach, and how training goes on a deep network, where it "
+        "matters most. The names with a bound, in which n is the number of a layer's inputs, are those of a textbook's "
+        "chapter on training deep networks; beside them are the papers' own and PyTorch's default.",
     ),
-    "penalties": ("Regularization", "What a weight is pulled towards: what that costs, and what it removes."),
+    "penalties": (
+        "Regularization",
+        "What a weight is pulled towards: what that costs, and what it removes, on few rows, which the network would "
+        "learn by heart.",
+    ),
     "dropout": (
         "Dropout",
-        "What is left out of a forward pass: how training goes, and what thinned networks say together.",
+        "What is left out of a forward pass: how training goes, and what thinned networks say together, on the same "
+        "few rows.",
     ),
 }
 
@@ -36,7 +47,7 @@ def report(results: Summary) -> str:
     Raises:
         WellposedError: If jinja2 or matplotlib is not installed.
     """
-    wording = Wording(results["data"]["task"])
+    wording = Wording(results["data"]["measure"])
     drawn = figures(results["experiments"], wording)
     laid_out = tables(results["experiments"], wording)
     sections = [
@@ -59,6 +70,8 @@ def report(results: Summary) -> str:
     environment.globals["count"] = count
     text: str = environment.from_string(template).render(
         results=results,
+        checks=CHECKS,
+        watched=ROWS_WATCHED,
         wording=wording,
         sections=sections,
         light=_safe(css(":root", dark=False)),

@@ -71,13 +71,17 @@ class Progress:
 
 
 def show(study: Study, console: Console) -> None:
-    """Print the notes on a study's data, its tables, its findings and where its report is.
+    """Print a study's verdict, the notes on its data, its tables, its findings, and where its report is.
 
     Args:
         study: The study.
         console: Where to.
     """
-    wording = Wording(study.results["data"]["task"])
+    wording = Wording(study.results["data"]["measure"])
+    verdict = study.results["verdict"]
+    for text in (*study.verdict, verdict["best"]):
+        console.print(Text(text), highlight=False)
+    console.print()
     if notes := study.results["data"]["notes"]:
         console.print(Text("Data", "bold"))
         for note in notes:
@@ -98,6 +102,7 @@ def show(study: Study, console: Console) -> None:
         console.print(Text(f"• {finding}"), highlight=False)
     console.print()
     console.print(Text(f"Bold rows are what validation chose. Report: {study.report}"), highlight=False, soft_wrap=True)
+    console.print(Text(f"The recommended network and its code: {study.recommended}"), highlight=False, soft_wrap=True)
 
 
 def _grid(table: ResultTable, columns: list[list[str]], gap: int = 1) -> RichTable:

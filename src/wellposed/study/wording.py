@@ -13,28 +13,18 @@ _PLUS_MINUS = f"{NO_BREAK}±{NO_BREAK}"
 
 @dataclass(frozen=True)
 class Wording:
-    """How the scores of a task are written: accuracies in percent, or R squared.
+    """How the scores of a measure are written: accuracies in percent, or R squared.
 
     Args:
-        task: ``"classification"`` (scores are accuracies, written in percent) or ``"regression"`` (R squared).
+        name: The measure: ``"accuracy"`` or ``"balanced accuracy"`` (written in percent), or ``"R²"``.
     """
 
-    task: str
+    name: str
 
     @property
     def percent(self) -> bool:
         """Whether scores are written in percent."""
-        return self.task == "classification"
-
-    @property
-    def name(self) -> str:
-        """The name of the score."""
-        return "accuracy" if self.percent else "R²"
-
-    @property
-    def error_name(self) -> str:
-        """The name of 1 minus the score."""
-        return "error" if self.percent else "unexplained variance"
+        return self.name != "R²"
 
     @property
     def unit(self) -> str:

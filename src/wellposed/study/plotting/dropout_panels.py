@@ -1,4 +1,4 @@
-"""Panels on dropout: errors while training, the generalization gap, and the ensemble."""
+"""Panels on dropout: losses while training, the generalization gap, and the ensemble."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,33 +10,34 @@ from wellposed.study.plotting.svg import RULE, Label, Panel, Style, style_of
 from wellposed.study.results.summary import Summary
 from wellposed.study.wording import Wording
 
-_PART = {"train": "training", "test": "test"}
+_PART = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def error_curve(rows: Sequence[Summary], part: str, wording: Wording) -> Panel:
-    """The error while training, on training or test rows, for each p."""
+def loss_curve(rows: Sequence[Summary], part: str) -> Panel:
+    """The loss while training, on training or validation rows, for each p."""
     series = [
-        marks.estimates(f"p = {row['p']:g}", _shade(row, rows), row["curve"]["step"], row["curve"][part], errors=True)
+        marks.estimates(f"p = {row['p']:g}", _shade(row, rows), row["curve"]["step"], row["curve"][f"{part} loss"])
         for row in rows
     ]
 
     def draw(axes: Any) -> list[Label]:
-        labels = marks.bands(axes, series, least=0.0)
+        labels = marks.bands(axes, series, least=1e-6)
         axes.set_xlabel("updates")
-        marks.error_axis(axes, _PART[part], wording)
+        marks.loss_axis(axes)
+        axes.set_ylabel(f"{_PART[part]} loss")
         return labels
 
-    title = f"{_PART[part].capitalize()} {wording.error_name}"
-    return Panel(f"dropout-{part}", title, f"{wording.error_name} in percent: {marks.tell(series)}.", draw, right=0.2)
+    title = f"{_PART[part].capitalize()} loss"
+    return Panel(f"dropout-{part}", title, f"{title}: {marks.tell(series)}.", draw, right=0.2)
 
 
 def gap(rows: Sequence[Summary], wording: Wording) -> Panel:
-    """Training and test error after training, by p."""
+    """The score on training and on test rows, by p."""
     styles = {"train": style_of("blue", filled=False), "test": style_of("blue")}
     # The test rows' scores of rows that were not chosen are kept as gaps alone.
     scores = {"train": [row["train"] for row in rows], "test": [difference(row["train"], row["gap"]) for row in rows]}
     by_p = [row["p"] for row in rows]
-    series = [marks.estimates(_PART[part], style, by_p, scores[part], errors=True) for part, style in styles.items()]
+    series = [marks.estimates(_PART[part], style, by_p, scores[part], scores=wording) for part, style in styles.items()]
 
     def draw(axes: Any) -> list[Label]:
         low, high = (dict(one.points) for one in series)
@@ -46,27 +47,27 @@ def gap(rows: Sequence[Summary], wording: Wording) -> Panel:
         )
         labels = marks.bars(axes, series)
         axes.set_xlabel("p, the fraction of hidden units left out")
-        marks.error_axis(axes, "", wording)
+        marks.score_axis(axes.yaxis, "", wording)
         return labels
 
-    title = f"{wording.error_name.capitalize()} by p"
-    return Panel("gap-by-p", title, f"{wording.error_name} in percent: {marks.tell(series)}.", draw, right=0.2)
+    title = f"{wording.name[0].upper()}{wording.name[1:]} by p"
+    return Panel("gap-by-p", title, f"{marks.score_unit(wording)}: {marks.tell(series)}.", draw, right=0.2)
 
 
 def ensemble(rows: Sequence[Summary], wording: Wording) -> Panel:
-    """The error of the average of n thinned networks, by n, against one network with its weights scaled."""
+    """The score of the average of n thinned networks, by n, against one network with its weights scaled."""
     row = next(row for row in rows if row["chosen"])
     ensemble, networks = row["ensemble"], row["ensemble"]["networks"]
-    average = marks.estimates("average", style_of("blue"), networks, ensemble["test"], errors=True)
+    average = marks.estimates("average", style_of("blue"), networks, ensemble["test"], scores=wording)
     same = [ensemble["scaled"]["test"]] * len(networks)
-    scaled = marks.estimates("scaled", style_of("grey", filled=False), networks, same, errors=True)
+    scaled = marks.estimates("scaled", style_of("grey", filled=False), networks, same, scores=wording)
 
     def draw(axes: Any) -> list[Label]:
-        labels = marks.bands(axes, [scaled], least=0.0) + marks.bands(axes, [average], least=0.0, marker="o")
+        labels = marks.bands(axes, [scaled]) + marks.bands(axes, [average], marker="o")
         axes.set_xscale("log", base=2)
         marks.ticks(axes.xaxis, networks)
         axes.set_xlabel("thinned networks averaged")
-        marks.error_axis(axes, "test", wording)
+        marks.score_axis(axes.yaxis, "test", wording)
         return labels
 
     told = marks.tell([replace(average, label="Average of thinned networks")])
@@ -74,7 +75,7 @@ def ensemble(rows: Sequence[Summary], wording: Wording) -> Panel:
     return Panel(
         "ensemble",
         f"The ensemble at p = {row['p']:g}",
-        f"Test {wording.error_name} in percent. {said}",
+        f"Test {marks.score_unit(wording)}. {said}",
         draw,
         right=0.2,
     )

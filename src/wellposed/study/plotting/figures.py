@@ -5,9 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from wellposed.study.plotting import marks
-from wellposed.study.plotting.dropout_panels import ensemble, error_curve, gap
-from wellposed.study.plotting.initializer_panels import scales, training_loss
-from wellposed.study.plotting.penalty_panels import PENALISED, validation_by_strength, weight_path, zeros
+from wellposed.study.plotting.dropout_panels import ensemble, gap
+from wellposed.study.plotting.dropout_panels import loss_curve as dropout_loss
+from wellposed.study.plotting.initializer_panels import loss_curve, scales
+from wellposed.study.plotting.penalty_panels import (
+    PENALISED,
+    score_by_zeros,
+    validation_by_strength,
+    weight_path,
+    zeros,
+)
 from wellposed.study.plotting.svg import INK, Label, Panel, style_of
 from wellposed.study.results.summary import Summary
 from wellposed.study.training.network import ACTIVATIONS
@@ -42,7 +49,7 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
                 "signal",
                 "The signal, layer by layer",
                 "Root mean square of what each layer hands to its activation function, before training. Marks are "
-                "measured, lines are theory. Hollow marks and dashed lines are the chapter's bounds.",
+                "measured, lines are theory. Hollow marks and dashed lines are the textbook's bounds, named by them.",
                 tuple(scales(starts, "signal", activation) for activation in ACTIVATIONS),
             ),
             Figure(
@@ -55,8 +62,13 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
             Figure(
                 "training",
                 "Training",
-                "The loss on training rows: means over the seeds in bands of one standard error.",
-                tuple(training_loss(starts, activation) for activation in ACTIVATIONS),
+                "The loss on training and on validation rows: means over the seeds in bands of one standard error. "
+                "Where the validation loss is least, the network is kept.",
+                tuple(
+                    loss_curve(starts, activation, part)
+                    for part in ("train", "validation")
+                    for activation in ACTIVATIONS
+                ),
             ),
         ],
         "penalties": [
@@ -64,8 +76,12 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
                 "penalties",
                 "What a penalty costs and what it removes",
                 "Bars are standard errors over the seeds. Filled marks take the penalty by proximal steps, hollow ones "
-                "by its gradient.",
-                (validation_by_strength(penalised, wording), zeros(penalised)),
+                "by its gradient or beside the optimizer's step.",
+                (
+                    validation_by_strength(penalised, wording),
+                    zeros(penalised),
+                    score_by_zeros(penalised, wording),
+                ),
             ),
             Figure(
                 "path",
@@ -79,10 +95,9 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
             Figure(
                 "curves",
                 "Training with dropout",
-                f"{wording.error_name.capitalize()} of the whole network along the way, for each p, in bands of one "
-                f"standard error; on the first {ROWS_WATCHED} rows of each part. Test rows are drawn, and choose "
-                "nothing.",
-                (error_curve(thinned, "train", wording), error_curve(thinned, "test", wording)),
+                "The loss of the whole network along the way, for each p, in bands of one standard error; on the first "
+                f"{ROWS_WATCHED} rows of each part.",
+                (dropout_loss(thinned, "train"), dropout_loss(thinned, "validation")),
             ),
             Figure(
                 "gap",
@@ -96,9 +111,9 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
         "together": [
             Figure(
                 "together",
-                "One at a time, and all three",
-                f"{wording.error_name.capitalize()} on the test rows. Dots are single seeds, diamonds their means, "
-                "bars standard errors.",
+                "One at a time, and all of it",
+                f"{wording.name[0].upper()}{wording.name[1:]} on the test rows. Dots are single seeds, diamonds their "
+                "means, bars standard errors.",
                 (_together(joint, wording),),
             )
         ],
@@ -106,26 +121,30 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
 
 
 def _together(rows: Sequence[Summary], wording: Wording) -> Panel:
+    scale, names = (100 if wording.percent else 1), [_called(row) for row in reversed(rows)]
+
     def draw(axes: Any) -> list[Label]:
         for place, row in enumerate(reversed(rows)):
-            style = style_of("blue") if row["name"] == "all" else style_of("grey")
-            values = [100 * (1 - value) for value in row["test"]["values"] if value is not None]
+            style = style_of("blue") if row["chosen"] else style_of("grey")
+            values = [scale * value for value in row["test"]["values"] if value is not None]
             axes.plot(values, [place] * len(values), "o", color=style.color, alpha=0.45, markersize=4, linewidth=0)
             if row["test"]["mean"] is not None:
-                mean, error = 100 * (1 - row["test"]["mean"]), 100 * (row["test"]["error"] or 0.0)
+                mean, error = scale * row["test"]["mean"], scale * (row["test"]["error"] or 0.0)
                 axes.errorbar(mean, place, xerr=error, fmt="D", color=style.color, markersize=6, linewidth=1.6)
-        axes.set_yticks(range(len(rows)), [row["label"] for row in reversed(rows)])
+        axes.set_yticks(range(len(rows)), names)
         axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9.5)
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x")
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-        marks.ticks(axes.xaxis, marks.ERRORS)
-        marks.within(axes.xaxis, marks.ERRORS)
-        axes.set_xlabel(f"test {wording.error_name}, %")
+        marks.score_axis(axes.xaxis, "test", wording)
         return []
 
-    told = "; ".join(f"{row['label']}: {wording.score(row['test'])}" for row in rows)
+    told = "; ".join(f"{_called(row)}: {wording.score(row['test'])}" for row in rows)
     return Panel(
         "together", "Test rows", f"{wording.name} on test: {told}.", draw, size=(5.2, 2.8), right=0.03, left=1.5
     )
+
+
+def _called(row: Summary) -> str:
+    names = {"default": "PyTorch's default", "start": "chosen start", "penalty": "with a penalty"}
+    return {**names, "dropout": "with dropout", "both": "with both"}[row["name"]]

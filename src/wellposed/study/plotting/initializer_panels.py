@@ -1,4 +1,4 @@
-"""Panels on initialization: the scales of signal and gradient, and the training loss."""
+"""Panels on initialization: the scales of signal and gradient, and the losses."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,20 +48,21 @@ def scales(rows: Sequence[Summary], what: str, activation: str, only: Iterable[s
     return Panel(f"{what}-{activation}", title, f"From the first layer to the outputs: {told}.", draw)
 
 
-def training_loss(rows: Sequence[Summary], activation: str) -> Panel:
-    """The training loss by update, for each initialization."""
+def loss_curve(rows: Sequence[Summary], activation: str, part: str) -> Panel:
+    """The training or the validation loss by update, for each initialization."""
     series = [
-        marks.estimates(row["label"], STARTS[row["start"]].style, row["curve"]["step"], row["curve"]["loss"])
+        marks.estimates(row["label"], STARTS[row["start"]].style, row["curve"]["step"], row["curve"][f"{part} loss"])
         for row in rows
         if row["activation"] == activation
     ]
+    named = {"train": "training", "validation": "validation"}[part]
 
     def draw(axes: Any) -> list[Label]:
-        labels = marks.bands(axes, series)
+        labels = marks.bands(axes, series, least=1e-6)
         marks.loss_axis(axes)
         axes.set_xlabel("updates")
-        axes.set_ylabel("training loss")
+        axes.set_ylabel(f"{named} loss")
         return labels
 
-    title = f"{ACTIVATIONS[activation].label} network"
-    return Panel(f"training-{activation}", title, f"Training loss: {marks.tell(series)}.", draw)
+    title = f"{ACTIVATIONS[activation].label} network, {named} rows"
+    return Panel(f"{part}-{activation}", title, f"{named.capitalize()} loss: {marks.tell(series)}.", draw)

@@ -1,4 +1,4 @@
-"""Lines with error bands and bars, axes of errors, losses and strengths, and their descriptions in words."""
+"""Lines with error bands and bars, axes of scores, losses and strengths, and their descriptions in words."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,6 @@ from wellposed.study.plotting.svg import Label, Style
 from wellposed.study.results.summary import Summary
 from wellposed.study.wording import Wording
 
-ERRORS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 Points = list[tuple[float, float]]
 
 
@@ -31,12 +30,13 @@ class Series:
     errors: tuple[float, ...] = ()
 
 
-def estimates(label: str, style: Style, xs: Sequence[float], ys: Sequence[Estimate], *, errors: bool = False) -> Series:
-    """The means of estimates, where they have one; as errors in percent if they are scores and ``errors`` is set."""
+def estimates(
+    label: str, style: Style, xs: Sequence[float], ys: Sequence[Estimate], *, scores: Wording | None = None
+) -> Series:
+    """The means of estimates, where they have one; in percent if they are scores that are written so."""
+    scale = 100 if scores and scores.percent else 1
     kept = [(x, y["mean"], y["error"] or 0.0) for x, y in zip(xs, ys, strict=True) if y["mean"] is not None]
-    if errors:
-        kept = [(x, 100 * (1 - mean), 100 * error) for x, mean, error in kept]
-    return Series(label, style, [(x, mean) for x, mean, _ in kept], tuple(error for *_, error in kept))
+    return Series(label, style, [(x, scale * mean) for x, mean, _ in kept], tuple(scale * error for *_, error in kept))
 
 
 def bands(axes: Any, series: Iterable[Series], *, least: float = -math.inf, **more: Any) -> list[Label]:
@@ -65,12 +65,20 @@ def bars(axes: Any, series: Iterable[Series], **more: Any) -> list[Label]:
     return labels
 
 
-def error_axis(axes: Any, part: str, wording: Wording) -> None:
-    """Errors in percent: even steps up to 1 %, and by powers above, so that 2 % and 80 % are both read."""
-    axes.set_yscale("symlog", linthresh=1, linscale=0.5)
-    ticks(axes.yaxis, ERRORS)
-    within(axes.yaxis, ERRORS)
-    axes.set_ylabel(f"{part} {wording.error_name}, %".strip())
+def score_axis(axis: Any, part: str, wording: Wording) -> None:
+    """Scores, up to the perfect one; an R squared below 0 is worse than the mean, and far ones end on the edge."""
+    perfect = 100 if wording.percent else 1
+    low, high = axis.get_data_interval()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = 0.0, perfect
+    low, room = max(low, -0.2 * perfect), 0.02 * perfect
+    axis.set_view_interval(min(low, perfect - room) - room, min(high + room, perfect + room / 4), ignore=True)
+    axis.set_label_text(f"{part} {score_unit(wording)}".strip())
+
+
+def score_unit(wording: Wording) -> str:
+    """The name of the score with the unit in which it is drawn."""
+    return f"{wording.name}, %" if wording.percent else wording.name
 
 
 def loss_axis(axes: Any) -> None:
@@ -108,18 +116,6 @@ def ticks(axis: Any, places: Sequence[float]) -> None:
     """Set ticks as plain numbers, and no others."""
     axis.set_ticks(places, [f"{place:g}" for place in places])
     axis.minorticks_off()
-
-
-def within(axis: Any, places: Sequence[float]) -> None:
-    """End the axis on ticks, the nearest outside what is drawn, two steps apart or more."""
-    low, high = axis.get_data_interval()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        low, high = places[0], places[0]
-    first = max((i for i, place in enumerate(places) if place <= low), default=0)
-    last = min((i for i, place in enumerate(places) if place >= high), default=len(places) - 1)
-    if last - first < 2:
-        first, last = max(0, first - 1), min(len(places) - 1, max(last, first + 1) + (first == 0))
-    axis.set_view_interval(places[first], places[last], ignore=True)
 
 
 def powers(axes: Any) -> None:

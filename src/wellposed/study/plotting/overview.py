@@ -30,7 +30,7 @@ def picture(results: Summary) -> str:
     Returns:
         An SVG document that is light or dark as its reader is.
     """
-    wording, experiments = Wording(results["data"]["task"]), results["experiments"]
+    wording, experiments = Wording(results["data"]["measure"]), results["experiments"]
     panels = [
         scales(experiments["initializers"], "signal", "relu", _STARTS),
         zeros(experiments["penalties"], _PENALTIES),

@@ -14,7 +14,7 @@ PENALISED = tuple(name for name, method in PENALTIES.items() if method.make is n
 
 
 def validation_by_strength(rows: Sequence[Summary], wording: Wording) -> Panel:
-    """The validation error of each penalty by lambda."""
+    """The validation score of each penalty by lambda."""
     plain = next(row for row in rows if row["penalty"] == "none")
     series = [
         marks.estimates(
@@ -22,7 +22,7 @@ def validation_by_strength(rows: Sequence[Summary], wording: Wording) -> Panel:
             PENALTIES[name].style,
             [row["strength"] for row in rows if row["penalty"] == name],
             [row["validation"] for row in rows if row["penalty"] == name],
-            errors=True,
+            scores=wording,
         )
         for name in PENALISED
     ]
@@ -30,11 +30,11 @@ def validation_by_strength(rows: Sequence[Summary], wording: Wording) -> Panel:
     def draw(axes: Any) -> list[Label]:
         labels = marks.bars(axes, series)
         if plain["validation"]["mean"] is not None:
-            level, style = 100 * (1 - plain["validation"]["mean"]), PENALTIES["none"].style
+            level, style = (100 if wording.percent else 1) * plain["validation"]["mean"], PENALTIES["none"].style
             axes.axhline(level, **style.line(marker="", linewidth=1.2))
             labels.append(Label(marks.strength_grid(rows)[-1], level, plain["label"], style.color))
         marks.strength_axis(axes, rows)
-        marks.error_axis(axes, "validation", wording)
+        marks.score_axis(axes.yaxis, "validation", wording)
         return labels
 
     told = "; ".join(
@@ -42,7 +42,7 @@ def validation_by_strength(rows: Sequence[Summary], wording: Wording) -> Panel:
         for row in rows
         if row["chosen"]
     )
-    title = f"Validation {wording.error_name} by lambda"
+    title = f"Validation {wording.name} by lambda"
     return Panel("validation-strength", title, f"{wording.name}, the best of each: {told}.", draw)
 
 
@@ -66,6 +66,27 @@ def zeros(rows: Sequence[Summary], only: Iterable[str] = tuple(PENALTIES)) -> Pa
     return Panel(
         "zeros", "Weights that are exactly zero", f"Percent of the weights, by lambda: {marks.tell(series)}.", draw
     )
+
+
+def score_by_zeros(rows: Sequence[Summary], wording: Wording) -> Panel:
+    """The validation score against the share of the weights that are zero, along each penalty's grid."""
+    series = []
+    for name in PENALISED:
+        own = [row for row in rows if row["penalty"] == name and row["zero"]["mean"]]
+        shares = [100 * row["zero"]["mean"] / row["weights"] for row in own]
+        label, style = PENALTIES[name].label, PENALTIES[name].style
+        series.append(marks.estimates(label, style, shares, [row["validation"] for row in own], scores=wording))
+    series = [one for one in series if max((x for x, _ in one.points), default=0.0) > 1]
+
+    def draw(axes: Any) -> list[Label]:
+        labels = marks.bars(axes, series)
+        axes.set_xlabel("weights exactly zero, %")
+        marks.score_axis(axes.yaxis, "validation", wording)
+        return labels
+
+    told = "; ".join(f"{one.label} " + ", ".join(f"{y:.3g} at {x:.3g} % zero" for x, y in one.points) for one in series)
+    title = f"{wording.name[0].upper()}{wording.name[1:]} by zeros"
+    return Panel("score-zeros", title, f"Validation {marks.score_unit(wording)}: {told or 'no zeros, 0 %'}.", draw)
 
 
 def weight_path(rows: Sequence[Summary], name: str) -> Panel:

@@ -3,6 +3,7 @@
 from wellposed.study.estimate import difference
 from wellposed.study.results.judge import Judge, Sentence
 from wellposed.study.results.summary import Summary
+from wellposed.study.wording import count
 
 
 def generalization_gap(rows: list[Summary], judge: Judge) -> Sentence:
@@ -26,8 +27,8 @@ def test_score(rows: list[Summary], judge: Judge) -> Sentence:
     if not judge.clear(change):
         return None
     return (
-        f"On test, p = {best['p']:g} scores {wording.scored(best['test'])}, against {wording.score(plain['test'])} "
-        f"without dropout ({wording.change(change)})."
+        f"After {count(judge.rows, 'training row')}, p = {best['p']:g} scores {wording.scored(best['test'])} on test, "
+        f"against {wording.score(plain['test'])} without dropout ({wording.change(change)})."
     )
 
 
@@ -71,7 +72,7 @@ def too_much(rows: list[Summary], judge: Judge) -> Sentence:
         return None
     least, wording = bad[-1], judge.wording
     return (
-        f"Too much dropout hurts: at p = {least['p']:g} a network of this depth and width scores "
+        f"Too much dropout hurts: at p = {least['p']:g} the network scores "
         f"{wording.score(least['validation'])} on validation after the same number of updates, against "
         f"{wording.score(rows[0]['validation'])} without dropout."
     )

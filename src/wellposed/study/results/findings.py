@@ -3,13 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from wellposed.study.results import dropout_findings, initializer_findings, joint_findings, penalty_findings
-from wellposed.study.results.judge import Judge, Sentence
+from wellposed.study.results.judge import Judge, Sentence, judge_of
 from wellposed.study.results.summary import Summary
 from wellposed.study.training.network import ACTIVATIONS
-from wellposed.study.training.splits import PARTS
-from wellposed.study.wording import Wording
-
-_PRINTED = 1e-3  # scores are printed to so many
 
 
 def findings(results: Summary) -> list[dict[str, str]]:
@@ -21,8 +17,7 @@ def findings(results: Summary) -> list[dict[str, str]]:
     Returns:
         For each finding its experiment and its text.
     """
-    data = results["data"]
-    judge = Judge(Wording(data["task"]), max(1 / (PARTS["test"] * data["rows"]), _PRINTED))
+    judge = judge_of(results)
     found = []
     for experiment, rules in RULES.items():
         for rule in rules:
@@ -33,7 +28,7 @@ def findings(results: Summary) -> list[dict[str, str]]:
 
 
 RULES: dict[str, Sequence[Callable[[list[Summary], Judge], Sentence]]] = {
-    "together": (joint_findings.all_three, joint_findings.one_by_one),
+    "together": (joint_findings.all_of_it, joint_findings.one_by_one),
     "initializers": (
         initializer_findings.of_he,
         initializer_findings.vanishing_gradient,

@@ -12,16 +12,17 @@ _ALIKE = 1.1  # initializations whose gradients fade within this factor of each 
 
 
 def of_he(rows: list[Summary], judge: Judge) -> Sentence:
-    """The decay of the signal's mean square under the chapter's He bound, against the paper's."""
+    """The decay of the signal's mean square under the textbook's bound for He, against the paper's."""
     chapter, paper = (_start(rows, "relu", name)["signal"] for name in ("he_chapter", "he"))
     lost, kept, theory = (_a_layer(scale) for scale in (chapter["measured"], paper["measured"], chapter["predicted"]))
     if lost is None or kept is None or theory is None or not (lost < 0.6 and 0.7 < kept < 1.4):
         return None
     hidden = chapter["measured"][:-1]
     return (
-        f"On ReLU, the chapter's He bound multiplies the signal's mean square by {lost:.2f} a layer (theory: "
-        f"{theory:.2f}): after {count(len(hidden), 'hidden layer')} it is {factor(hidden[-1] ** 2 / hidden[0] ** 2)} "
-        f"of what it was after the first. He's own bound multiplies it by {kept:.2f}."
+        f"On ReLU, weights within ±√(2/n), which some textbooks call He's, multiply the signal's mean square by "
+        f"{lost:.2f} a layer (theory: {theory:.2f}): after {count(len(hidden), 'hidden layer')} it is "
+        f"{factor(hidden[-1] ** 2 / hidden[0] ** 2)} of what it was after the first. He's own bound, ±√(6/n), "
+        f"multiplies it by {kept:.2f}."
     )
 
 
@@ -60,11 +61,11 @@ def best_start(activation: str) -> Callable[[list[Summary], Judge], Sentence]:
             return f"{network} training diverged with every initializer{_on_a_seed(best)}."
         parts = []
         if worse:
-            least = min(worse, key=lambda row: row["test"]["mean"])
+            behind = join([f"{row['label']} ({wording.score(row['test'])})" for row in worse])
             parts.append(
                 f"{network} validation chooses {best['label']}: {wording.scored(best['test'])} on test. Of the "
                 f"{len(rivals) - 1} other initializers {len(worse)} {'is' if len(worse) == 1 else 'are'} clearly "
-                f"behind, {least['label']} furthest with {wording.score(least['test'])}."
+                f"behind: {behind}."
             )
         if lost:
             parts.append(

@@ -18,7 +18,7 @@ def zeros(rows: list[Summary], judge: Judge) -> Sentence:
     if most["zero"]["mean"] <= 10 * left:
         return None
     text = (
-        f"L1 by the chapter's gradient update leaves {f'at most {left:,.0f}' if left else 'none'} of "
+        f"L1 by its gradient leaves {f'at most {left:,.0f}' if left else 'none'} of "
         f"{count(chosen['weights'], 'weight')} exactly zero, at any lambda tried. Proximal steps set "
         f"{percentage(chosen['zero']['mean'] / chosen['weights'])} of them to exactly zero at the lambda that "
         f"validation chooses ({number(chosen['strength'])})"
@@ -61,7 +61,7 @@ def best_penalty(rows: list[Summary], judge: Judge) -> Sentence:
     if not judge.clear(change):
         return None
     return (
-        f"Of all penalties validation chooses {best['label']} at lambda = {number(best['strength'])}: on test it "
-        f"scores {wording.scored(best['test'])}, against {wording.score(plain['test'])} without a penalty "
-        f"({wording.change(change)})."
+        f"Of all penalties validation chooses {best['label']} at lambda = {number(best['strength'])}: after "
+        f"{count(judge.rows, 'training row')} it scores {wording.scored(best['test'])} on test, against "
+        f"{wording.score(plain['test'])} without a penalty ({wording.change(change)})."
     )

@@ -5,36 +5,44 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wellposed.study import experiments
+from wellposed.study.design import Design
 from wellposed.study.estimate import Estimate, difference, estimate
-from wellposed.study.experiments import Case, Done, Settings
+from wellposed.study.experiments import Case, Done
 from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.training.network import ACTIVATIONS
 from wellposed.study.training.train import Figures
 
 Summary = dict[str, Any]
+CURVES = ("train loss", "validation loss", "train score", "validation score")
 
 
-def summarise(settings: Settings, done: Done) -> Summary:
-    """The figures of the four experiments, plain values that JSON can hold.
+def summarise(design: Design, done: Done) -> Summary:
+    """The figures of the four experiments, of the baselines, and what is recommended: plain values that JSON can hold.
 
     Args:
-        settings: What was asked.
+        design: What was trained.
         done: The figures of every run.
 
     Returns:
-        A list of rows for each experiment. ``chosen`` marks what validation chose; ``test`` is
-        ``None`` in rows that stood for choice and were not chosen.
+        ``experiments``, a list of rows for each, where ``chosen`` marks what validation chose and ``test`` is
+        ``None`` in rows that stood for choice and were not chosen; ``baselines``, a list of rows; ``recommended``,
+        the row of ``together`` that is recommended.
     """
+    together = _together(design, done)
     return {
-        "initializers": _initializers(settings, done),
-        "penalties": _penalties(settings, done),
-        "dropout": _dropout(settings, done),
-        "together": _together(settings, done),
+        "experiments": {
+            "initializers": _initializers(design, done),
+            "penalties": _penalties(design, done),
+            "dropout": _dropout(design, done),
+            "together": together,
+        },
+        "baselines": _baselines(design, done),
+        "recommended": next(row for row in together if row["chosen"]),
     }
 
 
-def _initializers(settings: Settings, done: Done) -> list[Summary]:
-    cases = experiments.initializers(settings, done)
+def _initializers(design: Design, done: Done) -> list[Summary]:
+    cases = experiments.initializers(design, done)
     rows = []
     for activation in ACTIVATIONS:
         rivals = [case for case in cases if case.run.activation == activation]
@@ -45,13 +53,13 @@ def _initializers(settings: Settings, done: Done) -> list[Summary]:
                 {"activation": activation, "start": case.run.start, "label": start.label, "chosen": case is chosen}
                 | _scores(case, done, tested=True)
                 | {"signal": _scales(case, done, "signal"), "gradient": _scales(case, done, "gradient")}
-                | {"curve": _curve(case, done, ("loss", "validation"))}
+                | {"curve": _curve(case, done)}
             )
     return rows
 
 
-def _penalties(settings: Settings, done: Done) -> list[Summary]:
-    cases = [*experiments.unpenalised(settings, done), *experiments.penalties(settings, done)]
+def _penalties(design: Design, done: Done) -> list[Summary]:
+    cases = [*experiments.unpenalised(design, done), *experiments.penalties(design, done)]
     rows = []
     for name, method in PENALTIES.items():
         rivals = [case for case in cases if case.run.penalty == name]
@@ -62,13 +70,13 @@ def _penalties(settings: Settings, done: Done) -> list[Summary]:
                 | _scores(case, done, tested=case is chosen)
                 | {"weights": done[case.run]["weights"]["count"]}
                 | {"zero": _over(case, done, lambda figures: figures["weights"]["zero"])}
-                | {"path": _path(case, done)}
+                | {"path": _path(case, done), "curve": _curve(case, done)}
             )
     return rows
 
 
-def _dropout(settings: Settings, done: Done) -> list[Summary]:
-    cases = experiments.dropout(settings, done)
+def _dropout(design: Design, done: Done) -> list[Summary]:
+    cases = experiments.dropout(design, done)
     chosen = experiments.best(cases[1:], done)
     rows = []
     for case in cases:
@@ -76,20 +84,43 @@ def _dropout(settings: Settings, done: Done) -> list[Summary]:
         rows.append(
             {"p": case.run.p, "label": case.label, "chosen": case is chosen}
             | scores
-            | {"curve": _curve(case, done, ("loss", "train", "validation", "test"))}
+            | {"curve": _curve(case, done)}
             | {"gap": difference(_score(case, done, "train"), _score(case, done, "test"))}
             | {"ensemble": _ensemble(case, done)}
         )
     return rows
 
 
-def _together(settings: Settings, done: Done) -> list[Summary]:
+def _together(design: Design, done: Done) -> list[Summary]:
+    chosen = experiments.recommended(design, done)
     return [
         {"name": name, "label": case.label, "start": case.run.start, "penalty": case.run.penalty}
-        | {"strength": case.run.strength, "p": case.run.p}
+        | {"strength": case.run.strength, "p": case.run.p, "chosen": name == chosen}
         | _scores(case, done, tested=True)
-        for name, case in experiments.together(settings, done).items()
+        | {"beside": _beside([done[run]["beside"] for run in case.runs])}
+        | {"weights": done[case.run]["weights"]["count"]}
+        | {"zero": _over(case, done, lambda figures: figures["weights"]["zero"])}
+        | {"curve": _curve(case, done)}
+        for name, case in experiments.together(design, done).items()
     ]
+
+
+BASELINES = {"guess": "no model", "trees": "gradient-boosted trees"}
+
+
+def _baselines(design: Design, done: Done) -> list[Summary]:
+    """What does without a network, as rows like those of ``together``."""
+    runs = [done[run] for run in experiments.baselines(design)]
+    return [
+        {"name": name, "label": label}
+        | {part: estimate([figures[name][part] for figures in runs]) for part in ("train", "validation", "test")}
+        | {"beside": _beside([figures[name]["beside"] for figures in runs])}
+        for name, label in BASELINES.items()
+    ]
+
+
+def _beside(by_seed: Sequence[Figures]) -> Summary:
+    return {name: estimate([figures[name] for figures in by_seed]) for name in by_seed[0]}
 
 
 def _ensemble(case: Case, done: Done) -> Summary | None:
@@ -130,7 +161,8 @@ def _scores(case: Case, done: Done, *, tested: bool) -> Summary:
 
 def _scales(case: Case, done: Done, what: str) -> Summary:
     """The geometric mean over seeds, layer by layer: scales multiply from layer to layer."""
-    return {kind: _geometric([done[run][what][kind] for run in case.runs]) for kind in ("measured", "predicted")}
+    by_seed = [done[run]["scales"][what] for run in case.runs]
+    return {kind: _geometric([scales[kind] for scales in by_seed]) for kind in ("measured", "predicted")}
 
 
 def _geometric(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
@@ -140,13 +172,14 @@ def _geometric(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
     ]
 
 
-def _curve(case: Case, done: Done, names: Sequence[str]) -> Summary:
+def _curve(case: Case, done: Done) -> Summary:
+    """Losses and scores along the way, training beside validation, and at which update each seed's network was kept."""
     curves = [done[run]["curve"] for run in case.runs]
     steps = max((curve["step"] for curve in curves), key=len)
 
     def at(curve: Figures, name: str, i: int) -> float | None:
         return curve[name][i] if i < len(curve[name]) else None
 
-    return {"step": steps} | {
-        name: [estimate([at(curve, name, i) for curve in curves]) for i in range(len(steps))] for name in names
+    return {"step": steps, "kept": [curve.get("kept") for curve in curves]} | {
+        name: [estimate([at(curve, name, i) for curve in curves]) for i in range(len(steps))] for name in CURVES
     }

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.errors import WellposedError
+from wellposed.study.training.baselines import BaselineRun
 from wellposed.study.training.train import Figures, TrainingRun
 
-SCHEMA = 2
-_COMPUTE = ("wellposed", "torch", "numpy")
-_READ = ("scikit-learn", "pyarrow")  # what is read has a digest of its own
+SCHEMA = 3
+_COMPUTE = ("wellposed", "torch", "numpy", "scikit-learn")
+_READ = ("pyarrow",)  # what is read has a digest of its own
 
 
 def versions() -> dict[str, str]:
@@ -55,11 +56,11 @@ class RunFiles:
                 f"--out was given {str(folder.parent)!r}, which cannot be written to: {error.strerror}"
             ) from error
 
-    def path(self, run: TrainingRun) -> Path:
+    def path(self, run: TrainingRun | BaselineRun) -> Path:
         """The file of a run."""
-        return self.folder / f"{_digest([SCHEMA, asdict(run), self.data, _computing()])}.json"
+        return self.folder / f"{_digest([SCHEMA, type(run).__name__, asdict(run), self.data, _computing()])}.json"
 
-    def load(self, run: TrainingRun) -> Figures | None:
+    def load(self, run: TrainingRun | BaselineRun) -> Figures | None:
         """The figures of a run, or ``None`` if it has not been finished or its file is not as it was written."""
         try:
             kept = json.loads(self.path(run).read_text(encoding="utf-8"))
@@ -68,7 +69,7 @@ class RunFiles:
         whole = isinstance(kept, dict) and kept.get("digest") == _digest(kept.get("figures"))
         return kept["figures"] if whole else None
 
-    def save(self, run: TrainingRun, figures: Figures) -> None:
+    def save(self, run: TrainingRun | BaselineRun, figures: Figures) -> None:
         """Keep the figures of a run. A file is there whole or not at all, however the process ends."""
         path = self.path(run)
         draft = path.with_suffix(f".{os.getpid()}.part")

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wellposed import random
 from wellposed.random.key import Key
-from wellposed.study.training.columns import Column
-from wellposed.study.training.dataset import MOST_LEVELS, Dataset
+from wellposed.study.training.dataset import Dataset
+from wellposed.study.training.encoding import Encoding, fit
 
 PARTS: Mapping[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_MOST_SPARE = 2000  # training rows that serve as test rows where they are not trained on
+_TURNS = torch.tensor([0, 1, 0, 2, 0])  # how five rows of a class are dealt to the parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,23 +27,50 @@ class Split:
         x: For each part its features, float32 (rows, inputs).
         y: For each part its targets: int64 (rows,), or float32 (rows,) standardised on the training rows.
         outputs: How many outputs a network needs.
+        encodings: How each column became inputs.
+        center: The mean and the standard deviation of a regression's target on the training rows; else (0, 1).
     """
 
     rows: dict[str, Tensor]
     x: dict[str, Tensor]
     y: dict[str, Tensor]
     outputs: int
+    encodings: tuple[Encoding, ...]
+    center: tuple[float, float]
 
     @property
     def inputs(self) -> int:
         """How many inputs a network needs."""
         return self.x["train"].shape[1]
 
+    def some(self, rows: int | None) -> tuple[Tensor, Tensor]:
+        """Features and targets of so many training rows, each class by its share; of all of them for ``None``."""
+        picked = self._picked(rows)
+        return self.x["train"][picked], self.y["train"][picked]
 
+    def unseen(self, rows: int | None) -> tuple[Tensor, Tensor]:
+        """Features and targets of the test rows, and of training rows that are not among so many."""
+        spare = (~self._picked(rows)).nonzero().squeeze(1)[:_MOST_SPARE]
+        x, y = (torch.cat([values["test"], values["train"][spare]]) for values in (self.x, self.y))
+        return x, y
+
+    def _picked(self, rows: int | None) -> Tensor:
+        y = self.y["train"]
+        if rows is None or rows >= len(y):
+            return torch.ones(len(y), dtype=torch.bool)
+        dealt = _by_class(y) if self.outputs > 1 else torch.arange(len(y))
+        picked = torch.zeros(len(y), dtype=torch.bool)
+        picked[dealt[((torch.arange(rows) + 0.5) * (len(y) / rows)).long()]] = True
+        return picked
+
+
+@lru_cache(maxsize=1)  # runs come seed by seed
 def split(data: Dataset, key: Key) -> Split:
-    """Split a dataset by a keyed permutation of its rows and prepare it.
+    """Split a dataset by a keyed permutation of its rows, class by class, and prepare it.
 
-    Whatever is fitted (means, deviations, the texts that get an input) is fitted on the training rows alone.
+    Of any five rows of a class that follow each other three are for training, one is for validation and one for the
+    test: each part has each class by its share, to within a row. Whatever is fitted (means, deviations, the texts that
+    get an input) is fitted on the training rows alone.
 
     Args:
         data: The dataset.
@@ -52,17 +80,22 @@ def split(data: Dataset, key: Key) -> Split:
         The three parts.
     """
     order = permutation(data.rows, key)
-    cuts = [round(data.rows * share) for share in np.cumsum(list(PARTS.values()))][:-1]
-    rows = dict(zip(PARTS, torch.tensor_split(order, cuts), strict=True))
+    y = torch.from_numpy(data.y)
+    classes = data.task == "classification"
+    turn = torch.empty(data.rows, dtype=torch.int64)
+    turn[_by_class(y[order]) if classes else slice(None)] = _TURNS[torch.arange(data.rows) % len(_TURNS)]
+    rows = {part: order[turn == place] for place, part in enumerate(PARTS)}
     train = rows["train"].numpy()
-    blocks = [_standardised(c, train) if c.levels is None else _one_hot(c, train) for c in data.features]
+    encodings = tuple(fit(column, train) for column in data.features)
+    blocks = [encoding(column) for encoding, column in zip(encodings, data.features, strict=True)]
     x = torch.from_numpy(np.concatenate(blocks, axis=1).astype(np.float32))
-    if data.task == "classification":
-        y, outputs = torch.from_numpy(data.y), len(data.classes)
-    else:
-        mean, deviation = data.y[train].mean(), data.y[train].std()
-        y, outputs = torch.from_numpy(((data.y - mean) / (deviation or 1.0)).astype(np.float32)), 1
-    return Split(rows, {part: x[i] for part, i in rows.items()}, {part: y[i] for part, i in rows.items()}, outputs)
+    center = (0.0, 1.0)
+    if not classes:
+        center = (float(data.y[train].mean()), float(data.y[train].std()) or 1.0)
+        y = torch.from_numpy(((data.y - center[0]) / center[1]).astype(np.float32))
+    outputs = len(data.classes) if classes else 1
+    x_parts, y_parts = ({part: values[i] for part, i in rows.items()} for values in (x, y))
+    return Split(rows, x_parts, y_parts, outputs, encodings, center)
 
 
 def permutation(n: int, key: Key, *, call: int = 0) -> Tensor:
@@ -84,25 +117,6 @@ def permutation(n: int, key: Key, *, call: int = 0) -> Tensor:
     return torch.sort(wording, stable=True).indices
 
 
-def _standardised(column: Column, train: NDArray[Any]) -> NDArray[np.float64]:
-    seen = column.values[train]
-    seen = seen[~np.isnan(seen)]
-    if not len(seen) or np.ptp(seen) == 0:
-        return np.zeros((len(column.values), 1))
-    scale = np.abs(seen).max()  # first to [-1, 1], so that the squares of huge values do not overflow
-    values, seen = column.values / scale, seen / scale
-    standardised: NDArray[np.float64] = np.nan_to_num((values - seen.mean()) / seen.std(), nan=0.0)
-    return standardised[:, None]
-
-
-def _one_hot(column: Column, train: NDArray[Any]) -> NDArray[np.float64]:
-    seen = column.values[train]
-    levels = column.levels or ()
-    counts = np.bincount(seen[seen >= 0], minlength=len(levels))
-    commonest = np.argsort(-counts, kind="stable")[:MOST_LEVELS]
-    place = np.full(len(levels) + 1, -1)
-    place[np.sort(commonest)] = np.arange(len(commonest))
-    place[:-1][counts == 0] = -1  # a text that training never saw has no trained weight: no input stands for it
-    place[-1] = place[commonest[0]]
-    hot: NDArray[np.bool_] = place[column.values][:, None] == np.arange(len(commonest))
-    return hot.astype(np.float64)
+def _by_class(y: Tensor) -> Tensor:
+    """The places of the first class's rows in their order, then those of the second's, and so on."""
+    return torch.sort(y, stable=True).indices

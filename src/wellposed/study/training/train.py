@@ -1,25 +1,25 @@
 """One training run, a pure function of its configuration and the data."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from wellposed import penalties
 from wellposed.random.key import Key
 from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.training.dataset import Dataset
+from wellposed.study.training.measures import Objective, beside, measure_of, objective_of
 from wellposed.study.training.network import DenseNetwork, DropoutMask, measure, predict
-from wellposed.study.training.splits import PARTS, Split, permutation, split
+from wellposed.study.training.splits import Split, permutation, split
 
 ROWS_MEASURED = 512  # for the scales of signal and gradient
-ROWS_WATCHED = 400  # of each part, for the curves
-CHECKS = 10  # evenly spaced, after the one before training
+ROWS_WATCHED = 400  # of each part, for the curves and for stopping
+CHECKS = 12  # evenly spaced, after the one before training
 LARGEST = 10  # weights whose path is followed
 ENSEMBLE = (1, 2, 4, 8, 16, 32)  # thinned networks averaged
 
@@ -38,10 +38,11 @@ class TrainingRun:
         penalty: A key of ``methods.PENALTIES``.
         strength: Its lambda.
         p: The probability that dropout leaves a hidden unit out.
+        rows: How many of the training rows are trained on; ``None`` is all.
         steps: How many updates.
         batch: How many rows an update sees.
-        rate: The learning rate.
-        clip: The longest gradient of the loss; a longer one is scaled down to this norm.
+        rate: AdamW's learning rate.
+        scales: Whether the scales of signal and gradient are measured before training.
         tracked: Which weights to report after training, counted through all layers.
     """
 
@@ -52,20 +53,29 @@ class TrainingRun:
     penalty: str = "none"
     strength: float = 0.0
     p: float = 0.0
-    steps: int = 400
-    batch: int = 64
-    rate: float = 0.1
-    clip: float = 2.0
+    rows: int | None = None
+    steps: int = 300
+    batch: int = 32
+    rate: float = 1e-3
+    scales: bool = False
     tracked: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class TaskObjective:
-    """The loss of a task, its score (1 is perfect), and the outputs that an ensemble averages."""
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with what it was trained on.
 
-    loss: Callable[[Tensor, Tensor], Tensor]
-    score: Callable[[Tensor, Tensor], float]
-    average: Callable[[Tensor], Tensor]
+    Attributes:
+        network: As it was at the check of the least validation loss.
+        parts: The rows.
+        curve: The losses and scores along the way, and at which update the network was kept.
+        scales: The measured and predicted scales before training; ``None`` where they were not asked for.
+    """
+
+    network: DenseNetwork
+    parts: Split
+    curve: dict[str, Any]
+    scales: dict[str, Any] | None
 
 
 def execute(run: TrainingRun, data: Dataset) -> Figures:
@@ -79,67 +89,96 @@ def execute(run: TrainingRun, data: Dataset) -> Figures:
         The figures, plain values that JSON can hold. A number that is not finite, as of training that diverged, is
         ``None``.
     """
-    with _one_thread():
-        figures: Figures = _finite(_execute(run, data))
+    with one_thread():
+        figures: Figures = finite(_figures(run, train(run, data), measure_of(data)))
     return figures
 
 
-def _execute(run: TrainingRun, data: Dataset) -> Figures:
-    key, objective = Key(run.seed), OBJECTIVES[data.task]
-    parts = split(data, key.fold("split"))
+def train(run: TrainingRun, data: Dataset) -> Trained:
+    """Train one network; on one thread, where the figures are to be the same on any machine load."""
+    key, parts = Key(run.seed), split(data, Key(run.seed).fold("split"))
+    x, y = parts.some(run.rows)
+    objective = objective_of(measure_of(data), y, parts.outputs)
     network = DenseNetwork((parts.inputs, *run.hidden, parts.outputs), run.activation)
-    start = STARTS[run.start]
-    network.start_(start, key.fold("start"))
-    x, y = parts.x["train"][:ROWS_MEASURED], parts.y["train"][:ROWS_MEASURED]
-    measured = measure(network, x, y, objective.loss)
-    predicted = predict(network, start, x, measured.gradient[-1])
-    curve = _train(run, network, parts, objective, key)
+    network.start_(STARTS[run.start], key.fold("start"))
+    scales = _scales(run, network, x[:ROWS_MEASURED], y[:ROWS_MEASURED], objective) if run.scales else None
+    return Trained(network, parts, _descend(run, network, x, y, parts, objective, key), scales)
+
+
+def _figures(run: TrainingRun, trained: Trained, measure: str) -> Figures:
+    network, parts = trained.network, trained.parts
+    x, y = parts.some(run.rows)
+    objective = objective_of(measure, y, parts.outputs)
+    rows = {
+        "train": (x, y),
+        "validation": (parts.x["validation"], parts.y["validation"]),
+        "test": parts.unseen(run.rows),
+    }
+    outputs = {part: _outputs(network, features) for part, (features, _) in rows.items()}
     weights = torch.cat([weight.flatten() for weight in network.weights()])
+    largest = weights.abs().topk(min(LARGEST, weights.numel())).indices
     return {
-        "signal": {"measured": measured.signal, "predicted": predicted.signal},
-        "gradient": {"measured": measured.gradient, "predicted": predicted.gradient},
-        "curve": curve,
-        "score": {part: objective.score(_outputs(network, parts.x[part]), parts.y[part]) for part in PARTS},
+        "scales": trained.scales,
+        "curve": trained.curve,
+        "score": {part: objective.score(outputs[part], goal) for part, (_, goal) in rows.items()},
+        "beside": beside(measure, outputs["test"], rows["test"][1]),
         "weights": {
             "count": weights.numel(),
             "zero": int((weights == 0).sum()),
-            "largest": (largest := weights.abs().topk(min(LARGEST, weights.numel())).indices).tolist(),
+            "largest": largest.tolist(),
             "values": weights[largest].tolist(),
             "tracked": weights[list(run.tracked)].tolist(),
         },
-        "ensemble": _ensemble(run, network, parts, objective, key) if run.p else None,
+        "ensemble": _ensemble(run, network, parts, objective) if run.p else None,
     }
 
 
-def _train(
-    run: TrainingRun, network: DenseNetwork, parts: Split, objective: TaskObjective, key: Key
-) -> dict[str, list[Any]]:
-    """Minibatch gradient descent; returns the loss and the scores along the way."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=run.rate)
+def _scales(run: TrainingRun, network: DenseNetwork, x: Tensor, y: Tensor, objective: Objective) -> dict[str, Any]:
+    measured = measure(network, x, y, objective.loss)
+    predicted = predict(network, STARTS[run.start], x, measured.gradient[-1])
+    return {
+        "signal": {"measured": measured.signal, "predicted": predicted.signal},
+        "gradient": {"measured": measured.gradient, "predicted": predicted.gradient},
+    }
+
+
+def _descend(
+    run: TrainingRun, network: DenseNetwork, x: Tensor, y: Tensor, parts: Split, objective: Objective, key: Key
+) -> dict[str, Any]:
+    """AdamW on minibatches; the network ends as it was at the check of the least validation loss."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=run.rate, weight_decay=0.0, fused=True)
     method = PENALTIES[run.penalty]
     if method.make is not None:
         penalties.regularize(optimizer, network, method.make(run.strength), mode=method.mode)
-    watched = {part: (parts.x[part][:ROWS_WATCHED], parts.y[part][:ROWS_WATCHED]) for part in PARTS}
-    stops = {round(run.steps * share / CHECKS) for share in range(CHECKS + 1)}
-    curve: dict[str, list[Any]] = {"step": [], "loss": [], **{part: [] for part in PARTS}}
-    batches = _batches(len(parts.x["train"]), run.batch, key.fold("batches"))
+    watched = {"train": (x[:ROWS_WATCHED], y[:ROWS_WATCHED])}
+    watched["validation"] = (parts.x["validation"][:ROWS_WATCHED], parts.y["validation"][:ROWS_WATCHED])
+    checks = {round(run.steps * share / CHECKS) for share in range(CHECKS + 1)}
+    curve: dict[str, Any] = {"step": [], **{f"{part} {what}": [] for part in watched for what in ("loss", "score")}}
+    batches = _batches(len(x), run.batch, key.fold("batches"))
+    kept, least = [parameter.detach().clone() for parameter in network.parameters()], math.inf
     for step in range(run.steps + 1):
-        if step in stops:
-            outputs = {part: _outputs(network, x) for part, (x, _) in watched.items()}
+        if step in checks:
             curve["step"].append(step)
-            curve["loss"].append(float(objective.loss(outputs["train"], watched["train"][1])))
-            for part, (_, y) in watched.items():
-                curve[part].append(objective.score(outputs[part], y))
-        if step == run.steps or not math.isfinite(curve["loss"][-1]):
+            for part, (features, goal) in watched.items():
+                outputs = _outputs(network, features)
+                curve[f"{part} loss"].append(float(objective.loss(outputs, goal)))
+                curve[f"{part} score"].append(objective.score(outputs, goal))
+            if curve["validation loss"][-1] < least:
+                least, curve["kept"] = curve["validation loss"][-1], step
+                for copy, parameter in zip(kept, network.parameters(), strict=True):
+                    copy.copy_(parameter.detach())
+        if step == run.steps or not math.isfinite(curve["train loss"][-1]):
             break
         rows = next(batches)
         mask = DropoutMask(run.p, key.fold("dropout"), step) if run.p else None
-        loss = objective.loss(network(parts.x["train"][rows], mask), parts.y["train"][rows])
+        loss = objective.loss(network(x[rows], mask), y[rows])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        # Or one learning rate would not do for every initialization: on squared errors the paper's He could diverge.
-        nn.utils.clip_grad_norm_(network.parameters(), run.clip)
         optimizer.step()
+    if math.isfinite(curve["train loss"][-1]):  # a network that diverged stays so, to be told as such
+        with torch.no_grad():
+            for copy, parameter in zip(kept, network.parameters(), strict=True):
+                parameter.copy_(copy)
     return curve
 
 
@@ -158,42 +197,22 @@ def _outputs(network: DenseNetwork, x: Tensor) -> Tensor:
     return outputs
 
 
-def _ensemble(
-    run: TrainingRun, network: DenseNetwork, parts: Split, objective: TaskObjective, key: Key
-) -> dict[str, Any]:
+def _ensemble(run: TrainingRun, network: DenseNetwork, parts: Split, objective: Objective) -> dict[str, Any]:
     """The scores of averages of thinned networks, and of one network with its weights scaled, on the same rows."""
-    key = key.fold("ensemble")
+    key = Key(run.seed).fold("ensemble")
     scores: dict[str, Any] = {"networks": list(ENSEMBLE), "scaled": {}}
     with torch.no_grad():
         for part in ("validation", "test"):
             x, y = parts.x[part][:ROWS_WATCHED], parts.y[part][:ROWS_WATCHED]
-            thinned = [objective.average(network(x, DropoutMask(run.p, key, call))) for call in range(max(ENSEMBLE))]
-            totals = torch.stack(thinned).cumsum(0)
+            thinned = torch.stack([network(x, DropoutMask(run.p, key, call)) for call in range(max(ENSEMBLE))])
             scores["scaled"][part] = objective.score(network(x), y)
-            scores[part] = [objective.score(totals[count - 1] / count, y) for count in ENSEMBLE]
+            scores[part] = [objective.score(objective.average(thinned[:count]), y) for count in ENSEMBLE]
     return scores
 
 
-def _accuracy(outputs: Tensor, y: Tensor) -> float:
-    # Outputs that hold a NaN or an infinity have no greatest one.
-    return float((outputs.argmax(1) == y).double().mean()) if bool(torch.isfinite(outputs).all()) else math.nan
-
-
-def _r_squared(outputs: Tensor, y: Tensor) -> float:
-    residual = (outputs.squeeze(1).double() - y.double()).square().sum()
-    spread = (y.double() - y.double().mean()).square().sum()
-    return float(1 - residual / spread)
-
-
-OBJECTIVES = {
-    "classification": TaskObjective(functional.cross_entropy, _accuracy, lambda outputs: outputs.softmax(1)),
-    "regression": TaskObjective(lambda outputs, y: functional.mse_loss(outputs.squeeze(1), y), _r_squared, lambda o: o),
-}
-
-
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    # Sums that are split over threads differ in their last bits; one thread makes a run the same on any machine load.
+def one_thread() -> Iterator[None]:
+    """Computes on one thread: sums that are split over threads differ in their last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -202,9 +221,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain values with ``None`` for numbers that are not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, list) else value
+        return {name: finite(entry) for name, entry in value.items()}
+    return [finite(entry) for entry in value] if isinstance(value, list) else value

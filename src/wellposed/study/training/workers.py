@@ -14,9 +14,12 @@ from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from wellposed.errors import WellposedError
+from wellposed.study.training.baselines import BaselineRun, execute_baselines
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.run_files import RunFiles
-from wellposed.study.training.train import TrainingRun, execute
+from wellposed.study.training.train import Figures, TrainingRun, execute
+
+Run = TrainingRun | BaselineRun
 
 
 class Listener(Protocol):
@@ -75,7 +78,7 @@ class Pool:
         for worker in self.workers:
             worker.process.join()
 
-    def work(self, runs: Iterable[tuple[str, TrainingRun]], listener: Listener) -> None:
+    def work(self, runs: Iterable[tuple[str, Run]], listener: Listener) -> None:
         """Finish some runs, in any order.
 
         Args:
@@ -90,7 +93,7 @@ class Pool:
         if self.jobs == 1:
             for label, run in waiting:
                 listener.started(label)
-                self.files.save(run, execute(run, self.data))
+                self.files.save(run, _figures(run, self.data))
                 listener.finished(label)
             return
         self._hire(min(self.jobs, len(waiting)) - len(self.workers))
@@ -133,11 +136,15 @@ class Pool:
             theirs.close()
             self.workers.append(_Worker(process, ours))
 
-    def _hand_over(self, worker: _Worker, waiting: "deque[tuple[str, TrainingRun]]", listener: Listener) -> None:
+    def _hand_over(self, worker: _Worker, waiting: "deque[tuple[str, Run]]", listener: Listener) -> None:
         worker.label, run = waiting.popleft()
         with _ends_told(worker):
             worker.connection.send(run)
         listener.started(worker.label)
+
+
+def _figures(run: Run, data: Dataset) -> Figures:
+    return execute(run, data) if isinstance(run, TrainingRun) else execute_baselines(run, data)
 
 
 def _serve(connection: Connection) -> None:
@@ -148,10 +155,10 @@ def _serve(connection: Connection) -> None:
             connection.send(_fault(connection.recv(), data, files))
 
 
-def _fault(run: TrainingRun, data: Dataset, files: RunFiles) -> Exception | None:
+def _fault(run: Run, data: Dataset, files: RunFiles) -> Exception | None:
     """What kept a run from being finished, if anything did."""
     try:
-        files.save(run, execute(run, data))
+        files.save(run, _figures(run, data))
     except WellposedError as error:
         return error
     except Exception:

@@ -19,7 +19,7 @@ import wellposed as wp
 from peers import prepare_torchvision
 
 ROOT = Path(__file__).parents[2]
-WRITTEN = ("runs/",)  # what the study writes
+WRITTEN = ("runs/", "recommended.py")  # what the study writes
 PAGES = sorted([*ROOT.glob("*.md"), *(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r"^```(?:python|\{code-cell\}[^\n]*)\n(?:(?::[^\n]*\n)*\n?)(.*?)^```", re.DOTALL | re.MULTILINE)

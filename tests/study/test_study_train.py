@@ -41,7 +41,7 @@ def test_on_a_deep_network_the_right_start_learns_and_the_wrong_one_does_not() -
     assert max(scores["test"] for scores in wrong) < 0.05
 
 
-def test_the_network_is_kept_where_the_validation_loss_was_least() -> None:
+def test_the_network_is_kept_where_it_scored_best_on_validation() -> None:
     """Few rows and many updates: it is learned by heart, and validation stops it before."""
     run, data = replace(RUN, rows=60, steps=300), regression(400)
     trained = train(run, data)

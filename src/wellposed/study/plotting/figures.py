@@ -63,7 +63,7 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
                 "training",
                 "Training",
                 "The loss on training and on validation rows: means over the seeds in bands of one standard error. "
-                "Where the validation loss is least, the network is kept.",
+                "The network is kept as it was where it scored best on validation rows.",
                 tuple(
                     loss_curve(starts, activation, part)
                     for part in ("train", "validation")

@@ -128,7 +128,7 @@ def _back(scale: Summary) -> str:
 
 
 def _ratio(a: float | None, b: float | None) -> str:
-    return f"{a / b:.3g}" if a and b else NOT_TESTED
+    return f"{a / b:.2g}" if a and b else NOT_TESTED
 
 
 def _zero(row: Summary) -> str:

@@ -19,7 +19,7 @@ _UNEVEN = 3  # classes are uneven where the commonest has more than so many time
 
 
 @dataclass(frozen=True)
-class Objective:
+class TaskObjective:
     """The loss of a task, its score (1 is perfect), and the outputs that an ensemble averages.
 
     Attributes:
@@ -67,7 +67,7 @@ def few_rows(data: Dataset) -> list[str]:
     return notes
 
 
-def objective_of(measure: str, y: Tensor, outputs: int) -> Objective:
+def objective_of(measure: str, y: Tensor, outputs: int) -> TaskObjective:
     """The objective of a measure.
 
     Args:
@@ -76,12 +76,12 @@ def objective_of(measure: str, y: Tensor, outputs: int) -> Objective:
         outputs: How many outputs the network has.
     """
     if measure == R_SQUARED:
-        return Objective(
+        return TaskObjective(
             lambda out, goal: functional.mse_loss(out.squeeze(1), goal), r_squared, lambda out: out.mean(0)
         )
     odds = log_shares(y, outputs) if measure == BALANCED else torch.zeros(outputs)
     score = balanced_accuracy if measure == BALANCED else accuracy
-    return Objective(
+    return TaskObjective(
         functional.cross_entropy,
         lambda out, goal: score(out - odds, goal) if bool(torch.isfinite(out).all()) else float("nan"),
         lambda out: out.log_softmax(2).logsumexp(0) - math.log(len(out)),

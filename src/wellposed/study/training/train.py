@@ -13,7 +13,7 @@ from wellposed import penalties
 from wellposed.random.key import Key
 from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.training.dataset import Dataset
-from wellposed.study.training.measures import Objective, beside, measure_of, objective_of
+from wellposed.study.training.measures import TaskObjective, beside, measure_of, objective_of
 from wellposed.study.training.network import DenseNetwork, DropoutMask, measure, predict
 from wellposed.study.training.splits import Split, permutation, split
 
@@ -66,7 +66,7 @@ class Trained:
     """A trained network with what it was trained on.
 
     Attributes:
-        network: As it was at the check of the least validation loss.
+        network: As it was at the check that scored best on validation rows; of equal ones, that of the least loss.
         parts: The rows.
         curve: The losses and scores along the way, and at which update the network was kept.
         scales: The measured and predicted scales before training; ``None`` where they were not asked for.
@@ -133,7 +133,7 @@ def _figures(run: TrainingRun, trained: Trained, measure: str) -> Figures:
     }
 
 
-def _scales(run: TrainingRun, network: DenseNetwork, x: Tensor, y: Tensor, objective: Objective) -> dict[str, Any]:
+def _scales(run: TrainingRun, network: DenseNetwork, x: Tensor, y: Tensor, objective: TaskObjective) -> dict[str, Any]:
     measured = measure(network, x, y, objective.loss)
     predicted = predict(network, STARTS[run.start], x, measured.gradient[-1])
     return {
@@ -143,9 +143,9 @@ def _scales(run: TrainingRun, network: DenseNetwork, x: Tensor, y: Tensor, objec
 
 
 def _descend(
-    run: TrainingRun, network: DenseNetwork, x: Tensor, y: Tensor, parts: Split, objective: Objective, key: Key
+    run: TrainingRun, network: DenseNetwork, x: Tensor, y: Tensor, parts: Split, objective: TaskObjective, key: Key
 ) -> dict[str, Any]:
-    """AdamW on minibatches; the network ends as it was at the check of the least validation loss."""
+    """AdamW on minibatches; the network ends as it was at the check that scored best on validation."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=run.rate, weight_decay=0.0, fused=True)
     method = PENALTIES[run.penalty]
     if method.make is not None:
@@ -155,7 +155,7 @@ def _descend(
     checks = {round(run.steps * share / CHECKS) for share in range(CHECKS + 1)}
     curve: dict[str, Any] = {"step": [], **{f"{part} {what}": [] for part in watched for what in ("loss", "score")}}
     batches = _batches(len(x), run.batch, key.fold("batches"))
-    kept, least = [parameter.detach().clone() for parameter in network.parameters()], math.inf
+    kept, best = [parameter.detach().clone() for parameter in network.parameters()], (-math.inf, -math.inf)
     for step in range(run.steps + 1):
         if step in checks:
             curve["step"].append(step)
@@ -163,8 +163,9 @@ def _descend(
                 outputs = _outputs(network, features)
                 curve[f"{part} loss"].append(float(objective.loss(outputs, goal)))
                 curve[f"{part} score"].append(objective.score(outputs, goal))
-            if curve["validation loss"][-1] < least:
-                least, curve["kept"] = curve["validation loss"][-1], step
+            now = (curve["validation score"][-1], -curve["validation loss"][-1])
+            if now > best:
+                best, curve["kept"] = now, step
                 for copy, parameter in zip(kept, network.parameters(), strict=True):
                     copy.copy_(parameter.detach())
         if step == run.steps or not math.isfinite(curve["train loss"][-1]):
@@ -197,7 +198,7 @@ def _outputs(network: DenseNetwork, x: Tensor) -> Tensor:
     return outputs
 
 
-def _ensemble(run: TrainingRun, network: DenseNetwork, parts: Split, objective: Objective) -> dict[str, Any]:
+def _ensemble(run: TrainingRun, network: DenseNetwork, parts: Split, objective: TaskObjective) -> dict[str, Any]:
     """The scores of averages of thinned networks, and of one network with its weights scaled, on the same rows."""
     key = Key(run.seed).fold("ensemble")
     scores: dict[str, Any] = {"networks": list(ENSEMBLE), "scaled": {}}

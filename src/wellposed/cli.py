@@ -106,9 +106,13 @@ def study(
     jobs: Annotated[
         int | None, typer.Option(help="Processes that train in parallel.", show_default="one a core, at most 8")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder for the report, the results and finished runs.")] = Path(
-        "wellposed-study"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder for the report, the results and finished runs.",
+            show_default="wellposed-study/ and the table's name",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure what initialization, regularization and dropout each do to a network, on data.
@@ -121,7 +125,7 @@ def study(
 
     data, target = _once("data", data, data_option), _once("target", target, target_option)
     console = Console(stderr=json_)
-    with Progress(Console(stderr=True), out) as progress:
+    with Progress(Console(stderr=True)) as progress:
         found = conduct(
             "digits" if data is None else data,
             target,
@@ -186,13 +190,21 @@ def _guarded(command: Callable[[], object]) -> int:
         return end.exit_code
     except _WrongUse as error:
         return _say(error.format_message(), WRONG_USE)
-    except BrokenPipeError:
-        # The reader left, as head does; what cannot be written must not be tried again at exit.
+    except OSError as error:
+        if error.filename is not None:
+            return _fault()
+        # What cannot be written must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # there the reader left, as head does
+            return _say(f"standard output cannot be written: {error.strerror}", WRONG_USE)
     except Exception:
-        traceback.print_exc()
-        return _say("this is a fault of wellposed's own; please report it with the lines above", WRONG_USE)
+        return _fault()
     return 0
+
+
+def _fault() -> int:
+    traceback.print_exc()
+    return _say("this is a fault of wellposed's own; please report it with the lines above", WRONG_USE)
 
 
 # Typer carries its parser inside and does not name the parser's errors; the one it does name leads to their base.

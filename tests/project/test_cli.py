@@ -240,7 +240,7 @@ def test_a_narrow_terminal_loses_no_word_and_no_number(width: int, tmp_path: Pat
 
 def test_progress_names_what_runs_and_not_what_is_over(tmp_path: Path) -> None:
     told = StringIO()
-    with Progress(Console(file=told, force_terminal=True, width=120), tmp_path) as progress:
+    with Progress(Console(file=told, force_terminal=True, width=120)) as progress:
         progress.bar.refresh()
         assert "reading the data" in told.getvalue()
         progress.planned(10, 10)

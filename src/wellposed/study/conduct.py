@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def study(
     date_order: str | None = None,
     settings: Settings | None = None,
     jobs: int | None = None,
-    out: str | Path = "wellposed-study",
+    out: str | Path | None = None,
     listener: Listener | None = None,
     command: Sequence[str] | None = None,
 ) -> Study:
@@ -105,7 +106,8 @@ def study(
         settings: The networks, their training, and the grid of p; what is not set is made from the data.
         jobs: How many processes train at a time; ``None`` is one a core, at most eight. More than one needs the usual
             ``if __name__ == "__main__":`` around a script that calls this.
-        out: The folder for the report, the figures and the finished runs.
+        out: The folder for the report, the figures and the finished runs; ``None`` is one by the table's name in
+            ``wellposed-study``.
         listener: Called back as runs start and finish.
         command: The command line to write down; ``None`` is this process's.
 
@@ -133,7 +135,7 @@ def study(
     )
     _check_size(settings, dataset)
     planned = design(settings, dataset)
-    folder = Path(out)
+    folder = Path("wellposed-study", _plain(Path(dataset.name).name)) if out is None else Path(out)
     finished = RunFiles(folder / "runs", dataset.digest)
     done = _run(planned, dataset, finished, jobs, listener or SilentListener())
     results = _results(planned, dataset, done, command or sys.argv)
@@ -165,6 +167,12 @@ def check(settings: Settings) -> None:
         raise WellposedError(f"rates was given {settings.rates}; expected probabilities between 0 and 1")
     if not settings.rate > 0:
         raise WellposedError(f"rate was given {settings.rate}; expected a positive number")
+
+
+def _plain(name: str) -> str:
+    """A name in letters that every file system takes."""
+    stem = re.sub(r"(\.(csv|tsv|txt|parquet|pq|gz))+$", "", name, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "table"
 
 
 def _check_size(settings: Settings, data: Dataset) -> None:

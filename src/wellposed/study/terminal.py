@@ -1,7 +1,6 @@
 """The study in a terminal: a progress bar, tables and findings."""
 
 import textwrap
-from pathlib import Path
 from types import TracebackType
 
 from rich import box
@@ -13,19 +12,21 @@ from rich.text import Text
 
 from wellposed.study.conduct import Study
 from wellposed.study.results.tables import ResultTable, tables
-from wellposed.study.wording import Wording
+from wellposed.study.wording import Wording, count
+
+
+_LINES = 10  # of a whole study, where there is no terminal to draw a bar on
 
 
 class Progress:
-    """A progress bar with what is running and the time that is left.
+    """A progress bar with what is running and the time that is left; where no terminal is, a line now and then.
 
     Args:
-        console: Where it is drawn, if that is a terminal.
-        folder: Where finished runs are kept, to be named when some are found there.
+        console: Where it is drawn.
     """
 
-    def __init__(self, console: Console, folder: Path) -> None:
-        self.console, self.folder = console, folder
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self.bar = Bar(
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
@@ -57,7 +58,7 @@ class Progress:
             self.kept = kept
             self.bar.reset(self.task, total=total, completed=kept, description="")
             if kept:
-                self.console.print(f"going on from the finished runs in {self.folder}", markup=False, highlight=False)
+                self._say(f"going on from {count(kept, 'finished run')}")
         else:
             self.bar.update(self.task, total=total, completed=kept)
 
@@ -68,6 +69,12 @@ class Progress:
     def finished(self, label: str) -> None:
         """Advance the bar by one run."""
         self.bar.advance(self.task)
+        done, total = (int(number or 0) for number in (self.bar.tasks[0].completed, self.bar.tasks[0].total))
+        if not self.console.is_terminal and total and _LINES * done // total > _LINES * (done - 1) // total:
+            self._say(f"{done} of {total} runs")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
 
 
 def show(study: Study, console: Console) -> None:

@@ -1,7 +1,9 @@
 """Training runs over worker processes; each is written to disk as it finishes."""
 
 import multiprocessing
+import os
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -148,11 +150,18 @@ def _figures(run: Run, data: Dataset) -> Figures:
 
 
 def _serve(connection: Connection) -> None:
-    """Work until the other end of the line is closed, be it because the parent was killed."""
+    """Work until the other end of the line is closed, and no longer than the parent lives, however that ended."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):
         data, files = connection.recv()
         while True:
             connection.send(_fault(connection.recv(), data, files))
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)  # in the middle of a run: what is finished has been kept
 
 
 def _fault(run: Run, data: Dataset, files: RunFiles) -> Exception | None:

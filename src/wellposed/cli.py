@@ -53,7 +53,7 @@ def study(
     data: Annotated[str, typer.Option(help="digits, or a path to a .csv or .parquet file.")] = "digits",
     target: Annotated[str | None, typer.Option(help="The column to predict; required for a file.")] = None,
     hidden: Annotated[str, typer.Option(help="The width of each hidden layer.")] = "128,128,128,128",
-    seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 6,
     steps: Annotated[
         int | None, typer.Option(help="Gradient steps of a run.", show_default="made from the data")
     ] = None,

@@ -215,7 +215,7 @@ def test_a_study_prints_tables_and_findings(
         "On all training rows",
         "Findings",
         "report.html",
-        "Recommended: ",
+        "Recommended, as ",
     ):
         assert part in out
     assert Path("wellposed-study/report.html").exists()

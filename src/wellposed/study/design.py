@@ -37,7 +37,7 @@ class Settings:
 
     hidden: tuple[int, ...] = (128,) * 4
     deep: tuple[int, ...] = (64,) * 10
-    seeds: int = 5
+    seeds: int = 6
     steps: int | None = None
     rows: int | None = None
     rate: float = 1e-3

@@ -138,7 +138,8 @@ def _best(results: Summary, judge: Judge) -> str:
     wording, default, chosen = judge.wording, results["experiments"]["together"][0], results["recommended"]
     by = {row["name"]: row for row in results["baselines"]}
     score = DIVERGED if chosen["test"]["mean"] is None else wording.scored(chosen["test"])
-    text = f"Recommended: {named(chosen)}, {score} on test. "
+    rule = "the simplest network within one standard error of the best on validation"
+    text = f"Recommended, as {rule}: {named(chosen)}, {score} on test. "
     beside = [] if chosen["name"] == "default" else [f"{wording.score(default['test'])} with PyTorch's default alone"]
     beside.append(f"{wording.score(by['trees']['test'])} with gradient-boosted trees")
     beside.append(f"{wording.score(by['guess']['test'])} with {_guess(results)}")

@@ -218,7 +218,7 @@ def test_a_study_prints_tables_and_findings(
         "Recommended, as ",
     ):
         assert part in out
-    assert Path("wellposed-study/report.html").exists()
+    assert Path("wellposed-study/t/report.html").exists()
 
 
 @pytest.mark.parametrize("width", [50, 60, 80])
@@ -248,6 +248,30 @@ def test_progress_names_what_runs_and_not_what_is_over(tmp_path: Path) -> None:
         progress.bar.refresh()
         assert "10/10" in told.getvalue()
         assert "reading the data" not in told.getvalue()
+
+
+def test_progress_is_a_line_now_and_then_where_no_terminal_is() -> None:
+    told = StringIO()
+    with Progress(Console(file=told, width=120)) as progress:
+        progress.planned(200, 20)
+        for _ in range(180):
+            progress.started("a")
+            progress.finished("a")
+    lines = told.getvalue().splitlines()
+    assert lines[:2] == ["going on from 20 finished runs", "40 of 200 runs"]
+    assert lines[-1] == "200 of 200 runs"
+    assert len(lines) == 10
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, as Linux has one")
+@pytest.mark.parametrize("command", [["env"], ["env", "--json"], ["-h"]])
+def test_a_full_disk_is_no_fault_of_ours(command: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wellposed", *command], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "wellposed: standard output cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("json_", [True, False])
@@ -288,7 +312,7 @@ def test_help_shows_the_defaults_of_the_settings(
     capfd.readouterr()
     assert call(monkeypatch, "study", "-h") == 0
     told = capfd.readouterr().out
-    for default in (",".join(map(str, Settings().hidden)), Settings().seeds, "wellposed-study"):
+    for default in (",".join(map(str, Settings().hidden)), Settings().seeds, "(wellposed-study/ and the table's name)"):
         assert f"[default: {default}]" in told
 
 

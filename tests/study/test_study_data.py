@@ -330,7 +330,7 @@ def test_the_study_is_called_by_the_name_of_its_package(tmp_path: Path) -> None:
     part: object = importlib.import_module("wellposed.study")
     assert part is wp.study
     path = write_table(tmp_path / "t.csv")
-    few = Settings(hidden=(6,), seeds=1, steps=2, strengths=(1e-3,), rates=(0.1,))
+    few = Settings(hidden=(6,), seeds=1, steps=2, rates=(0.1,))
     found = wp.study(pandas.read_csv(path), "kind", settings=few, jobs=1, out=tmp_path / "o")
     assert found.results["data"]["digest"] == load(path, "kind").digest
     with pytest.raises(wp.WellposedError, match="--task was given 'guess'"):

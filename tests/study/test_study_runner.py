@@ -159,19 +159,26 @@ sys.path.insert(0, {tests!r})
 from study_tools import SETTINGS
 from wellposed.study import study
 from wellposed.cli import _guarded
+from dataclasses import replace
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
-    sys.exit(_guarded(lambda: study(*{data!r}, settings=SETTINGS, jobs={jobs}, out={out!r}) and 0))
+    sys.exit(_guarded(lambda: study(*{data!r}, settings={settings}, jobs={jobs}, out={out!r}) and 0))
 """
 
 
 def begin(
-    data: tuple[str, ...], out: Path, jobs: int, ready: Callable[[subprocess.Popen[str]], bool]
+    data: tuple[str, ...],
+    out: Path,
+    jobs: int,
+    ready: Callable[[subprocess.Popen[str]], bool],
+    settings: str = "SETTINGS",
 ) -> subprocess.Popen[str]:
     """Start a study in a process group of its own, and wait until it has come far enough."""
     script = out.parent / "go.py"
     script.write_text(
-        SCRIPT.format(tests=str(Path(__file__).parents[1] / "support"), data=data, out=str(out), jobs=jobs)
+        SCRIPT.format(
+            tests=str(Path(__file__).parents[1] / "support"), data=data, out=str(out), jobs=jobs, settings=settings
+        )
     )
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -205,6 +212,12 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def computes(pid: int) -> bool:
+    """Whether a process has had twelve seconds of a processor, which is more than it takes to import."""
+    user = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+    return user / os.sysconf("SC_CLK_TCK") > 12
 
 
 @pytest.mark.slow
@@ -247,6 +260,22 @@ def test_a_study_is_stopped_while_its_workers_still_import(started: int, how: si
     stopped = "wellposed: interrupted; a study resumes from its finished runs when the same command is given again\n"
     assert told == (stopped if how == signal.SIGINT else "")
     wait_for(lambda: not any(map(runs, helpers)), 20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="styles for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_workers_end_in_the_middle_of_a_run_where_their_parent_has(
+    how: signal.Signals, table: Path, tmp_path: Path
+) -> None:
+    long = "replace(SETTINGS, steps=10**7)"
+    process = begin((str(table), "kind"), tmp_path / "out", 2, lambda study: len(workers(study.pid)) == 2, long)
+    helpers = workers(process.pid)
+    wait_for(lambda: all(map(computes, helpers)))
+    os.kill(process.pid, how)
+    process.communicate(timeout=30)
+    assert process.returncode == -how
+    wait_for(lambda: not any(map(runs, helpers)), 10)
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from wellposed.study.conduct import Study
 from wellposed.study.results.tables import ResultTable, tables
 from wellposed.study.wording import Wording, count
 
-
 _LINES = 10  # of a whole study, where there is no terminal to draw a bar on
 
 

@@ -99,7 +99,7 @@ def study(
         ),
     ] = None,
     hidden: Annotated[str, typer.Option(help="The width of each hidden layer.")] = "128,128,128,128",
-    seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 6,
+    seeds: Annotated[int, typer.Option(help="Number of seeds; each run is repeated with every one.")] = 5,
     steps: Annotated[
         int | None, typer.Option(help="Gradient steps of a run.", show_default="made from the data")
     ] = None,

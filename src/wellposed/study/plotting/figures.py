@@ -49,7 +49,8 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
                 "signal",
                 "The signal, layer by layer",
                 "Root mean square of what each layer hands to its activation function, before training. Marks are "
-                "measured, lines are theory. Hollow marks and dashed lines are the textbook's bounds, named by them.",
+                "measured, lines are theory; a start that suits the network keeps its line level. Hollow marks and "
+                "dashed lines are the textbook's bounds, named by them.",
                 tuple(scales(starts, "signal", activation) for activation in ACTIVATIONS),
             ),
             Figure(
@@ -76,7 +77,7 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
                 "penalties",
                 "What a penalty costs and what it removes",
                 "Bars are standard errors over the seeds. Filled marks take the penalty by proximal steps, hollow ones "
-                "by its gradient or beside the optimizer's step.",
+                "by its gradient or beside the optimizer's step." + _tie(penalised, "validation"),
                 (
                     validation_by_strength(penalised, wording),
                     zeros(penalised),
@@ -86,8 +87,8 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
             Figure(
                 "path",
                 "The path of the largest weights",
-                "The weights that are largest without a penalty (first seed), as lambda grows. A cross is a weight "
-                "that is exactly zero.",
+                "The weights that are largest without a penalty (first seed), as lambda grows. Look for crosses: a "
+                "cross is a weight that is exactly zero.",
                 tuple(weight_path(penalised, name) for name in PENALISED),
             ),
         ],
@@ -104,7 +105,7 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
                 "The gap, and the ensemble",
                 "Left: after training, on all rows. Right: the average of so many thinned networks, against the one "
                 f"network with its weights scaled, both on the first {ROWS_WATCHED} test rows. Bars and bands are "
-                "standard errors.",
+                "standard errors." + _tie(thinned, "validation"),
                 (gap(thinned, wording), ensemble(thinned, wording)),
             ),
         ],
@@ -113,11 +114,20 @@ def figures(experiments: Summary, wording: Wording) -> dict[str, list[Figure]]:
                 "together",
                 "One at a time, and all of it",
                 f"{wording.name[0].upper()}{wording.name[1:]} on the test rows. Dots are single seeds, diamonds their "
-                "means, bars standard errors.",
+                "means, bars standard errors." + _tie(joint, "test"),
                 (_together(joint, wording),),
             )
         ],
     }
+
+
+def _tie(rows: Sequence[Summary], part: str) -> str:
+    """A sentence where the scores are too near to each other to choose by."""
+    scores = [row[part] for row in rows if row[part] and row[part]["mean"] is not None]
+    means, errors = [score["mean"] for score in scores], [score["error"] or 0.0 for score in scores]
+    if len(means) < 2 or max(means) - min(means) > max(errors):
+        return ""
+    return f" All {part} scores lie within one standard error of each other: they tell nothing apart."
 
 
 def _together(rows: Sequence[Summary], wording: Wording) -> Panel:

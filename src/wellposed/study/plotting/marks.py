@@ -13,6 +13,9 @@ from wellposed.study.wording import Wording
 Points = list[tuple[float, float]]
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 @dataclass(frozen=True)
 class Series:
     """The points of one line.
@@ -90,14 +93,16 @@ def loss_axis(axes: Any) -> None:
 
 
 def strength_axis(axes: Any, rows: Sequence[Summary], *, origin: bool = False) -> None:
-    """Lambda along the bottom, a tick for each that was tried; with ``origin`` one for 0, left of a gap."""
+    """Lambda along the bottom by powers of ten; with ``origin`` a tick for 0, left of a gap."""
     axes.set_xscale("log")
     strengths = strength_grid(rows)
-    places, names = list(strengths), [f"{s:.0e}".replace("e-0", "e-").replace("e+00", "") for s in strengths]
+    least, most = (math.log10(end) for end in (strengths[0], strengths[-1]))
+    places = [10.0**power for power in range(math.ceil(least), math.floor(most) + 1)] or [strengths[0]]
+    names = [_power(place) for place in places]
     if origin:
         places, names = [no_strength(rows), *places], ["0", *names]
     axes.set_xticks(places, names, minor=False)
-    axes.set_xlim(places[0] / 1.3, places[-1] * 1.3)
+    axes.set_xlim((no_strength(rows) if origin else strengths[0]) / 1.3, strengths[-1] * 1.3)
     axes.xaxis.minorticks_off()
     axes.set_xlabel("lambda")
 
@@ -120,14 +125,13 @@ def ticks(axis: Any, places: Sequence[float]) -> None:
 
 def powers(axes: Any) -> None:
     """Write numbers on a logarithmic axis, far ones as powers of ten."""
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-    def text(value: float, _: int) -> str:
-        power = f"{value:e}".split("e")[1]
-        return f"{value:g}" if 1e-3 < value < 1e4 else "10" + str(int(power)).translate(raised)
-
-    axes.yaxis.set_major_formatter(text)
+    axes.yaxis.set_major_formatter(lambda value, _: _power(value))
     axes.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def _power(value: float) -> str:
+    power = f"{value:e}".split("e")[1]
+    return f"{value:g}" if 1e-3 < value < 1e4 else "10" + str(int(power)).translate(_RAISED)
 
 
 def known(pairs: Iterable[tuple[float, float | None]]) -> Points:

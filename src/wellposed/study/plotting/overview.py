@@ -10,19 +10,18 @@ from pathlib import Path
 
 from wellposed.study.plotting.dropout_panels import gap
 from wellposed.study.plotting.initializer_panels import scales
-from wellposed.study.plotting.penalty_panels import zeros
+from wellposed.study.plotting.penalty_panels import score_by_zeros
 from wellposed.study.plotting.svg import css, render
 from wellposed.study.results.summary import Summary
 from wellposed.study.wording import Wording
 
 _STARTS = ("random", "he_chapter", "he", "torch")
-_PENALTIES = ("l2", "l1", "l1_proximal")
 _MARGIN = 14
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif'
 
 
 def picture(results: Summary) -> str:
-    """Draw how far the signal reaches, which weights are zero, and what dropout does to the gap.
+    """Draw how far the signal reaches, what zeros cost, and what dropout does to the gap.
 
     Args:
         results: What ``results.json`` holds.
@@ -33,10 +32,10 @@ def picture(results: Summary) -> str:
     wording, experiments = Wording(results["data"]["measure"]), results["experiments"]
     panels = [
         scales(experiments["initializers"], "signal", "relu", _STARTS),
-        zeros(experiments["penalties"], _PENALTIES),
+        score_by_zeros(experiments["penalties"], wording),
         gap(experiments["dropout"], wording),
     ]
-    titles = ("Initialization: the signal", "Regularization: exact zeros", "Dropout: the gap")
+    titles = ("Initialization: the signal", "Regularization: weights that are zero", "Dropout: the gap")
     drawn = render([panel.called(title, width=4.95) for panel, title in zip(panels, titles, strict=True)], titled=True)
     style = (
         f"<style>{css(':root', dark=False)}@media(prefers-color-scheme:dark){{{css(':root', dark=True)}}}"
@@ -61,5 +60,5 @@ def main(results: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m wellposed.study.plotting.overview wellposed-study/results.json study.svg")
+        sys.exit("usage: python -m wellposed.study.plotting.overview wellposed-study/digits/results.json study.svg")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,6 +1,6 @@
 """Panels on regularization: the score, the zeros and the largest weights by lambda."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,6 @@ PENALISED = tuple(name for name, method in PENALTIES.items() if method.make is n
 
 def validation_by_strength(rows: Sequence[Summary], wording: Wording) -> Panel:
     """The validation score of each penalty by lambda."""
-    plain = next(row for row in rows if row["penalty"] == "none")
     series = [
         marks.estimates(
             PENALTIES[name].label,
@@ -29,10 +28,7 @@ def validation_by_strength(rows: Sequence[Summary], wording: Wording) -> Panel:
 
     def draw(axes: Any) -> list[Label]:
         labels = marks.bars(axes, series)
-        if plain["validation"]["mean"] is not None:
-            level, style = (100 if wording.percent else 1) * plain["validation"]["mean"], PENALTIES["none"].style
-            axes.axhline(level, **style.line(marker="", linewidth=1.2))
-            labels.append(Label(marks.strength_grid(rows)[-1], level, plain["label"], style.color))
+        labels += _without(axes, rows, marks.strength_grid(rows)[-1], wording)
         marks.strength_axis(axes, rows)
         marks.score_axis(axes.yaxis, "validation", wording)
         return labels
@@ -46,15 +42,24 @@ def validation_by_strength(rows: Sequence[Summary], wording: Wording) -> Panel:
     return Panel("validation-strength", title, f"{wording.name}, the best of each: {told}.", draw)
 
 
-def zeros(rows: Sequence[Summary], only: Iterable[str] = tuple(PENALTIES)) -> Panel:
+def _without(axes: Any, rows: Sequence[Summary], end: float, wording: Wording) -> list[Label]:
+    """A line for the network without a penalty, and its label."""
+    plain = next(row for row in rows if row["penalty"] == "none")
+    if plain["validation"]["mean"] is None:
+        return []
+    level, style = (100 if wording.percent else 1) * plain["validation"]["mean"], PENALTIES["none"].style
+    axes.axhline(level, **style.line(marker="", linewidth=1.2))
+    return [Label(end, level, plain["label"], style.color)]
+
+
+def zeros(rows: Sequence[Summary]) -> Panel:
     """The percentage of weights that are exactly zero, by lambda."""
     series = []
     for name in PENALISED:
-        if name in only:
-            own = [row for row in rows if row["penalty"] == name]
-            points = marks.known((row["strength"], row["zero"]["mean"]) for row in own)
-            percent = [(x, 100 * zero / own[0]["weights"]) for x, zero in points]
-            series.append(marks.Series(PENALTIES[name].label, PENALTIES[name].style, percent))
+        own = [row for row in rows if row["penalty"] == name]
+        points = marks.known((row["strength"], row["zero"]["mean"]) for row in own)
+        percent = [(x, 100 * zero / own[0]["weights"]) for x, zero in points]
+        series.append(marks.Series(PENALTIES[name].label, PENALTIES[name].style, percent))
 
     def draw(axes: Any) -> list[Label]:
         labels = marks.bars(axes, series)
@@ -80,6 +85,7 @@ def score_by_zeros(rows: Sequence[Summary], wording: Wording) -> Panel:
 
     def draw(axes: Any) -> list[Label]:
         labels = marks.bars(axes, series)
+        labels += _without(axes, rows, max((x for one in series for x, _ in one.points), default=1.0), wording)
         axes.set_xlabel("weights exactly zero, %")
         marks.score_axis(axes.yaxis, "validation", wording)
         return labels
@@ -90,7 +96,7 @@ def score_by_zeros(rows: Sequence[Summary], wording: Wording) -> Panel:
 
 
 def weight_path(rows: Sequence[Summary], name: str) -> Panel:
-    """The regularization path of the largest weights, from lambda = 0 on; all penalties have the same axes."""
+    """The regularization path of the largest weights, from lambda = 0 on; all penalties have the same upright axis."""
     own = [row for row in rows if row["penalty"] in ("none", name)]
     style = PENALTIES[name].style
     sizes = [abs(value) for row in rows for value in row["path"] if value is not None]
@@ -99,13 +105,13 @@ def weight_path(rows: Sequence[Summary], name: str) -> Panel:
         axes.axhline(0, color=MUTED, linewidth=0.8)
         # The weight that is largest without a penalty gets the strongest blue, so that the lines can be told apart.
         for rank in range(len(own[0]["path"])):
-            points = marks.known((row["strength"] or marks.no_strength(rows), row["path"][rank]) for row in own)
+            points = marks.known((row["strength"] or marks.no_strength(own), row["path"][rank]) for row in own)
             line = replace(style, color=PALETTE[f"scale{5 - rank // 2}"][0])
             axes.plot(*marks.xy(points), color=line.color, linewidth=1.2)
             left, gone = [(x, y) for x, y in points if y], [(x, y) for x, y in points if not y]
             axes.plot(*marks.xy(left), color=line.color, linestyle="", marker="o", **line.mark(markersize=3.5))
             axes.plot(*marks.xy(gone), color=INK, linestyle="", marker="x", markersize=5.5, zorder=3)
-        marks.strength_axis(axes, rows, origin=True)
+        marks.strength_axis(axes, own, origin=True)
         top = 1.08 * max(sizes, default=1.0) or 1.0
         axes.set_ylim(-top, top)
         axes.set_ylabel("weight after training")

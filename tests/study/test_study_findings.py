@@ -15,6 +15,7 @@ from wellposed.study import experiments
 from wellposed.study.design import Design
 from wellposed.study.estimate import Estimate, difference, seeds_needed
 from wellposed.study.methods import PENALTIES, STARTS
+from wellposed.study.plotting.figures import figures
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
 from wellposed.study.results.summary import summarise
@@ -436,7 +437,19 @@ def test_sentences_are_whole(results: dict[str, Any]) -> None:
 
 
 def test_the_report_is_drawn_whatever_was_found(results: dict[str, Any]) -> None:
-    assert "</html>" in report(results)
+    recommended = results["recommended"] | {"code": "wp.initialize(model)  # <b>"}
+    told = report(results | {"recommended": recommended})
+    assert "</html>" in told
+    assert "# &lt;b&gt;" in told
+
+
+def test_scores_that_tell_nothing_apart_are_said_to() -> None:
+    def told(name: str) -> bool:
+        drawn = figures(studied(name)["experiments"], Wording("accuracy"))
+        return any("tell nothing apart" in figure.caption for figure in drawn["together"])
+
+    assert told("ties")
+    assert not told("clear effects")
 
 
 @pytest.mark.parametrize("start", SENTENCES)

@@ -14,7 +14,7 @@ from wellposed.study.training.splits import split
 from wellposed.study.training.train import TrainingRun, one_thread
 
 # Fractions of lambda_max. Several layers share one lambda, and end from a tenth of it on, or nearly.
-_FRACTIONS = (0.01, 0.003, 0.001)
+_FRACTIONS = (0.03, 0.01, 0.003, 0.001)
 # How often e divides a weight that nothing but decay moves, over a whole run.
 _DECAYS = (3.0, 1.0, 0.3)
 _FEWEST, _MOST_FEW = 100, 1000  # rows that are few

@@ -157,7 +157,7 @@ def test_a_missing_package_is_one_sentence_and_2(
     assert call(monkeypatch, *arguments) == 2
     err = capfd.readouterr().err
     assert f"needs {package.partition('.')[0]}" in err
-    assert "pip install scikit-learn matplotlib jinja2 pyarrow" in err
+    assert "pip install scikit-learn matplotlib jinja2 pyarrow safetensors threadpoolctl" in err
     assert err.count("\n") == 1
 
 

@@ -5,7 +5,8 @@ from types import ModuleType
 
 from wellposed.errors import WellposedError
 
-EXTRA = ("scikit-learn", "matplotlib", "jinja2", "pyarrow")  # the packages of the extra ``study``
+# The packages of the extra ``study``.
+EXTRA = ("scikit-learn", "matplotlib", "jinja2", "pyarrow", "safetensors", "threadpoolctl")
 
 
 def need(module: str) -> ModuleType:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from torch.multiprocessing.spawn import spawn
 
 import wellposed as wp
 from peers import prepare_torchvision
+from wellposed.cli import app
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = ("runs/", "recommended.py")  # what the study writes
@@ -135,6 +138,21 @@ def test_a_page_is_cut_into_its_blocks() -> None:
     """A cell's options end with their lines: they do not reach into the code, nor over the cells that follow."""
     cells = "```{code-cell} ipython3\n:tags: [a]\n:b: c\n\nx = 1\n```\n\n```python\ny: int = 2\n```\n"
     assert BLOCK.findall(cells) == ["x = 1\n", "y: int = 2\n"]
+
+
+COMMANDS = [
+    (name, line)
+    for page, name in zip(PAGES, NAMES, strict=True)
+    for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    for line in re.findall(r"(?:^|\| )(wellposed .*)", block, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_commands_are_ones_that_the_program_takes(page: str, line: str) -> None:
+    name, *words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(app)
+    command.commands[name].make_context(name, words)  # which raises on what it does not know
 
 
 def test_set_up_is_two_commands() -> None:

@@ -23,6 +23,7 @@ from wellposed.models.names import unwrapped
 SOURCE = Path(__file__).parents[2] / "src" / "wellposed"
 HOME = "_torch.py"
 OUR_FILES = {path.name for path in (SOURCE.parents[1] / "build_tools").glob("*.py")}
+OUR_FILES |= {path.stem for path in SOURCE.rglob("*.py.jinja")}
 FRAMES = {"_getframe", "currentframe", "f_back", "f_code", "tb_frame"}
 # Names in torch's code, which nothing of torch's has as an attribute: functions, and modules inside wrappers.
 INSIDE = {"recompute_fn", "_engine_run_backward", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}

@@ -162,6 +162,7 @@ from wellposed.cli import _guarded
 from dataclasses import replace
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored
     sys.exit(_guarded(lambda: study(*{data!r}, settings={settings}, jobs={jobs}, out={out!r}) and 0))
 """
 

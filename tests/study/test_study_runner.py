@@ -274,7 +274,10 @@ def test_workers_end_in_the_middle_of_a_run_where_their_parent_has(
     helpers = workers(process.pid)
     wait_for(lambda: all(map(computes, helpers)))
     os.kill(process.pid, how)
-    process.communicate(timeout=30)
+    try:
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == -how
     wait_for(lambda: not any(map(runs, helpers)), 10)
 

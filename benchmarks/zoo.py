@@ -2,9 +2,9 @@
 
 Run with ``python -m benchmarks.zoo``, or in shards: ``--shard 0/4 --out zoo.0.jsonl`` and so on in processes of their
 own, then ``--report zoo.*.jsonl``; what a file holds already is not taken again. Every model has a process of its own.
-It is built by its library with its own start, run forward and backward,
-started by us and run again, and started once more from the meta device. What the library cannot build here is counted
-apart, and so is what runs on no input that the census knows: it is started all the same, without an example.
+It is built by its library with its own start, run forward and backward, started by us and run again, and started once
+more from the meta device. What the library cannot build here is counted apart, and so is what runs on no input that the
+census knows: it is started all the same, without an example.
 """
 
 import argparse

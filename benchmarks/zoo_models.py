@@ -196,7 +196,7 @@ def _shrunken(config: Any, width: int, names: Mapping[str, Size]) -> Options:
         options["num_hidden_layers"] = deepest  # a layer of each kind
     if "qk_rope_head_dim" in options and "head_dim" in options:
         options["head_dim"] = options["qk_rope_head_dim"]  # one number under two names
-        options["num_key_value_heads"] = options["num_attention_heads"]
+        options["num_key_value_heads"] = options.get("num_attention_heads", config.num_attention_heads)
     return options
 
 

@@ -142,11 +142,12 @@ def study(
     case = experiments.together(planned, done)[results["recommended"]["name"]]
     network, code = recommend(case.run, dataset)
     results["recommended"] |= {"code": code}
+    found = Study(results, folder)
     _write(folder / "network.safetensors", network)
-    _write(folder / "recommended.py", code)
+    _write(found.recommended, code)
     _write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    _write(folder / "report.html", report(results))
-    return Study(results, folder)
+    _write(found.report, report(results))
+    return found
 
 
 def check(settings: Settings) -> None:
@@ -211,11 +212,9 @@ def _checked_jobs(jobs: int | None) -> int:
 
 def _run(planned: Design, data: Dataset, finished: RunFiles, jobs: int, listener: Listener) -> dict[Run, Figures]:
     done: dict[Run, Figures] = {}
+    labels: dict[Run, str] = {run: f"baselines, seed {run.seed}" for run in experiments.baselines(planned)}
     with Pool(jobs, data, finished) as pool:
-        for number, wave in enumerate(experiments.WAVES):
-            labels: dict[Run, str] = {}
-            if not number:
-                labels |= {run: f"baselines, seed {run.seed}" for run in experiments.baselines(planned)}
+        for wave in experiments.WAVES:
             for case in [case for stage in wave for case in stage(planned, done)]:
                 labels |= {run: f"{case.experiment}: {case.label}, seed {run.seed}" for run in case.runs}
             missing = []
@@ -225,7 +224,7 @@ def _run(planned: Design, data: Dataset, finished: RunFiles, jobs: int, listener
                     done[run] = kept
                 elif run not in done:
                     missing.append((label, run))
-            last = number == len(experiments.WAVES) - 1
+            last = wave is experiments.WAVES[-1]
             listener.planned(len(done) + len(missing) if last else experiments.size(planned), len(done))
             pool.work(missing, listener)
             for _, run in missing:

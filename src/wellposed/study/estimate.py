@@ -63,8 +63,7 @@ def clear(change: Estimate, step: float = 0.0) -> bool:
     mean, error = change["mean"], change["error"]
     if mean is None or error is None:
         return False
-    error = max(error, step / 2)
-    return error > 1e-9 * abs(mean) and abs(mean) > _student(len(change["values"])) * error
+    return _tells(mean, error, len(change["values"]), step)
 
 
 def seeds_needed(change: Estimate, step: float = 0.0, most: int = 100) -> int | None:
@@ -87,10 +86,11 @@ def seeds_needed(change: Estimate, step: float = 0.0, most: int = 100) -> int | 
         return None
     deviation = error * math.sqrt(len(change["values"]))
     for seeds in range(2, most + 1):
-        if abs(mean) > _student(seeds) * max(deviation / math.sqrt(seeds), step / 2):
+        if _tells(mean, deviation / math.sqrt(seeds), seeds, step):
             return seeds
     return None
 
 
-def _student(seeds: int) -> float:
-    return _STUDENT[min(seeds - 1, len(_STUDENT)) - 1]
+def _tells(mean: float, error: float, seeds: int, step: float) -> bool:
+    error = max(error, step / 2)
+    return error > 1e-9 * abs(mean) and abs(mean) > _STUDENT[min(seeds - 1, len(_STUDENT)) - 1] * error

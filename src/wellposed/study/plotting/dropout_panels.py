@@ -10,8 +10,6 @@ from wellposed.study.plotting.svg import RULE, Label, Panel, Style, style_of
 from wellposed.study.results.summary import Summary
 from wellposed.study.wording import Wording
 
-_PART = {"train": "training", "validation": "validation", "test": "test"}
-
 
 def loss_curve(rows: Sequence[Summary], part: str) -> Panel:
     """The loss while training, on training or validation rows, for each p."""
@@ -19,16 +17,7 @@ def loss_curve(rows: Sequence[Summary], part: str) -> Panel:
         marks.estimates(f"p = {row['p']:g}", _shade(row, rows), row["curve"]["step"], row["curve"][f"{part} loss"])
         for row in rows
     ]
-
-    def draw(axes: Any) -> list[Label]:
-        labels = marks.bands(axes, series, least=1e-6)
-        axes.set_xlabel("updates")
-        marks.loss_axis(axes)
-        axes.set_ylabel(f"{_PART[part]} loss")
-        return labels
-
-    title = f"{_PART[part].capitalize()} loss"
-    return Panel(f"dropout-{part}", title, f"{title}: {marks.tell(series)}.", draw, right=0.2)
+    return marks.losses(f"dropout-{part}", f"{marks.ROWS[part].capitalize()} loss", part, series, right=0.2)
 
 
 def gap(rows: Sequence[Summary], wording: Wording) -> Panel:
@@ -37,7 +26,9 @@ def gap(rows: Sequence[Summary], wording: Wording) -> Panel:
     # The test rows' scores of rows that were not chosen are kept as gaps alone.
     scores = {"train": [row["train"] for row in rows], "test": [difference(row["train"], row["gap"]) for row in rows]}
     by_p = [row["p"] for row in rows]
-    series = [marks.estimates(_PART[part], style, by_p, scores[part], scores=wording) for part, style in styles.items()]
+    series = [
+        marks.estimates(marks.ROWS[part], style, by_p, scores[part], scores=wording) for part, style in styles.items()
+    ]
 
     def draw(axes: Any) -> list[Label]:
         low, high = (dict(one.points) for one in series)

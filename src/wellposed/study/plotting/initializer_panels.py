@@ -55,14 +55,5 @@ def loss_curve(rows: Sequence[Summary], activation: str, part: str) -> Panel:
         for row in rows
         if row["activation"] == activation
     ]
-    named = {"train": "training", "validation": "validation"}[part]
-
-    def draw(axes: Any) -> list[Label]:
-        labels = marks.bands(axes, series, least=1e-6)
-        marks.loss_axis(axes)
-        axes.set_xlabel("updates")
-        axes.set_ylabel(f"{named} loss")
-        return labels
-
-    title = f"{ACTIVATIONS[activation].label} network, {named} rows"
-    return Panel(f"{part}-{activation}", title, f"{named.capitalize()} loss: {marks.tell(series)}.", draw)
+    title = f"{ACTIVATIONS[activation].label} network, {marks.ROWS[part]} rows"
+    return marks.losses(f"{part}-{activation}", title, part, series)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from wellposed.study.estimate import Estimate
-from wellposed.study.plotting.svg import Label, Style
+from wellposed.study.plotting.svg import Label, Panel, Style
 from wellposed.study.results.summary import Summary
 from wellposed.study.wording import Wording
 
 Points = list[tuple[float, float]]
-
-
+ROWS = {"train": "training", "validation": "validation", "test": "test"}
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -90,6 +89,20 @@ def loss_axis(axes: Any) -> None:
         axes.set_ylim(0.1, 10)
     axes.set_yscale("log")
     powers(axes)
+
+
+def losses(name: str, title: str, part: str, series: Sequence[Series], **more: Any) -> Panel:
+    """A panel of losses on a part of the rows, by update."""
+    named = ROWS[part]
+
+    def draw(axes: Any) -> list[Label]:
+        labels = bands(axes, series, least=1e-6)
+        loss_axis(axes)
+        axes.set_xlabel("updates")
+        axes.set_ylabel(f"{named} loss")
+        return labels
+
+    return Panel(name, title, f"{named.capitalize()} loss: {tell(series)}.", draw, **more)
 
 
 def strength_axis(axes: Any, rows: Sequence[Summary], *, origin: bool = False) -> None:

@@ -184,12 +184,9 @@ def _entries(texts: _Texts, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _chosen_mark(texts: _Texts, mark: str | None) -> str:
     ways = texts.numbers
-    differ = _differ(ways)
-    if mark is not None and mark in ways:
-        return mark
-    if not differ:
-        return next(iter(ways))
-    with_commas = [i for i in differ if "," in texts.levels[i]]
+    if (settled := _settled(ways, mark)) is not None:
+        return settled
+    with_commas = [i for i in _differ(ways) if "," in texts.levels[i]]
     if not with_commas:
         return "."  # which stands before decimals where nothing speaks for a comma
     read = " or ".join(f"{values[with_commas[0]]:.15g}" for values in ways.values())
@@ -200,17 +197,21 @@ def _chosen_mark(texts: _Texts, mark: str | None) -> str:
 
 
 def _chosen_order(texts: _Texts, order: str | None) -> str:
-    ways = texts.dates
-    differ = _differ(ways)
-    if order is not None and order in ways:
-        return order
-    if not differ:
-        return next(iter(ways))
+    if (settled := _settled(texts.dates, order)) is not None:
+        return settled
+    doubtful = texts.levels[_differ(texts.dates)[0]]
     raise WellposedError(
-        f"column {texts.name!r} can be read in two ways: {texts.levels[differ[0]]!r} begins with the day or with the "
+        f"column {texts.name!r} can be read in two ways: {doubtful!r} begins with the day or with the "
         "month; say which by --dates day-first or --dates month-first, or leave the column out by --drop "
         f"{quote(texts.name)}"
     )
+
+
+def _settled(ways: Mapping[str, NDArray[np.float64]], told: str | None) -> str | None:
+    """The way that was told, or any where all read the same; ``None`` where there is a doubt."""
+    if told is not None and told in ways:
+        return told
+    return None if _differ(ways) else next(iter(ways))
 
 
 def _differ(ways: Mapping[str, NDArray[np.float64]]) -> list[int]:

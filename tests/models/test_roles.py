@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations
 
 import wellposed as wp
 from wellposed.init import Part
-from wellposed.models.regions import local_part
+from wellposed.models.regions import part_of
 from wellposed.models.roles import registry as roles
 
 MODULES: list[nn.Module] = [
@@ -58,7 +58,7 @@ def test_every_parameter_is_claimed_and_filled(module: nn.Module) -> None:
     covered = {name: torch.zeros(p.shape) for name, p in module.named_parameters()}
     for row in plan:
         if row.role != "fixed":
-            local_part(covered[row.name[2:]], row.where)[0].add_(1)
+            part_of(covered[row.name[2:]], row.where).add_(1)
     assert all(bool((cover == 1).all()) for cover in covered.values())
 
 

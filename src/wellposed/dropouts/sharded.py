@@ -6,8 +6,9 @@ from torch import Tensor
 
 from wellposed.dropouts.masks import Mask
 from wellposed.dropouts.operator import thin
+from wellposed.errors import WellposedError
 from wellposed.random.box import Box
-from wellposed.random.shards import local_block
+from wellposed.random.shards import local_blocks
 
 
 def thin_shards(x: Tensor, mask: Mask, row: int = 0, batch: int = 0) -> Tensor:
@@ -26,8 +27,13 @@ def thin_shards(x: Tensor, mask: Mask, row: int = 0, batch: int = 0) -> Tensor:
         WellposedError: If its placements are partial, or a shard is no block of the whole.
     """
     whole: Any = x
-    local, box = local_block(x)
-    assert box is not None
+    blocks = local_blocks(x)
+    if len(blocks) != 1 or blocks[0][1] is None:
+        raise WellposedError(
+            f"dropout was given a DTensor of shape {tuple(x.shape)} with placements {whole.placements}, of which a "
+            "process holds rows that do not lie side by side; expected shards that are blocks"
+        )
+    local, box = blocks[0]
     shape, offset = list(box.shape), list(box.offset)
     if row and batch >= 0:
         shape[batch] += row

@@ -9,7 +9,7 @@ from wellposed.init.plan import Bound, Plan, Row, bind
 from wellposed.models.copying import is_fully_sharded
 from wellposed.models.formulas import formulas
 from wellposed.models.names import joined, listed
-from wellposed.models.regions import local_part
+from wellposed.models.regions import local_parts
 from wellposed.models.roles import buffers_of
 from wellposed.models.weights import Weight
 from wellposed.random.key import Key
@@ -116,8 +116,8 @@ def _fill(key: Key, weight: Weight, rows: tuple[Row, ...]) -> None:
         whole = torch.empty(_whole(rows), dtype=first.dtype, device=first.device)
     for row in rows:
         if row.initializer is not None:
-            part, box = local_part(whole, row.where)
-            row.initializer.fill_(part, key.fold(*row.stream), axes=row.axes, box=box)
+            for part, box in local_parts(whole, row.where):
+                row.initializer.fill_(part, key.fold(*row.stream), axes=row.axes, box=box)
     if weight.computed is not None:
         weight.write(whole)
         weight.computed.settle(key.fold(rows[0].stream[0], "settle"))

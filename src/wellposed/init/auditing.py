@@ -14,7 +14,7 @@ from wellposed.init.plan import Bound, Plan, Row, bind
 from wellposed.init.propagation import findings
 from wellposed.init.refusals import overlaps
 from wellposed.models.names import listed
-from wellposed.models.regions import local_part
+from wellposed.models.regions import local_parts
 from wellposed.random import shards
 
 _CHUNK = 1 << 15  # entries looked at a time: few enough for one thread
@@ -60,7 +60,7 @@ def check(bound: Bound, example: Any = None) -> Plan:
     filled = [weight for weight, rows in bound.weights if any(row.initializer is not None for row in rows)]
     problems = [f"{pair} share memory and were filled twice" for pair in overlaps(filled)]
     got: dict[str, dict[str, float]] = {}
-    siblings: dict[tuple[object, ...], list[tuple[Row, Tensor]]] = defaultdict(list)
+    siblings: dict[tuple[object, ...], list[tuple[Row, list[Tensor]]]] = defaultdict(list)
     with torch.no_grad():
         for row, weight, blocks in _rows(bound):
             if weight.is_meta and row.initializer is None:
@@ -84,14 +84,16 @@ def check(bound: Bound, example: Any = None) -> Plan:
                     f"{row.label} has a standard deviation of {math.sqrt(variance):.6g} where {row.std_wanted:.6g} is "
                     f"planned, over {count} entries"
                 )
-            part = local_part(weight, row.where)[0]
+            parts = [part for part in _held(weight, row.where) if part.numel()]
             # Chance may make very small shards alike.
-            if variance > 0 and row.initializer.keyed and (part.numel() >= _TELLING or not shards.is_sharded(weight)):
-                ends = tuple(part.flatten()[:8].tolist()) if part.numel() < _CHUNK else _ends(part)
-                siblings[(tuple(part.shape), part.dtype, ends)].append((row, part))
+            is_telling = not shards.is_sharded(weight) or sum(part.numel() for part in parts) >= _TELLING
+            if parts and variance > 0 and row.initializer.keyed and is_telling:
+                first = parts[0]
+                ends = tuple(first.flatten()[:8].tolist()) if first.numel() < _CHUNK else _ends(first)
+                siblings[(tuple(part.shape for part in parts), first.dtype, ends)].append((row, parts))
     for alike in siblings.values():
-        for i, (row, part) in enumerate(alike):
-            equal = next((other for other, seen in alike[:i] if torch.equal(part, seen)), None)
+        for i, (row, parts) in enumerate(alike):
+            equal = next((other for other, seen in alike[:i] if all(map(torch.equal, parts, seen))), None)
             if equal is not None:
                 problems.append(f"{row.label} is bit for bit equal to {equal.label}")
     if problems:
@@ -127,11 +129,15 @@ def _ends(part: Tensor) -> tuple[float, ...]:
 def _pieces(row: Row, weight: Tensor, inner: list[tuple[int, int, int]]) -> list[Tensor]:
     """The parts of a weight that a row alone is about: not those of blocks that have rows of their own."""
     if row.where is not None or not inner:
-        return [local_part(weight, row.where)[0]]
+        return _held(weight, row.where)
     dim = inner[0][0]
     edges = [0, *(edge for _, first, end in inner for edge in (first, end)), weight.shape[dim]]
     gaps = [(first, end) for first, end in zip(edges[::2], edges[1::2], strict=True) if first < end]
-    return [local_part(weight, (dim, first, end))[0] for first, end in gaps or [(0, weight.shape[dim])]]
+    return [piece for first, end in gaps or [(0, weight.shape[dim])] for piece in _held(weight, (dim, first, end))]
+
+
+def _held(weight: Tensor, where: tuple[int, int, int] | None) -> list[Tensor]:
+    return [part for part, _ in local_parts(weight, where)]
 
 
 def _moments(pieces: list[Tensor]) -> tuple[float, float, int]:

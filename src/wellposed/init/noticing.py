@@ -5,7 +5,7 @@ from torch import Tensor
 
 from wellposed._torch import PLAIN_TYPES
 from wellposed.init.initializers.initializer import Initializer
-from wellposed.models.regions import local_part
+from wellposed.models.regions import part_of
 from wellposed.models.roles import Part
 from wellposed.models.weights import Weight
 from wellposed.random.key import Key
@@ -20,7 +20,7 @@ def before(weight: Weight, part: Part, initializer: Initializer) -> list[str]:
     if weight.computed is not None or type(weight.tensor) not in PLAIN_TYPES or weight.tensor.is_meta:
         return []
     with torch.no_grad():
-        values = local_part(weight.tensor, part.where)[0]
+        values = part_of(weight.tensor, part.where)
         if not values.numel() or not values.is_floating_point():
             return []
         first = values[(0,) * values.ndim]

@@ -13,7 +13,7 @@ from wellposed.errors import WellposedError
 from wellposed.init.initializers.initializer import Initializer
 from wellposed.models.fans import Axes
 from wellposed.models.names import listed
-from wellposed.models.regions import local_part
+from wellposed.models.regions import local_parts
 from wellposed.models.weights import Weight, weights
 from wellposed.random.key import Key
 from wellposed.tabular import Table, Tabular
@@ -170,7 +170,11 @@ class Bound:
     weights: tuple[tuple[Weight, tuple[Row, ...]], ...]
 
     def part(self, label: str) -> Tensor:
-        """The tensor that a row is about, a view of the weight; of a sharded one, of what this process holds of it.
+        """The tensor that a row is about, a view of the weight; of a sharded one, of the block that this process holds.
+
+        Raises:
+            KeyError: If there is no such row.
+            WellposedError: If the weight is sharded so that this process holds no block of it, or several.
 
         Example:
             >>> import torch, wellposed as wp
@@ -182,7 +186,12 @@ class Bound:
         for weight, rows in self.weights:
             for row in rows:
                 if label in (row.label, row.name):
-                    return local_part(weight.tensor, row.where)[0]
+                    parts = local_parts(weight.tensor, row.where)
+                    if len(parts) != 1:
+                        raise WellposedError(
+                            f"{row.label}: of its shards this process holds {len(parts)} blocks, not one"
+                        )
+                    return parts[0][0]
         raise KeyError(label)
 
     def groups(self, lr: float, **options: Any) -> list[dict[str, Any]]:

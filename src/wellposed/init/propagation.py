@@ -15,7 +15,7 @@ from wellposed.models.copying import copied, tensors_of
 from wellposed.models.example import arguments, tensors_in
 from wellposed.models.example import copied as copied_input
 from wellposed.models.names import joined, unwrapped
-from wellposed.models.regions import local_part
+from wellposed.models.regions import part_of
 from wellposed.models.roles import is_called_normalisation
 from wellposed.random.key import Key
 from wellposed.random.shards import is_sharded
@@ -92,11 +92,11 @@ class _Run:
         """A parameter in the same memory without its hooks, that notes whether it gets a gradient; or an opened one."""
         weight, rows = self.weights[id(parameter)]
         values = parameter.detach()
-        closed = [row for row in rows if _is_closed(row, local_part(values, row.where)[0])]
+        closed = [row for row in rows if _is_closed(row, part_of(values, row.where))]
         if closed and weight.computed is None:
             values = values.clone()
             for row in closed:
-                part, _ = local_part(values, row.where)
+                part = part_of(values, row.where)
                 opened = Normal(0.0, part.shape[-1] ** -0.5) if part.ndim > 1 else Ones()
                 opened.fill_(part, Key(0).fold(row.label))
         alias = nn.Parameter(values, parameter.requires_grad)

@@ -11,7 +11,7 @@ from wellposed.arguments import unwritable
 from wellposed.errors import WellposedError
 from wellposed.models.names import listed
 from wellposed.models.weights import Weight
-from wellposed.random.shards import is_sharded, local_block
+from wellposed.random.shards import is_sharded, local_blocks
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -117,7 +117,7 @@ def _refuse_shards(planned: Sequence[Weight]) -> None:
         )
     for target in planned:
         try:
-            local_block(target.tensor)
+            local_blocks(target.tensor)
         except WellposedError as error:
             raise WellposedError(f"{target.name}: {error}") from error
 

@@ -1,30 +1,46 @@
-"""The part of a weight that a block is, and the local shard of it."""
+"""The part of a weight that a block is, and what this process holds of it."""
 
 from torch import Tensor
 
 from wellposed.random.box import Box
-from wellposed.random.shards import local_block
+from wellposed.random.shards import local_blocks
 
 
-def local_part(tensor: Tensor, where: tuple[int, int, int] | None) -> tuple[Tensor, Box | None]:
-    """The local shard of a part of a tensor.
+def part_of(tensor: Tensor, where: tuple[int, int, int] | None) -> Tensor:
+    """A part of a tensor that is not sharded, a view of it.
+
+    Args:
+        tensor: The tensor.
+        where: The part, as (dimension, first, end); ``None`` for all of it.
+    """
+    if where is None:
+        return tensor
+    dim, first, end = where
+    return tensor.narrow(dim, first, end - first)
+
+
+def local_parts(tensor: Tensor, where: tuple[int, int, int] | None) -> list[tuple[Tensor, Box | None]]:
+    """The blocks that this process holds of a part of a tensor.
 
     Args:
         tensor: The tensor, sharded or not.
         where: The part, as (dimension, first, end); ``None`` for all of it.
 
     Returns:
-        A view of the tensor's memory, and where it lies in the part; ``None`` where it is the part.
+        Views of the tensor's memory, and where each lies in the part; ``None`` where it is the part.
     """
-    local, box = local_block(tensor)
     if where is None:
-        return local, box
+        return local_blocks(tensor)
     dim, first, end = where
-    if box is None:
-        return local.narrow(dim, first, end - first), None
-    here = box.offset[dim]
-    start = min(max(first, here), here + local.shape[dim])
-    stop = max(start, min(end, here + local.shape[dim]))
-    shape, offset = list(box.shape), list(box.offset)
-    shape[dim], offset[dim] = end - first, max(start - first, 0) if start < stop else 0
-    return local.narrow(dim, start - here, stop - start), Box(tuple(shape), tuple(offset))
+    found: list[tuple[Tensor, Box | None]] = []
+    for block, box in local_blocks(tensor):
+        if box is None:
+            found.append((part_of(block, where), None))
+            continue
+        here = box.offset[dim]
+        start, stop = max(first, here), min(end, here + block.shape[dim])
+        if start < stop:
+            shape, offset = list(box.shape), list(box.offset)
+            shape[dim], offset[dim] = end - first, start - first
+            found.append((block.narrow(dim, start - here, stop - start), Box(tuple(shape), tuple(offset))))
+    return found

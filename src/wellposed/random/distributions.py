@@ -15,7 +15,7 @@ from wellposed.random.backend import backend_for
 from wellposed.random.box import WHOLE, Box, layout
 from wellposed.random.draw import Draw
 from wellposed.random.key import Key
-from wellposed.random.shards import local_block
+from wellposed.random.shards import local_blocks
 
 _Shape = int | Sequence[int]
 _Device = torch.device | str | int | None
@@ -343,13 +343,12 @@ def _fill_(
         call = integer(call, "call", 0, 2**64)
     if box is not None and not isinstance(box, Box):
         raise WellposedError(f"box was given as {box!r}; expected a wp.Box, as in wp.Box((4, 6), (1, 2))")
-    local = tensor
-    if box is not None or type(tensor) not in PLAIN_TYPES:
-        local, box = local_block(tensor, box)
-    if not local.is_meta:
-        where = WHOLE if box is None else layout(local.shape, box)
-        backend_for(local).fill_(local, draw, key.seed, call, where)
-        increment_version(local)
+    blocks = local_blocks(tensor, box) if box is not None or type(tensor) not in PLAIN_TYPES else [(tensor, None)]
+    for block, place in blocks:
+        where = WHOLE if place is None else layout(block.shape, place)
+        if not block.is_meta:
+            backend_for(block).fill_(block, draw, key.seed, call, where)
+            increment_version(block)
     return tensor
 
 

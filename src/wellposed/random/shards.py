@@ -1,14 +1,25 @@
-"""Shards: the local shard of a distributed tensor, and where it lies in the whole."""
+"""Shards: what a process holds of a distributed tensor, and where that lies in the whole."""
 
-import math
+import itertools
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from wellposed._torch import PLAIN_TYPES
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
+
+_Runs = list[tuple[int, int]]  # ranges of indices, each the first and the one after the last
+
+
+class _Split(NamedTuple):
+    """One split of a dimension: into how many parts, and which is held; of how many equal pieces, each on its own."""
+
+    dim: int
+    parts: int
+    index: int
+    factor: int
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -19,24 +30,25 @@ def is_sharded(tensor: Tensor) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | None]:
-    """The local shard of a tensor, and where it lies in the whole.
+def local_blocks(tensor: Tensor, box: Box | None = None) -> list[tuple[Tensor, Box | None]]:
+    """The blocks of the whole that this process holds of a tensor, and where each lies in it.
 
     Args:
         tensor: Any tensor.
         box: Where it lies, if it is not a DTensor, which knows that itself.
 
     Returns:
-        The local shard of a DTensor, and its box; any other tensor itself, with the box as it was given.
+        Views of a DTensor's local shard with their boxes: one where its rows lie side by side, several where it was
+        sharded in strides, none where it is empty. Any other tensor itself, with the box as it was given.
 
     Raises:
         WellposedError: If the tensor stores its values in another form, or a DTensor is given with a box, has partial
-            placements, or is sharded so that a local shard is not a block.
+            placements, or has a local shard of another shape than its placements give.
 
     Example:
         >>> import torch
-        >>> local_block(torch.zeros(2, 3))[0].shape
-        torch.Size([2, 3])
+        >>> [block.shape for block, box in local_blocks(torch.zeros(2, 3))]
+        [torch.Size([2, 3])]
     """
     if not is_sharded(tensor):
         if type(tensor) not in PLAIN_TYPES and (hasattr(tensor, "__tensor_flatten__") or _has_no_memory(tensor)):
@@ -44,7 +56,7 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
                 f"a tensor of type {type(tensor).__name__} was given, which stores its values in another form, such as "
                 "a quantised one; fill the plain tensor that it is made from, and convert that"
             )
-        return tensor, box
+        return [(tensor, box)]
     whole: Any = tensor
     if box is not None:
         raise WellposedError(f"a DTensor was given with {box}; give no box, since a DTensor knows its place")
@@ -53,12 +65,14 @@ def local_block(tensor: Tensor, box: Box | None = None) -> tuple[Tensor, Box | N
             f"a DTensor with placements {whole.placements} was given, of which a process holds terms of a sum; "
             "expected sharded or replicated placements"
         )
-    if _is_interleaved(whole):
-        raise WellposedError(
-            f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} was given, of which a process "
-            "holds rows that do not lie side by side; expected shards that are blocks, such as those of even sharding"
-        )
-    return whole.to_local(), Box(tuple(whole.shape), _offset(whole))
+    if whole.device_mesh.get_coordinate() is None:
+        return []
+    local, shape, found = whole.to_local(), tuple(whole.shape), []
+    for block in itertools.product(*map(_placed, _runs_held(whole, local))):
+        inner, outer = [here for here, _ in block], tuple(first for _, first in block)
+        is_all = all(here == slice(0, size) for here, size in zip(inner, local.shape, strict=True))
+        found.append((local if is_all else local[tuple(inner)], Box(shape, outer)))
+    return found
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -92,34 +106,56 @@ def _has_no_memory(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.numel() > 0 and tensor.data_ptr() == 0
 
 
-def _offset(whole: Any) -> tuple[int, ...]:
-    """Where the local shard starts; empty for a process outside the mesh, which has none."""
+def _runs_held(whole: Any, local: Tensor) -> list[_Runs]:
+    """The indices that this process holds in each dimension of a DTensor."""
     mesh, place = whole.device_mesh, whole.device_mesh.get_coordinate()
-    if place is None:
-        return ()
-    sizes, offset = list(whole.shape), [0] * whole.ndim
-    sharded = [
-        (i, p.dim, getattr(p, "split_factor", 1) > 1) for i, p in enumerate(whole.placements) if hasattr(p, "dim")
+    splits = [
+        _Split(placement.dim, mesh.size(i), place[i], getattr(placement, "split_factor", 1))
+        for i, placement in enumerate(whole.placements)
+        if not placement.is_replicate()
     ]
-    # What a mesh dimension shards in strides, it sharded after the mesh dimensions that follow.
-    for i, dim, _ in [s for s in sharded if not s[2]] + [s for s in reversed(sharded) if s[2]]:
-        size = -(-sizes[dim] // mesh.size(i))
-        start = min(size * place[i], sizes[dim])
-        offset[dim] += start
-        sizes[dim] = min(size, sizes[dim] - start)
-    return tuple(offset)
+    # Torch defines a strided placement as one that comes first. What fully_shard makes of a shard of tensor parallelism
+    # came last: the same rows, but for few of them on many processes, where the local shard's shape tells.
+    plain = [split for split in splits if split.factor == 1]
+    last = [split._replace(factor=1) for split in reversed(splits) if split.factor > 1]
+    for order in (splits, [*plain, *last]):
+        held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(whole.shape)]
+        if tuple(sum(end - first for first, end in runs) for runs in held) == tuple(local.shape):
+            return held
+    raise WellposedError(
+        f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} on {mesh} was given, whose local "
+        f"shard has shape {tuple(local.shape)}; expected the shard that these placements give"
+    )
 
 
-def _is_interleaved(whole: Any) -> bool:
-    """Whether a dimension was sharded unevenly, and by a later mesh dimension first, so that shards are not blocks."""
-    placements, mesh = whole.placements, whole.device_mesh
-    for i, placement in enumerate(placements):
-        stride = getattr(placement, "split_factor", 1)
-        if stride == 1:
-            continue
-        same = [j for j, other in enumerate(placements) if getattr(other, "dim", None) == placement.dim]
-        inner = math.prod(mesh.size(j) for j in same if j > i)
-        outer = math.prod(mesh.size(j) for j in same if j <= i)
-        if stride != inner or whole.shape[placement.dim] % (inner * outer):
-            return True
-    return False
+def _runs(size: int, splits: list[_Split]) -> _Runs:
+    """The indices that are left of a dimension when it is split again and again."""
+    runs = [(0, size)]
+    for split in splits:
+        pieces = [_part(runs, split.factor, j) for j in range(split.factor)]
+        runs = [run for piece in pieces for run in _part(piece, split.parts, split.index)]
+    return runs
+
+
+def _part(runs: _Runs, parts: int, index: int) -> _Runs:
+    """One of the equal parts of runs, of which the last may be shorter or empty, as ``torch.chunk`` makes them."""
+    size = -(-sum(end - first for first, end in runs) // parts)
+    start, stop, passed, found = size * index, size * (index + 1), 0, []
+    for first, end in runs:
+        low, high = first + max(start - passed, 0), min(first + stop - passed, end)
+        if low < high:
+            found.append((low, high))
+        passed += end - first
+    return found
+
+
+def _placed(runs: _Runs) -> list[tuple[slice, int]]:
+    """Where each run lies in the local shard, and where it starts in the whole; runs that touch are one."""
+    joined: _Runs = []
+    for first, end in runs:
+        if joined and joined[-1][1] == first:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((first, end))
+    ends = itertools.accumulate(end - first for first, end in joined)
+    return [(slice(at - end + first, at), first) for at, (first, end) in zip(ends, joined, strict=True)]

@@ -12,7 +12,7 @@ from wellposed.init.initializers.initializer import Initializer
 from wellposed.models.fans import LINEAR, Axes
 from wellposed.random.box import Box, layout
 from wellposed.random.key import Key
-from wellposed.random.shards import local_block
+from wellposed.random.shards import local_blocks
 
 
 class Whole(Initializer):
@@ -26,17 +26,20 @@ class Whole(Initializer):
             raise WellposedError(
                 f"{self} was given a tensor of dtype {tensor.dtype}, which cannot hold its values; use a float dtype"
             )
-        local, box = local_block(tensor, box)
-        layout(local.shape, box)
+        blocks = local_blocks(tensor, box)
+        for block, place in blocks:
+            layout(block.shape, place)
         shape = tuple(tensor.shape) if box is None else box.shape
-        offset = (0,) * len(shape) if box is None else box.offset
         if 0 not in shape:
             self._check(shape, axes)
-        if local.is_meta or local.numel() == 0:
+        blocks = [(block, place) for block, place in blocks if not block.is_meta and block.numel()]
+        if not blocks:
             return tensor
-        block = tuple(slice(o, o + n) for o, n in zip(offset, local.shape, strict=True))
         with torch.no_grad():
-            local.copy_(self._whole(shape, axes, key, local)[block])
+            whole = self._whole(shape, axes, key, blocks[0][0])
+            for block, place in blocks:
+                offset = (0,) * len(shape) if place is None else place.offset
+                block.copy_(whole[tuple(slice(o, o + n) for o, n in zip(offset, block.shape, strict=True))])
         return tensor
 
     def _check(self, shape: tuple[int, ...], axes: Axes) -> None:

@@ -48,6 +48,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "bert": language("Bert", **SIZES),
     "gemma": language("Gemma", **SIZES, head_dim=8),
     "falcon_mamba": language("FalconMamba", hidden_size=32, num_hidden_layers=1, state_size=4),
+    "falcon_h1": language(
+        "FalconH1", **SIZES, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, ssm_multipliers=[1.5, 0.5, 0.3, 2.0, 0.7]
+    ),
     "gptj": language("GPTJ", n_embd=32, n_layer=1, n_head=4, rotary_dim=4),
     "swin": picture("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)),
     "swinv2": picture("swinv2_cr_tiny_224", depths=(1, 1, 1, 1)),

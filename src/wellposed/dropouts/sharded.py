@@ -28,12 +28,13 @@ def thin_shards(x: Tensor, mask: Mask, row: int = 0, batch: int = 0) -> Tensor:
     """
     whole: Any = x
     blocks = local_blocks(x)
-    if len(blocks) != 1 or blocks[0][1] is None:
+    if len(blocks) != 1:
         raise WellposedError(
             f"dropout was given a DTensor of shape {tuple(x.shape)} with placements {whole.placements}, of which a "
             "process holds rows that do not lie side by side; expected shards that are blocks"
         )
     local, box = blocks[0]
+    assert box is not None
     shape, offset = list(box.shape), list(box.offset)
     if row and batch >= 0:
         shape[batch] += row

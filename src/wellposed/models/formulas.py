@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.models.names import joined
 from wellposed.models.roles import buffers_of
-from wellposed.models.roles.twins import told
+from wellposed.models.roles.twins import built, filled
 from wellposed.random.shards import is_sharded
 
 
@@ -50,10 +50,18 @@ def formulas(model: nn.Module) -> dict[str, Tensor]:
         >>> formulas(model)
         {'0.index': tensor([0, 1, 2])}
     """
+    modules = list(model.named_modules())
+    own = {path: names for path, module in modules if (names := without_values(module))}
+    left = [joined(path, name) for path, names in own.items() for name in names]
     found: dict[str, Tensor] = {}
-    for path, module in model.named_modules():
-        if names := without_values(module):
-            found |= {joined(path, name): value for name, value in told(model, path, names).items()}
+    for path, _ in reversed(modules):  # what is nearest knows best
+        start = f"{path}." if path else ""
+        if below := [name.removeprefix(start) for name in left if name.startswith(start)]:
+            found |= {joined(path, name): value for name, value in filled(model, path, below).items()}
+            left = [name for name in left if name not in found]
+    for path, names in own.items():
+        if unfilled := [name for name in names if joined(path, name) not in found]:
+            found |= {joined(path, name): value for name, value in built(model, path, unfilled).items()}
     return found
 
 

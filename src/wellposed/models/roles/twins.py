@@ -6,7 +6,7 @@ out otherwise under other random numbers or arguments that are not known, or was
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,65 +38,78 @@ def told(model: nn.Module, path: str, names: Sequence[str], *, build: bool = Tru
         >>> told(nn.Sequential(nn.LayerNorm(2)), "0", ["weight"])
         {'weight': tensor([1., 1.])}
     """
-    words = path.split(".") if path else []
-    lineage = [(".".join(words[:i]), model.get_submodule(".".join(words[:i]))) for i in range(len(words) + 1)]
+    found = filled(model, path, names)
+    left = [name for name in names if name not in found]
+    return found | built(model, path, left) if build and left else found
+
+
+def filled(model: nn.Module, path: str, names: Sequence[str]) -> dict[str, Tensor]:
+    """The same, as far as the library has a function that fills the module; names may be paths of tensors below it."""
+    module = model.get_submodule(path)
+    fills = [getattr(type(module), name, None) for name in _FILLS]
+    # What transformers' models fill modules with, one at a time; some fill those below, too.
+    fills += [getattr(above, "_init_weights", None) for above in reversed(_lineage(model, path))]
     found: dict[str, Tensor] = {}
-    for way in _ways(lineage, build):
+    for fill in filter(callable, fills):
         if left := [name for name in names if name not in found]:
-            found |= _alike(way, lineage[-1][1], left)
+            found |= _alike(lambda _, fill=fill, left=left: _filled(module, left, fill), module, left)  # type: ignore[misc]
     return found
 
 
-def _ways(lineage: list[tuple[str, nn.Module]], build: bool) -> Iterator[_Way]:
-    """How to make a twin of the last module that has the values, in several ways."""
-    path, module = lineage[-1]
-    for fill in (getattr(type(module), name, None) for name in _FILLS):
-        if fill is not None:
-            yield lambda _, fill=fill: _filled(module, "", fill)  # type: ignore[misc]
-    # What transformers' models fill modules with, one at a time; some fill those right below.
-    for _, above in reversed(lineage):
-        fill = getattr(above, "_init_weights", None)
-        if callable(fill):
-            for inner_path, outer in reversed(lineage[-2:]):
-                within = path[len(inner_path) :].lstrip(".") if outer is not module else ""
-                yield lambda _, fill=fill, outer=outer, within=within: _filled(outer, within, fill)  # type: ignore[misc]
-    if build:
-        config = next((above.config for _, above in reversed(lineage) if hasattr(above, "config")), None)
-        yield lambda other: _built_again(module, config, other)
+def built(model: nn.Module, path: str, names: Sequence[str]) -> dict[str, Tensor]:
+    """The same, as far as the module can be built again from its attributes."""
+    lineage = _lineage(model, path)
+    config = next((above.config for above in reversed(lineage) if hasattr(above, "config")), None)
+    return _alike(lambda other: _built_again(lineage[-1], config, other), lineage[-1], names)
 
 
-def _alike(way: _Way, module: nn.Module, names: list[str]) -> dict[str, Tensor]:
+def _lineage(model: nn.Module, path: str) -> list[nn.Module]:
+    """The modules that a path leads through, the model first."""
+    words = path.split(".") if path else []
+    return [model.get_submodule(".".join(words[:i])) for i in range(len(words) + 1)]
+
+
+def _alike(way: _Way, module: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """The tensors that a way gives alike under two seeds, in the shapes and dtypes that the module has them."""
-    twins = []
+    found: dict[str, Tensor] = {}
     for seed in (0, 1):
+        before = found
         try:
             with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad(), _NothingUnwritten():
-                torch.manual_seed(seed)
-                twins.append(way(bool(seed)))
+                torch.default_generator.manual_seed(seed)
+                twin = way(bool(seed))
         except Exception:  # any constructor may be run here, and one that fails has merely nothing to tell
             return {}
-    found = {}
-    for name in names:
-        wanted, (one, other) = getattr(module, name), (getattr(twin, name, None) for twin in twins)
-        if (
-            isinstance(one, Tensor)
-            and isinstance(other, Tensor)
-            and not one.is_meta
-            and (one.shape, one.dtype) == (wanted.shape, wanted.dtype)
-            and torch.equal(one, other)  # which NaN never is
-        ):
-            found[name] = one.detach()
+        found = {}
+        for name in before if seed else names:
+            wanted, made = _reached(module, name), _reached(twin, name)
+            if not isinstance(made, Tensor) or made.is_meta:
+                continue
+            is_like = (made.shape, made.dtype) == (wanted.shape, wanted.dtype)
+            if is_like and torch.equal(made, before.get(name, made)):  # which NaN never is
+                found[name] = made.detach()
+        if not found:
+            break
     return found
 
 
-def _filled(outer: nn.Module, within: str, fill: Callable[[nn.Module], Any]) -> nn.Module:
-    """A twin in which the inner module's own tensors alone have memory, filled by a function of its library's."""
-    inner = outer.get_submodule(within)
-    blank = {id(t): _like(t, "meta") for t in (*outer.parameters(), *outer.buffers())}
-    blank |= {id(t): _like(t, "cpu") for t in (*inner.parameters(recurse=False), *inner.buffers(recurse=False))}
-    twin = copied(outer, blank)
+def _reached(module: nn.Module, name: str) -> Any:
+    reached: Any = module
+    for word in name.split("."):
+        reached = getattr(reached, word, None)
+    return reached
+
+
+def _filled(module: nn.Module, names: Sequence[str], fill: Callable[[nn.Module], Any]) -> nn.Module:
+    """A twin in which the modules that hold these tensors alone have memory, filled by a function of its library's."""
+    blank = {id(t): _like(t, "meta") for t in (*module.parameters(), *module.buffers())}
+    for path in {name.rpartition(".")[0] for name in names}:
+        holder = module.get_submodule(path)
+        tensors = (*holder.parameters(recurse=False), *holder.buffers(recurse=False))
+        blank |= {id(t): _like(t, "cpu") for t in tensors}
+    twin = copied(module, blank)
     fill(twin)
-    return twin.get_submodule(within)
+    return twin
 
 
 def _like(tensor: Tensor, device: str) -> Tensor:

@@ -182,7 +182,7 @@ def test_a_step_that_fails_leaves_no_block_open(tmp_path: Path) -> None:
 
 def test_gradient_checkpointing_repeats_the_masks(tmp_path: Path) -> None:
     class Checkpointed(Network):
-        def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        def forward(self, x: Tensor, labels: Any = None) -> Any:
             found = torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
             return nn.functional.cross_entropy(found, labels), found
 

@@ -82,7 +82,8 @@ def own_type(name: str, base: type = object) -> type | None:
 
 
 def _below(kind: type) -> Iterator[type]:
-    for sub in kind.__subclasses__():
+    subclasses: list[type] = kind.__subclasses__()
+    for sub in subclasses:
         yield sub
         yield from _below(sub)
 

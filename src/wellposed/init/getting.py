@@ -78,7 +78,8 @@ def get(spec: str | Mapping[str, Any] | Initializer, **fields: Any) -> Initializ
 
 def _found(name: str) -> tuple[type[Initializer], dict[str, Any]]:
     ours = {kind: each for kind, each in public().items() if issubclass(each, Initializer)}
-    named = {_plain(kind): (each, {}) for kind, each in ours.items()} | {_plain(key): row for key, row in NAMES.items()}
+    named: dict[str, tuple[type[Initializer], dict[str, Any]]] = {_plain(kind): (ours[kind], {}) for kind in ours}
+    named |= {_plain(key): row for key, row in NAMES.items()}
     if _plain(name) in named:
         return named[_plain(name)]
     own = own_type(name, Initializer)

@@ -14,7 +14,7 @@ from wellposed.integrations.verbs import Started, Verbs, figures, first_row, loa
 from wellposed.penalties import Handle
 
 
-class LightningCallback(Verbs, Callback):
+class LightningCallback(Verbs, Callback):  # type: ignore[misc]
     """A callback of ``lightning.Trainer``: initialize before the fit, regularize the optimizers, name the masks.
 
     A batch's masks, in forward and backward pass, are those of

@@ -21,7 +21,7 @@ from wellposed.penalties import Handle
 FILE = "wellposed.pt"  # in the folder of a checkpoint
 
 
-class TransformersCallback(Verbs, TrainerCallback):
+class TransformersCallback(Verbs, TrainerCallback):  # type: ignore[misc]
     """A callback of ``transformers.Trainer``: initialize before training, regularize the optimizer, name the masks.
 
     It is put on a trainer by :meth:`attach`, and not by ``callbacks=``: a callback there is told of a step, but cannot
@@ -95,7 +95,7 @@ class TransformersCallback(Verbs, TrainerCallback):
             self._checkpoint, self._at = resume_from_checkpoint, (-1, 0)
             return train(resume_from_checkpoint, *args, **kwargs)
 
-        trainer.training_step, trainer.train = training_step, train_from  # type: ignore[method-assign]
+        trainer.training_step, trainer.train = training_step, train_from
         # Before what reports to TensorBoard and others, which come first in the list and read what is logged.
         trainer.callback_handler.callbacks.insert(0, self)
         return self

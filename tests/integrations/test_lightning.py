@@ -32,7 +32,7 @@ def _lightnings_own_warnings() -> Any:
         yield
 
 
-class Network(lightning.LightningModule):  # type: ignore[misc]
+class Network(lightning.LightningModule):  # type: ignore[misc, name-defined]
     """The network; nothing of wellposed's is in it but a layer."""
 
     def __init__(self) -> None:

@@ -152,7 +152,7 @@ def test_a_net_that_is_pickled_in_training_goes_on(tmp_path: Path) -> None:
     assert same(kept.module_, half.module_)
 
 
-class Keep(skorch.callbacks.Callback):  # type: ignore[misc]
+class Keep(skorch.callbacks.Callback):  # type: ignore[misc, name-defined]
     """Pickles the net after each epoch."""
 
     def initialize(self) -> Any:

@@ -45,7 +45,7 @@ class ByHand(nn.Module):
         return found
 
 
-class InOrder(transformers.Trainer):  # type: ignore[misc]
+class InOrder(transformers.Trainer):  # type: ignore[misc, name-defined]
     """Without shuffling, as a subclass of a user's may be."""
 
     def _get_train_sampler(self, *given: Any) -> Any:
@@ -126,12 +126,12 @@ def test_a_checkpoint_without_the_callback_serves_where_nothing_is_missing(tmp_p
     assert not (tmp_path / "checkpoint-6" / FILE).exists()
     run = trainer(tmp_path, **{**options, "max_steps": 9})
     callback(penalty=wp.Towards(wp.L2(0.5))).attach(run)
-    with pytest.raises(wp.WellposedError, match=r"wellposed\.pt is not there"):
+    with pytest.raises(wp.WellposedError, match=r"penalty\.pt is not there"):
         run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 
 def test_what_is_logged_is_told_to_the_history_and_to_those_who_report(tmp_path: Path) -> None:
-    class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
+    class Reporter(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
         told: list[dict[str, float]] = []  # noqa: RUF012
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

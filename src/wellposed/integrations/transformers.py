@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from wellposed.integrations.verbs import Started, Verbs, figures, first_row, load_states, states
 from wellposed.penalties import Handle
 
-FILE = "wellposed.pt"  # in the folder of a checkpoint
+FILE = "penalty.pt"  # in the folder of a checkpoint
 
 
 class TransformersCallback(Verbs, TrainerCallback):  # type: ignore[misc]

@@ -1,5 +1,7 @@
 """The loop of Accelerate, against the loop by hand."""
 
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 import wellposed as wp
 from integration_tools import batches, by_hand, data, in_groups, network, same
@@ -17,6 +20,7 @@ accelerate = peer("accelerate")
 from accelerate.state import AcceleratorState, GradientState, PartialState  # noqa: E402
 from accelerate.tracking import GeneralTracker  # noqa: E402
 
+from wellposed.dropouts.naming.nesting import open_scopes  # noqa: E402
 from wellposed.integrations.accelerate import AccelerateLoop  # noqa: E402
 
 PENALTY = wp.L1(0.02)
@@ -115,8 +119,6 @@ def test_trackers_are_told() -> None:
 
 
 def test_a_step_that_fails_leaves_no_block_open() -> None:
-    from wellposed.dropouts.naming.nesting import open_scopes
-
     run = Run(1)
     with pytest.raises(ZeroDivisionError), run.loop.accumulate():
         raise ZeroDivisionError
@@ -139,3 +141,31 @@ def test_each_process_has_its_rows_of_the_masks(monkeypatch: pytest.MonkeyPatch)
             found.append(run.model(rows).detach())
     assert torch.allclose(torch.cat(found[1:]), found[0], rtol=0, atol=1e-6)
     assert not torch.allclose(found[1], found[2])
+
+
+def _train_as(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    run = Run(1)
+    assert run.accelerator.num_processes == 2
+    for batch in run.loader:
+        with run.loop.accumulate(batch):
+            run.accelerator.backward(nn.functional.cross_entropy(run.model(batch[0]), batch[1]))
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+    torch.save(run.accelerator.unwrap_model(run.model).state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_two_processes_train_as_one_with_the_whole_batches(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_train_as, (port, str(tmp_path)), nprocs=2)
+    by_hand(other := network(), in_groups(batches(16), 1), penalty=PENALTY)
+    for rank in range(2):
+        for name, weight in torch.load(tmp_path / f"{rank}.pt").items():
+            assert torch.allclose(weight, other.state_dict()[name], rtol=1e-4, atol=1e-5), (rank, name)

@@ -18,6 +18,7 @@ lightning = peer("lightning")
 
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 
+from wellposed.dropouts.naming.nesting import open_scopes, own_scope  # noqa: E402
 from wellposed.integrations.lightning import LightningCallback  # noqa: E402
 
 PENALTY = wp.L1(0.02)
@@ -137,6 +138,31 @@ def test_each_optimizer_gets_the_penalty_for_what_it_holds() -> None:
     assert [handle.step for handle in ours.handles] == [12, 12]
 
 
+def test_each_process_has_its_rows_of_the_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows(Network):
+        seen: set[Any] = set()  # noqa: RUF012
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            scope = own_scope()
+            self.seen.add(None if scope is None else scope.row)
+            return super().training_step(batch, index)
+
+    replicas = {"num_replicas": 4, "rank": 3}
+    single = lightning.pytorch.strategies.SingleDeviceStrategy
+    monkeypatch.setattr(single, "distributed_sampler_kwargs", replicas, raising=False)
+    fit(callback(), Rows(), max_epochs=1)
+    assert Rows.seen == {24}
+
+
+def test_a_scheme_that_needs_an_example_is_given_it() -> None:
+    model, other = Network(), Network()
+    model.forward = model.net.forward
+    other.forward = other.net.forward
+    fit(callback(scheme="lsuv", example=data()[0]), model, max_epochs=0)
+    wp.initialize(other, "lsuv", seed=5, example=data()[0])
+    assert same(model, other)
+
+
 def test_a_step_that_fails_leaves_no_block_open() -> None:
     class Failing(Network):
         def training_step(self, batch: Any, index: int) -> Any:
@@ -146,10 +172,6 @@ def test_a_step_that_fails_leaves_no_block_open() -> None:
 
     with pytest.raises(RuntimeError, match="out of memory"):
         fit(callback(), Failing(), max_epochs=1)
-    x = torch.ones(64)
-    assert not wp.Dropout(0.5)(x).equal(wp.Dropout(0.5)(x))  # not drawn from a block's first calls
-    from wellposed.dropouts.naming.nesting import open_scopes
-
     assert open_scopes == []
 
 

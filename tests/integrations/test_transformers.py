@@ -1,6 +1,7 @@
 """The callback on Hugging Face's Trainer, against the loop by hand."""
 
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from peers import peer
 transformers = peer("transformers")
 peer("accelerate")
 
+from wellposed.dropouts.naming.nesting import open_scopes, own_scope  # noqa: E402
+from wellposed.integrations import transformers as of_transformers  # noqa: E402
 from wellposed.integrations import verbs  # noqa: E402
 from wellposed.integrations.transformers import FILE, TransformersCallback  # noqa: E402
 
@@ -169,9 +172,29 @@ def test_it_says_how_it_is_put_on(tmp_path: Path) -> None:
         ours.attach(trainer(tmp_path))
 
 
-def test_a_step_that_fails_leaves_no_block_open(tmp_path: Path) -> None:
-    from wellposed.dropouts.naming.nesting import open_scopes
+@pytest.mark.parametrize(("config", "row"), [(None, 24), (types.SimpleNamespace(non_data_parallel_size=2), 8)])
+def test_each_process_has_its_rows_of_the_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any, row: int
+) -> None:
+    """The processes of a tensor parallel group, of two here, have the same."""
+    rows = set()
+    run = trainer(tmp_path)
+    step = run.training_step
 
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        scope = own_scope()
+        rows.add(None if scope is None else scope.row)
+        return step(*args, **kwargs)
+
+    run.training_step = seen
+    callback().attach(run)
+    world = types.SimpleNamespace(parallelism_config=config, process_index=3)
+    monkeypatch.setattr(of_transformers, "data_rank", lambda accelerator: verbs.data_rank(world))
+    run.train()
+    assert rows == {row}
+
+
+def test_a_step_that_fails_leaves_no_block_open(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     callback().attach(run)
     run.model.net[3].register_forward_pre_hook(lambda *given: 1 / 0)

@@ -15,7 +15,7 @@ require("accelerate")
 
 from accelerate import Accelerator
 
-from wellposed.integrations.verbs import Verbs, figures, first_row, load_states, states
+from wellposed.integrations.verbs import Verbs, data_rank, figures, first_row, load_states, states
 from wellposed.penalties import Handle
 
 
@@ -36,6 +36,7 @@ class AccelerateLoop(Verbs):
         log_every: After how many steps of the optimizer the trackers are told; 0 for never.
         scheme: What the weights start as; ``None`` leaves them as they are. ``load_state`` comes afterwards.
         rules: As for ``wp.initialize``.
+        example: As for ``wp.initialize``: an input, which some schemes need.
         penalty: As for ``wp.regularize``; ``None`` for none.
         where: As for ``wp.regularize``.
         mode: As for ``wp.regularize``.
@@ -86,7 +87,7 @@ class AccelerateLoop(Verbs):
         Raises:
             WellposedError: If there are several processes, and no batch.
         """
-        rank = self.accelerator.process_index
+        rank = data_rank(self.accelerator)
         if self.accelerator.num_processes > 1 and batch is None and self.keyed:
             raise WellposedError(
                 "accumulate was given no batch, with several processes, so all would drop the same places of theirs; "

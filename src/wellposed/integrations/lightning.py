@@ -29,6 +29,7 @@ class LightningCallback(Verbs, Callback):  # type: ignore[misc]
         scheme: What the weights start as before the fit; ``None`` leaves them as they are. A model is initialized once
             by a callback, and not where a fit goes on from a checkpoint.
         rules: As for ``wp.initialize``.
+        example: As for ``wp.initialize``: an input, which some schemes need.
         penalty: As for ``wp.regularize``; ``None`` for none.
         where: As for ``wp.regularize``.
         mode: As for ``wp.regularize``.

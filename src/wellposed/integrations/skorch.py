@@ -31,6 +31,7 @@ class SkorchCallback(Verbs, Callback):  # type: ignore[misc]
     Args:
         scheme: What the weights start as before the first fit; ``None`` leaves them as they are.
         rules: As for ``wp.initialize``.
+        example: As for ``wp.initialize``: an input, which some schemes need.
         penalty: As for ``wp.regularize``; ``None`` for none.
         where: As for ``wp.regularize``.
         mode: As for ``wp.regularize``.

@@ -15,7 +15,7 @@ require("transformers")
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from wellposed.integrations.verbs import Started, Verbs, figures, first_row, load_states, states
+from wellposed.integrations.verbs import Started, Verbs, data_rank, figures, first_row, load_states, states
 from wellposed.penalties import Handle
 
 FILE = "penalty.pt"  # in the folder of a checkpoint
@@ -36,6 +36,7 @@ class TransformersCallback(Verbs, TrainerCallback):  # type: ignore[misc]
         scheme: What the weights start as before training; ``None`` leaves them as they are, for a pretrained model. A
             model is initialized once by a callback, and not where training goes on from a checkpoint.
         rules: As for ``wp.initialize``.
+        example: As for ``wp.initialize``: an input, which some schemes need.
         penalty: As for ``wp.regularize``; ``None`` for none.
         where: As for ``wp.regularize``.
         mode: As for ``wp.regularize``.
@@ -87,7 +88,7 @@ class TransformersCallback(Verbs, TrainerCallback):  # type: ignore[misc]
         def training_step(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             step = trainer.state.global_step
             self._at = step, self._at[1] + 1 if step == self._at[0] else 0
-            with self.masks(*self._at, row=first_row(inputs, trainer.args.process_index)):
+            with self.masks(*self._at, row=first_row(inputs, data_rank(trainer.accelerator))):
                 return run(model, inputs, *args, **kwargs)
 
         @functools.wraps(train)

@@ -29,6 +29,7 @@ class Verbs:
         scheme: What the weights start as before the first step, as for ``wp.initialize``; ``None`` leaves them as they
             are. A run that is resumed keeps the weights of its checkpoint.
         rules: As for ``wp.initialize``.
+        example: As for ``wp.initialize``: an input, which some schemes need.
         penalty: What is put on the optimizer, as for ``wp.regularize``; ``None`` for nothing.
         where: As for ``wp.regularize``.
         mode: As for ``wp.regularize``.
@@ -40,6 +41,7 @@ class Verbs:
 
     scheme: str | Scheme | None = None
     rules: Rules | None = None
+    example: Any = None
     penalty: Penalties | None = None
     where: Where | Iterable[Where] = "weights"
     mode: ModeName = "proximal"
@@ -53,7 +55,7 @@ class Verbs:
     def start(self, model: nn.Module) -> None:
         """Initialize a model, if a scheme was given."""
         if self.scheme is not None:
-            initialize(model, self.scheme, seed=self.seed, rules=self.rules)
+            initialize(model, self.scheme, seed=self.seed, rules=self.rules, example=self.example)
 
     def put_on(self, optimizers: Sequence[Optimizer], model: nn.Module) -> tuple[Handle, ...]:
         """Put the penalty on the optimizers, on each for the parameters that it holds."""
@@ -108,6 +110,13 @@ def load_states(handles: Sequence[Handle], saved: Sequence[dict[str, Any]]) -> N
 def first_row(batch: Any, rank: int) -> int:
     """Where a process's batch begins in the batch of all processes, which have as many rows each."""
     return rank * _rows(batch) if rank else 0
+
+
+def data_rank(accelerator: Any) -> int:
+    """Which of the data parallel processes this one is, by Accelerate; several that share a model are one."""
+    config = accelerator.parallelism_config
+    rank: int = accelerator.process_index // (1 if config is None else config.non_data_parallel_size)
+    return rank
 
 
 def _rows(batch: Any) -> int:

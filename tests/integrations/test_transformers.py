@@ -129,7 +129,7 @@ def test_a_checkpoint_without_the_callback_serves_where_nothing_is_missing(tmp_p
     assert not (tmp_path / "checkpoint-6" / FILE).exists()
     run = trainer(tmp_path, **{**options, "max_steps": 9})
     callback(penalty=wp.Towards(wp.L2(0.5))).attach(run)
-    with pytest.raises(wp.WellposedError, match=r"penalty\.pt is not there"):
+    with pytest.raises(wp.WellposedError, match=r"penalty\.safetensors is not there"):
         run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 

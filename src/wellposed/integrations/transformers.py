@@ -1,10 +1,10 @@
 """Hugging Face's Trainer: initialization, a penalty and named dropout masks as one callback."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 from wellposed.errors import WellposedError
@@ -12,13 +12,15 @@ from wellposed.integrations.packages import require
 
 require("transformers")
 
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from wellposed.integrations.verbs import Started, Verbs, data_rank, figures, first_row, load_states, states
 from wellposed.penalties import Handle
 
-FILE = "penalty.pt"  # in the folder of a checkpoint
+FILE = "penalty.safetensors"  # in the folder of a checkpoint
 
 
 class TransformersCallback(Verbs, TrainerCallback):  # type: ignore[misc]
@@ -133,13 +135,13 @@ class TransformersCallback(Verbs, TrainerCallback):  # type: ignore[misc]
         folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
         saved = states(self.handles)
         if args.should_save and folder.is_dir():
-            torch.save(saved, folder / FILE)
+            _write(folder / FILE, saved)
 
     def _take_up(self, args: TrainingArguments, step: int) -> None:
         folder = get_last_checkpoint(args.output_dir) if self._checkpoint is True else self._checkpoint
         file = Path(folder or args.output_dir, FILE)
         if file.is_file():
-            load_states(self.handles, torch.load(file, weights_only=True))
+            load_states(self.handles, _read(file))
             return
         for handle in self.handles:
             if handle.state_dict()["references"]:
@@ -148,3 +150,20 @@ class TransformersCallback(Verbs, TrainerCallback):  # type: ignore[misc]
                     "checkpoint that was written with a TransformersCallback on the trainer"
                 )
             handle.load_state_dict(handle.state_dict() | {"step": step})
+
+
+def _write(file: Path, saved: list[dict[str, Any]]) -> None:
+    """Starting weights as tensors, by the number of the handle and the parameter; all else beside them as text."""
+    tensors = {
+        f"{n}:{name}": w.contiguous() for n, state in enumerate(saved) for name, w in state["references"].items()
+    }
+    save_file(tensors, file, metadata={"handles": json.dumps([state | {"references": {}} for state in saved])})
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    with safe_open(file, framework="pt") as stored:
+        saved: list[dict[str, Any]] = json.loads(stored.metadata()["handles"])
+        for key in stored.keys():  # noqa: SIM118  # it is no mapping
+            number, _, name = key.partition(":")
+            saved[int(number)]["references"][name] = stored.get_tensor(key)
+    return saved

@@ -15,6 +15,11 @@ from sphinx.writers.html5 import HTML5Translator
 
 import wellposed
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
+from peers import prepare_torchvision
+
+prepare_torchvision()  # which the libraries of wellposed.integrations import
+
 project = "wellposed"
 author = "The wellposed authors"
 release = wellposed.__version__

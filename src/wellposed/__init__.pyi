@@ -4,6 +4,8 @@ from wellposed import schedules as schedules
 from wellposed import textbook as textbook
 from wellposed.compaction import compact as compact
 from wellposed.compaction import plan_compact as plan_compact
+from wellposed.configuration.dictionaries import from_dict as from_dict
+from wellposed.configuration.dictionaries import to_dict as to_dict
 from wellposed.dropouts import AlphaDropout as AlphaDropout
 from wellposed.dropouts import AttentionDropout as AttentionDropout
 from wellposed.dropouts import ConcreteDropout as ConcreteDropout

@@ -19,12 +19,14 @@ FLOORS: dict[str, set[str]] = {
     "schedules": {"errors", "arguments"},
     "_torch": {"errors"},
     "random": {"errors", "arguments", "forks", "_torch", "_native"},
+    "configuration": {"errors"},  # it finds the types of all parts by their public names, as pickle does
     "models": GROUND,
-    "init": GROUND | {"models"},
+    "init": GROUND | {"models", "configuration"},
     "penalties": GROUND | {"models"},
     "compaction": GROUND | {"models", "penalties"},
     "dropouts": GROUND | {"models"},
     "textbook": GROUND,
+    "integrations": GROUND | {"models", "init", "penalties", "dropouts"},
     "checks": GROUND | {"models", "init", "penalties", "dropouts"},
     "study": GROUND | {"models", "init", "penalties", "dropouts", "checks", "textbook", ""},
 }

@@ -10,6 +10,7 @@ import pytest
 import test_wheel
 
 from structure import SOURCE
+from wellposed.integrations.packages import OLDEST
 from wellposed.study.needs import EXTRA
 
 ROOT = SOURCE.parents[1]
@@ -42,7 +43,8 @@ def used(*paths: Path) -> set[str]:
 
 STUDY = {*(SOURCE / "study").rglob("*.py")}
 COMMANDS = {SOURCE / "cli.py", SOURCE / "__main__.py"}
-LIBRARY = {*SOURCE.rglob("*.py")} - STUDY - COMMANDS
+INTEGRATIONS = {path for path in (SOURCE / "integrations").glob("*.py") if path.stem in OLDEST}
+LIBRARY = {*SOURCE.rglob("*.py")} - STUDY - COMMANDS - INTEGRATIONS
 
 
 def test_the_library_needs_torch_and_numpy_alone() -> None:
@@ -58,10 +60,20 @@ def test_the_extras_are_what_the_study_and_the_commands_import() -> None:
     assert "wellposed[study]" in EXTRAS["dev"]
 
 
+def test_each_integration_has_an_extra_with_what_it_imports() -> None:
+    assert {path.stem for path in INTEGRATIONS} == {*OLDEST}
+    for path in INTEGRATIONS:
+        assert path.stem in used(path)
+        assert used(path) - {"torch"} <= names(EXTRAS[path.stem])
+
+
 def test_every_tested_version_is_asked_for_somewhere() -> None:
     pinned = names((ROOT / "constraints.txt").read_text().split())
     asked = names(
-        [*PROJECT["dependencies"], *(line for extra in ("cli", "study", "dev", "docs") for line in EXTRAS[extra])]
+        [
+            *PROJECT["dependencies"],
+            *(line for extra in ("cli", "study", *OLDEST, "dev", "docs") for line in EXTRAS[extra]),
+        ]
     )
     assert pinned == asked
 

@@ -8,11 +8,15 @@ from pathlib import Path
 from types import ModuleType
 
 import wellposed as wp
+from peers import prepare_torchvision
 
+prepare_torchvision()  # which transformers imports
 NAMES = Path(__file__).parents[1] / "data" / "public_names.txt"
 PARTS = ("random", "init", "constraints", "textbook", "schedules")
 # Packages that the face does not name: what is public in them beside the face's own is what its functions return.
 BEHIND = ("compaction", "dropouts", "penalties", "penalties.conventions", "study")
+# Modules that need a library, each of which has one class.
+INTEGRATIONS = tuple(f"integrations.{name}" for name in ("accelerate", "lightning", "skorch", "transformers"))
 
 
 def names_in(module: ModuleType) -> list[str]:
@@ -31,7 +35,7 @@ def public_names() -> list[str]:
             module = getattr(wp, part)
             names += [f"{part}.{name}" for name in getattr(module, "__all__", None) or names_in(module)]
     face = {id(value_of(name)) for name in names}
-    for part in BEHIND:
+    for part in (*BEHIND, *INTEGRATIONS):
         module = import_module(f"wellposed.{part}")
         found = getattr(module, "__all__", None) or names_in(module)
         names += [f"{part}.{name}" for name in found if id(getattr(module, name)) not in face]

@@ -3,7 +3,6 @@
 import importlib
 from typing import Any
 
-import pytest
 import torch
 
 _FRAGMENTS: list[Any] = []  # kept alive
@@ -24,5 +23,7 @@ def prepare_torchvision() -> None:
 
 def peer(name: str) -> Any:
     """A library."""
+    import pytest  # without which the site is built
+
     prepare_torchvision()
     return pytest.importorskip(name)

@@ -1,5 +1,6 @@
 from wellposed.init.applying import apply as apply
 from wellposed.init.auditing import audit as audit
+from wellposed.init.getting import get as get
 from wellposed.init.initializers.entrywise import Constant as Constant
 from wellposed.init.initializers.entrywise import Normal as Normal
 from wellposed.init.initializers.entrywise import Ones as Ones

@@ -189,6 +189,32 @@ def test_checkpointing_repeats_the_masks(name: str, use_reentrant: bool) -> None
     assert torch.equal(outcome(lambda x: checkpoint(model, x, use_reentrant=use_reentrant)), outcome(model))
 
 
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointing_a_part_of_a_model_repeats_the_masks(use_reentrant: bool) -> None:
+    """The part runs again by itself, so that the path of what drops is another one."""
+
+    class Whole(nn.Module):
+        def __init__(self, is_checkpointed: bool) -> None:
+            super().__init__()
+            self.part = nn.Sequential(nn.Linear(4, 4), layer("dropout"), nn.Linear(4, 4))
+            self.is_checkpointed = is_checkpointed
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.is_checkpointed:
+                return self.part(x)  # type: ignore[no-any-return]
+            return checkpoint(self.part, x, use_reentrant=use_reentrant)  # type: ignore[no-any-return]
+
+    def outcome(model: nn.Module) -> Tensor:
+        x = X.clone().requires_grad_()
+        with wp.keyed(2):
+            model(x).square().sum().backward()
+        return gradient(x)
+
+    plain, checkpointed = Whole(False), Whole(True)
+    checkpointed.load_state_dict(plain.state_dict())
+    assert torch.equal(outcome(checkpointed), outcome(plain))
+
+
 def test_a_backward_pass_after_the_block_repeats_the_masks_or_is_refused() -> None:
     """Torch's function would draw another mask in silence."""
     model, x = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4)), X.clone().requires_grad_()

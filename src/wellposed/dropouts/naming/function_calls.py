@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn import functional
 
-from wellposed._torch import CallsOnly, function_modes, modules_being_called, out_of_graphs, with_its_calls_watched
+from wellposed._torch import (
+    CallsOnly,
+    backward_pass,
+    function_modes,
+    modules_being_called,
+    out_of_graphs,
+    with_its_calls_watched,
+)
 from wellposed.dropouts.functional import check_input, check_real
 from wellposed.dropouts.layers.attention_dropout import AttentionDropout
 from wellposed.dropouts.layers.elements import Dropout
@@ -122,6 +129,10 @@ def _drawn(mode: FunctionCalls, function: Any, given: dict[str, Any], args: Any,
 
 def _stand_in(scope: Scope, caller: nn.Module | None, kind: type[Thinning], p: float) -> Any:
     """A module that draws from the stream of the path of a caller."""
+    if backward_pass() != scope.backward:  # in which a part of the model may run again by itself, under another path
+        again = [layer for key, layer in scope.functions.items() if key[1:] == (caller, kind)]
+        if len(again) == 1:
+            return again[0]
     name = "" if caller is None else scope.name_of(caller)
     layer = scope.functions.get((name, caller, kind))
     if layer is None:

@@ -10,12 +10,8 @@ from wellposed.init.initializers.initializer import Initializer
 from wellposed.init.initializers.orthogonal import Orthogonal
 from wellposed.init.initializers.variance_scaling import Glorot, He, LeCun
 from wellposed.init.schemes import depth, unit_variance
-from wellposed.init.schemes.scheme import Choice, Rule, Scheme, Site, token
-from wellposed.models.roles import CONVOLUTIONS, Kind
-
-
-def _each(initializer: Initializer) -> dict[Kind, Rule]:
-    return {"weight": lambda site: initializer}
+from wellposed.init.schemes.scheme import Choice, Scheme, Site, token
+from wellposed.models.roles import CONVOLUTIONS
 
 
 def _orthogonal(site: Site) -> Choice:
@@ -59,9 +55,9 @@ SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
         Scheme("auto", "this package: the gain of what follows over sqrt(fan_in); residual branches scaled"),
-        Scheme("glorot", "Glorot & Bengio (2010)", _each(Glorot())),
-        Scheme("he", "He et al. (2015)", _each(He(distribution="normal"))),
-        Scheme("lecun", "LeCun et al. (1998); Klambauer et al. (2017)", _each(LeCun(distribution="normal"))),
+        Scheme("glorot", "Glorot & Bengio (2010)", {"weight": Glorot()}),
+        Scheme("he", "He et al. (2015)", {"weight": He(distribution="normal")}),
+        Scheme("lecun", "LeCun et al. (1998); Klambauer et al. (2017)", {"weight": LeCun(distribution="normal")}),
         Scheme(
             "chapter",
             "the notebook chapter: He's bound sqrt(2 / fan_in) before rectifiers, Glorot's sqrt(1 / fan_in) elsewhere",
@@ -76,7 +72,7 @@ SCHEMES: dict[str, Scheme] = {
                 "bias": lambda site: _torch(site),
                 "forget": _torch,
                 "token": lambda site: _torch(site) if isinstance(site.module, nn.MultiheadAttention) else token(site),
-                "embedding": lambda site: Normal(0.0, 1.0),
+                "embedding": Normal(0.0, 1.0),
             },
         ),
         Scheme("orthogonal", "Saxe et al. (2014)", {"weight": _orthogonal}),
@@ -87,7 +83,7 @@ SCHEMES: dict[str, Scheme] = {
                 "weight": depth.gpt2,
                 "recurrent": depth.gpt2,
                 "embedding": depth.gpt2,
-                "token": lambda site: Normal(0.0, 0.02),
+                "token": Normal(0.0, 0.02),
             },
             ("branches",),
         ),
@@ -105,7 +101,7 @@ SCHEMES: dict[str, Scheme] = {
             "rezero",
             "Bachlechner et al. (2021); without gates, the last scale of a branch as in Goyal et al. (2017)",
             {
-                "gate": lambda site: Zeros(),
+                "gate": Zeros(),
                 "weight": depth.rezero,
                 "scale": depth.rezero_scale,
                 "embedding": depth.closed_embedding,
@@ -117,9 +113,7 @@ SCHEMES: dict[str, Scheme] = {
             "Zhao et al. (2022)",
             {"weight": depth.zero, "recurrent": depth.zero, "embedding": depth.closed_embedding},
         ),
-        Scheme(
-            "lsuv", "Mishkin & Matas (2016)", {"weight": lambda site: Orthogonal()}, ("example",), fit=unit_variance.fit
-        ),
+        Scheme("lsuv", "Mishkin & Matas (2016)", {"weight": Orthogonal()}, ("example",), fit=unit_variance.fit),
     )
 }
 

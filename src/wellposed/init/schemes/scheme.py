@@ -88,7 +88,7 @@ class Choice:
     axes: Axes | None = None
 
 
-Rule = Callable[[Site], Initializer | Choice]
+Rule = Initializer | Callable[[Site], Initializer | Choice]
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Scheme:
     Args:
         name: The scheme's name.
         source: The paper, or where else it is from.
-        rules: For each kind of part a rule from its site to an initializer, or to a choice that says more. Kinds that
-            are left out start as under ``auto``.
+        rules: For each kind of part an initializer, or a rule from its site to one or to a choice that says more. Kinds
+            that are left out start as under ``auto``.
         needs: ``"branches"`` where residual branches must be found, ``"example"`` where the weights are fitted to one.
         note: From the residual branches to what the model has to do for the scheme to hold.
         fit: From the plan, bound to the model that it was applied to, and the example to the plan as it came out, for
@@ -107,7 +107,7 @@ class Scheme:
 
     Example:
         >>> import wellposed as wp
-        >>> tiny = wp.init.Scheme("tiny", "us", {"weight": lambda site: wp.init.Normal(0.0, 1e-3)})
+        >>> tiny = wp.init.Scheme("tiny", "us", {"weight": wp.init.Normal(0.0, 1e-3)})
         >>> wp.plan_initialize(nn.Linear(3, 2), tiny).rows[0].initializer
         Normal(mean=0.0, std=0.001)
     """
@@ -122,7 +122,7 @@ class Scheme:
     def choose(self, site: Site) -> Choice:
         """What a part starts as."""
         rule = self.rules.get(site.part.kind) or _DEFAULTS[site.part.kind]
-        choice = rule(site)
+        choice = rule if isinstance(rule, Initializer) else rule(site)
         choice = choice if isinstance(choice, Choice) else Choice(choice)
         return replace(choice, note="; ".join(filter(None, (choice.note, _in_a_head(choice, site)))))
 
@@ -180,10 +180,6 @@ def embedding(site: Site) -> Choice:
     return Choice(Normal(0.0, 1.0))
 
 
-def _recurrent(site: Site) -> Initializer:
-    return Orthogonal()
-
-
 def auto(site: Site) -> Choice:
     """The gain of what follows over sqrt(fan_in); the last weight of each of n residual branches divided by sqrt(n)."""
     gain, note = site.following.gain * site.following.scores, site.following.note
@@ -196,15 +192,15 @@ def auto(site: Site) -> Choice:
 _DEFAULTS: Mapping[Kind, Rule] = MappingProxyType(
     {
         "weight": auto,
-        "recurrent": _recurrent,
+        "recurrent": Orthogonal(),
         "embedding": embedding,
         "token": token,
-        "bias": lambda site: Zeros(),
-        "forget": lambda site: Ones(),
+        "bias": Zeros(),
+        "forget": Ones(),
         "scale": start,
         "slope": start,
         "gate": start,
-        "decay": lambda site: DecayRates(),
+        "decay": DecayRates(),
         "step": step_sizes,
         "constant": start,
         "fixed": start,

@@ -1,0 +1,1 @@
+"""Values as plain dictionaries, for files of settings."""

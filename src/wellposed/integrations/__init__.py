@@ -1,0 +1,1 @@
+"""The three verbs in the libraries that train models: one module for each, imported by who uses it."""

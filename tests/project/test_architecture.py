@@ -26,6 +26,7 @@ FLOORS: dict[str, set[str]] = {
     "dropouts": GROUND | {"models"},
     "textbook": GROUND,
     "checks": GROUND | {"models", "init", "penalties", "dropouts"},
+    "sklearn": GROUND | {"models", "init", "penalties", "dropouts"},
     "study": GROUND | {"models", "init", "penalties", "dropouts", "checks", "textbook", ""},
 }
 HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer", "rich")

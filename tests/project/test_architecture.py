@@ -28,6 +28,7 @@ FLOORS: dict[str, set[str]] = {
     "textbook": GROUND,
     "integrations": GROUND | {"models", "init", "penalties", "dropouts"},
     "checks": GROUND | {"models", "init", "penalties", "dropouts"},
+    "sklearn": GROUND | {"models", "init", "penalties", "dropouts"},
     "study": GROUND | {"models", "init", "penalties", "dropouts", "checks", "textbook", ""},
 }
 HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer", "rich")

@@ -10,7 +10,7 @@ import pytest
 import test_wheel
 
 from structure import SOURCE
-from wellposed.study.needs import EXTRA
+from wellposed.study.needs import CLUSTER, EXTRA
 
 ROOT = SOURCE.parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,16 +52,20 @@ def test_the_library_needs_torch_and_numpy_alone() -> None:
 
 def test_the_extras_are_what_the_study_and_the_commands_import() -> None:
     assert used(*COMMANDS) == names(EXTRAS["cli"])
-    assert used(*STUDY) - {"torch", "numpy"} == names(EXTRAS["study"]) | {"rich"}
+    assert used(*STUDY) - {"torch", "numpy"} == names(EXTRAS["study"]) | names(EXTRAS["cluster"]) | {"rich"}
     assert names(EXTRAS["study"]) == {*EXTRA}
+    assert names(EXTRAS["cluster"]) == {*CLUSTER}
     assert "wellposed[cli]" in EXTRAS["study"]
-    assert "wellposed[study]" in EXTRAS["dev"]
+    assert "wellposed[study,cluster]" in EXTRAS["dev"]
 
 
 def test_every_tested_version_is_asked_for_somewhere() -> None:
     pinned = names((ROOT / "constraints.txt").read_text().split())
     asked = names(
-        [*PROJECT["dependencies"], *(line for extra in ("cli", "study", "dev", "docs") for line in EXTRAS[extra])]
+        [
+            *PROJECT["dependencies"],
+            *(line for extra in ("cli", "study", "cluster", "dev", "docs") for line in EXTRAS[extra]),
+        ]
     )
     assert pinned == asked
 

@@ -106,6 +106,12 @@ def study(
     jobs: Annotated[
         int | None, typer.Option(help="Processes that train in parallel.", show_default="one a core, at most 8")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Train on a Dask cluster instead, as tcp://host:8786.", show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -138,6 +144,7 @@ def study(
             date_order=dates,
             settings=Settings(hidden=_widths(hidden), seeds=seeds, steps=steps),
             jobs=jobs,
+            scheduler=scheduler,
             out=out,
             listener=progress,
             command=["wellposed", *sys.argv[1:]],

@@ -11,7 +11,7 @@ import test_wheel
 
 from structure import SOURCE
 from wellposed.integrations.packages import OLDEST
-from wellposed.study.needs import EXTRA
+from wellposed.study.needs import CLUSTER, EXTRA
 
 ROOT = SOURCE.parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -44,7 +44,8 @@ def used(*paths: Path) -> set[str]:
 STUDY = {*(SOURCE / "study").rglob("*.py")}
 COMMANDS = {SOURCE / "cli.py", SOURCE / "__main__.py"}
 INTEGRATIONS = {path for path in (SOURCE / "integrations").glob("*.py") if path.stem in OLDEST}
-LIBRARY = {*SOURCE.rglob("*.py")} - STUDY - COMMANDS - INTEGRATIONS
+ESTIMATORS = {*(SOURCE / "sklearn").glob("*.py")}
+LIBRARY = {*SOURCE.rglob("*.py")} - STUDY - COMMANDS - INTEGRATIONS - ESTIMATORS
 
 
 def test_the_library_needs_torch_and_numpy_alone() -> None:
@@ -54,10 +55,15 @@ def test_the_library_needs_torch_and_numpy_alone() -> None:
 
 def test_the_extras_are_what_the_study_and_the_commands_import() -> None:
     assert used(*COMMANDS) == names(EXTRAS["cli"])
-    assert used(*STUDY) - {"torch", "numpy"} == names(EXTRAS["study"]) | {"rich"}
+    assert used(*STUDY) - {"torch", "numpy"} == names(EXTRAS["study"]) | names(EXTRAS["cluster"]) | {"rich"}
     assert names(EXTRAS["study"]) == {*EXTRA}
+    assert names(EXTRAS["cluster"]) == {*CLUSTER}
     assert "wellposed[cli]" in EXTRAS["study"]
-    assert "wellposed[study]" in EXTRAS["dev"]
+    assert "wellposed[study,cluster]" in EXTRAS["dev"]
+
+
+def test_the_estimators_need_scikit_learn_alone() -> None:
+    assert used(*ESTIMATORS) - {"torch", "numpy"} == names(EXTRAS["sklearn"])
 
 
 def test_each_integration_has_an_extra_with_what_it_imports() -> None:
@@ -69,12 +75,7 @@ def test_each_integration_has_an_extra_with_what_it_imports() -> None:
 
 def test_every_tested_version_is_asked_for_somewhere() -> None:
     pinned = names((ROOT / "constraints.txt").read_text().split())
-    asked = names(
-        [
-            *PROJECT["dependencies"],
-            *(line for extra in ("cli", "study", *OLDEST, "dev", "docs") for line in EXTRAS[extra]),
-        ]
-    )
+    asked = names([*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)])
     assert pinned == asked
 
 

@@ -15,8 +15,8 @@ NAMES = Path(__file__).parents[1] / "data" / "public_names.txt"
 PARTS = ("random", "init", "constraints", "textbook", "schedules")
 # Packages that the face does not name: what is public in them beside the face's own is what its functions return.
 BEHIND = ("compaction", "dropouts", "penalties", "penalties.conventions", "study")
-# Modules that need a library, each of which has one class.
-INTEGRATIONS = tuple(f"integrations.{name}" for name in ("accelerate", "lightning", "skorch", "transformers"))
+# Modules that need a library.
+INTEGRATIONS = (*(f"integrations.{name}" for name in ("accelerate", "lightning", "skorch", "transformers")), "sklearn")
 
 
 def names_in(module: ModuleType) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from study_tools import SETTINGS, write_table
+from study_tools import SETTINGS, figures, write_table
 from wellposed import WellposedError
 from wellposed.study import Settings, study
 from wellposed.study.design import design
@@ -41,12 +41,6 @@ class Count(SilentListener):
 
     def finished(self, label: str) -> None:
         self.runs.append(label)
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    del results["command"]
-    return results
 
 
 @pytest.fixture(scope="module")

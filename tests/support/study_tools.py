@@ -1,6 +1,8 @@
 """What the tests of the study share: a small table and a study that takes a second or two."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,3 +23,10 @@ def write_table(path: Path, *, rows: int = 90, target: str = "kind", feature: st
     lines += [f"{x:.4f},{y:.4f},{t},{g}" for x, y, t, g in zip(a, b, town, goal, strict=True)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """What a study wrote down, but for the command that was given."""
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    del results["command"]
+    return results

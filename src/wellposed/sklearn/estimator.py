@@ -217,7 +217,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     @property
     def features_used_(self) -> NDArray[np.bool_]:
-        """Which features reach the network: those with a weight that is not zero."""
+        """Which features reach the network, by a weight that is not zero."""
         return np.asarray((self.coefs_[0] != 0).any(axis=1))
 
     @property

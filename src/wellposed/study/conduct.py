@@ -26,6 +26,7 @@ from wellposed.study.results.summary import Summary, summarise
 from wellposed.study.results.verdict import verdict
 from wellposed.study.table.loading import load
 from wellposed.study.training import run_files
+from wellposed.study.training.cluster import Cluster
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.measures import few_rows, measure_of
 from wellposed.study.training.run_files import RunFiles
@@ -83,6 +84,7 @@ def study(
     date_order: str | None = None,
     settings: Settings | None = None,
     jobs: int | None = None,
+    scheduler: str | None = None,
     out: str | Path | None = None,
     listener: Listener | None = None,
     command: Sequence[str] | None = None,
@@ -106,6 +108,8 @@ def study(
         settings: The networks, their training, and the grid of p; what is not set is made from the data.
         jobs: How many processes train at a time; ``None`` is one a core, at most eight. More than one needs the usual
             ``if __name__ == "__main__":`` around a script that calls this.
+        scheduler: The address of a Dask scheduler, as ``"tcp://host:8786"``, on whose workers the runs are trained
+            instead; it needs the package ``distributed``, and the same versions of all on each worker.
         out: The folder for the report, the figures and the finished runs; ``None`` is one by the table's name in
             ``wellposed-study``.
         listener: Called back as runs start and finish.
@@ -118,6 +122,10 @@ def study(
         WellposedError: If an argument, the data or the folder cannot be used, or a package is missing; nothing has been
             trained then.
     """
+    if jobs is not None and scheduler is not None:
+        raise WellposedError(
+            f"--jobs was given {jobs} beside --scheduler, whose workers are as many as it has; leave out one of them"
+        )
     settings, jobs = settings or Settings(), _checked_jobs(jobs)
     check(settings)
     for module in ("matplotlib", "jinja2", "safetensors.torch", "sklearn"):
@@ -137,7 +145,9 @@ def study(
     planned = design(settings, dataset)
     folder = Path("wellposed-study", _plain(Path(dataset.name).name)) if out is None else Path(out)
     finished = RunFiles(folder / "runs", dataset.digest)
-    done = _run(planned, dataset, finished, jobs, listener or SilentListener())
+    pool = Pool(jobs, dataset, finished) if scheduler is None else Cluster(scheduler, dataset, finished)
+    with pool:
+        done = _run(planned, finished, pool, listener or SilentListener())
     results = _results(planned, dataset, done, command or sys.argv)
     case = experiments.together(planned, done)[results["recommended"]["name"]]
     network, code = recommend(case.run, dataset)
@@ -210,25 +220,24 @@ def _checked_jobs(jobs: int | None) -> int:
     return jobs
 
 
-def _run(planned: Design, data: Dataset, finished: RunFiles, jobs: int, listener: Listener) -> dict[Run, Figures]:
+def _run(planned: Design, finished: RunFiles, pool: Pool | Cluster, listener: Listener) -> dict[Run, Figures]:
     done: dict[Run, Figures] = {}
     labels: dict[Run, str] = {run: f"baselines, seed {run.seed}" for run in experiments.baselines(planned)}
-    with Pool(jobs, data, finished) as pool:
-        for wave in experiments.WAVES:
-            for case in [case for stage in wave for case in stage(planned, done)]:
-                labels |= {run: f"{case.experiment}: {case.label}, seed {run.seed}" for run in case.runs}
-            missing = []
-            # Seed by seed, since runs of one seed share the rows that a worker has prepared.
-            for run, label in sorted(labels.items(), key=lambda labelled: labelled[0].seed):
-                if run not in done and (kept := finished.load(run)) is not None:
-                    done[run] = kept
-                elif run not in done:
-                    missing.append((label, run))
-            last = wave is experiments.WAVES[-1]
-            listener.planned(len(done) + len(missing) if last else experiments.size(planned), len(done))
-            pool.work(missing, listener)
-            for _, run in missing:
-                done[run] = _kept(finished, run)
+    for wave in experiments.WAVES:
+        for case in [case for stage in wave for case in stage(planned, done)]:
+            labels |= {run: f"{case.experiment}: {case.label}, seed {run.seed}" for run in case.runs}
+        missing = []
+        # Seed by seed, since runs of one seed share the rows that a worker has prepared.
+        for run, label in sorted(labels.items(), key=lambda labelled: labelled[0].seed):
+            if run not in done and (kept := finished.load(run)) is not None:
+                done[run] = kept
+            elif run not in done:
+                missing.append((label, run))
+        last = wave is experiments.WAVES[-1]
+        listener.planned(len(done) + len(missing) if last else experiments.size(planned), len(done))
+        pool.work(missing, listener)
+        for _, run in missing:
+            done[run] = _kept(finished, run)
     return done
 
 

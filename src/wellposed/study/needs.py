@@ -7,10 +7,11 @@ from wellposed.errors import WellposedError
 
 # The packages of the extra ``study``.
 EXTRA = ("scikit-learn", "matplotlib", "jinja2", "pyarrow", "safetensors", "threadpoolctl")
+CLUSTER = ("distributed",)  # of the extra ``cluster``
 
 
 def need(module: str) -> ModuleType:
-    """Import a module of the ``study`` extra.
+    """Import a module of the ``study`` extra, or of ``cluster``.
 
     Args:
         module: Its dotted name.
@@ -29,7 +30,8 @@ def need(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = (error.name or module).partition(".")[0]
+        extra = CLUSTER if package in CLUSTER else EXTRA
         raise WellposedError(
-            f"the study needs {package}, which is not installed; install what it needs with: "
-            f"pip install {' '.join(EXTRA)}"
+            f"the study needs {package}, which is not installed; install what it needs with: pip install "
+            f"{' '.join(extra)}"
         ) from error

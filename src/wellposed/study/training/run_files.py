@@ -21,14 +21,14 @@ _READ = ("pyarrow",)  # what is read has a digest of its own
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the installed packages that a study uses."""
-    found = _computing()
+    found = computing()
     for package in _READ:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
 
 
-def _computing() -> dict[str, str]:
+def computing() -> dict[str, str]:
     """The versions that a figure's last digit may depend on."""
     return {"python": platform.python_version(), **{package: version(package) for package in _COMPUTE}}
 
@@ -58,7 +58,7 @@ class RunFiles:
 
     def path(self, run: TrainingRun | BaselineRun) -> Path:
         """The file of a run."""
-        return self.folder / f"{_digest([SCHEMA, type(run).__name__, asdict(run), self.data, _computing()])}.json"
+        return self.folder / f"{_digest([SCHEMA, type(run).__name__, asdict(run), self.data, computing()])}.json"
 
     def load(self, run: TrainingRun | BaselineRun) -> Figures | None:
         """The figures of a run, or ``None`` if it has not been finished or its file is not as it was written."""

@@ -95,7 +95,7 @@ class Pool:
         if self.jobs == 1:
             for label, run in waiting:
                 listener.started(label)
-                self.files.save(run, _figures(run, self.data))
+                self.files.save(run, figures_of(run, self.data))
                 listener.finished(label)
             return
         self._hire(min(self.jobs, len(waiting)) - len(self.workers))
@@ -145,7 +145,8 @@ class Pool:
         listener.started(worker.label)
 
 
-def _figures(run: Run, data: Dataset) -> Figures:
+def figures_of(run: Run, data: Dataset) -> Figures:
+    """The figures of a run of either kind."""
     return execute(run, data) if isinstance(run, TrainingRun) else execute_baselines(run, data)
 
 
@@ -167,7 +168,7 @@ def _end_with_parent() -> None:
 def _fault(run: Run, data: Dataset, files: RunFiles) -> Exception | None:
     """What kept a run from being finished, if anything did."""
     try:
-        files.save(run, _figures(run, data))
+        files.save(run, figures_of(run, data))
     except WellposedError as error:
         return error
     except Exception:

@@ -16,7 +16,20 @@ def local_part(tensor: Tensor, where: tuple[int, int, int] | None) -> tuple[Tens
     Returns:
         A view of the tensor's memory, and where it lies in the part; ``None`` where it is the part.
     """
-    local, box = local_block(tensor)
+    return part_in(*local_block(tensor), where)
+
+
+def part_in(local: Tensor, box: Box | None, where: tuple[int, int, int] | None) -> tuple[Tensor, Box | None]:
+    """What a block of a tensor holds of a part of it.
+
+    Args:
+        local: The block.
+        box: Where it lies in the tensor; ``None`` where it is the tensor.
+        where: The part, as (dimension, first, end); ``None`` for all of it.
+
+    Returns:
+        A view of the block's memory, and where it lies in the part; ``None`` where it is the part.
+    """
     if where is None:
         return local, box
     dim, first, end = where

@@ -89,7 +89,7 @@ def get(spec: Initializer | str | Mapping[str, Any]) -> Initializer:
 
 def _named(name: str) -> tuple[type[Initializer], dict[str, Any]]:
     plain = "".join(letter for letter in name.lower() if letter.isalnum())
-    known = {kind.lower(): (kind, {}) for kind in _CLASSES} | _ALIASES
+    known: dict[str, tuple[str, dict[str, Any]]] = {kind.lower(): (kind, {}) for kind in _CLASSES} | _ALIASES
     if plain not in known:
         close = get_close_matches(plain, known, 3, 0.5)
         hint = ", ".join(known[match][0] for match in close) or ", ".join(_CLASSES)

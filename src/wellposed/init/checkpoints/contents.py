@@ -137,7 +137,7 @@ def _sources(plan: Plan, model: nn.Module, known: Mapping[str, Tensor]) -> dict[
 def _given(tensor: Tensor) -> _Source:
     """A tensor that has its values."""
     value = tensor.detach().cpu().contiguous()
-    digest = blake2b(value.reshape(-1).view(torch.uint8).numpy(), digest_size=16).hexdigest()
+    digest = blake2b(memoryview(value.reshape(-1).view(torch.uint8).numpy()), digest_size=16).hexdigest()
     return digest, lambda: iter([value])
 
 

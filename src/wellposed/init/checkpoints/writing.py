@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wellposed.arguments import model as a_model
 from wellposed.errors import WellposedError
 from wellposed.init.checkpoints.claims import claimed, is_finished
-from wellposed.init.checkpoints.contents import PIECE, Entry, contents, known_values
+from wellposed.init.checkpoints.contents import Entry, contents, known_values
 from wellposed.init.checkpoints.manifest import manifest, settle
 from wellposed.init.checkpoints.safetensors_files import INDEX, Shard, index, shards
 from wellposed.init.plan import Plan
@@ -33,6 +33,7 @@ Progress = Callable[[int, int], object]
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _UNITS = {"": 1, "B": 1} | {f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)}
 _UNITS |= {f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)}
+_WAITING = 256 * 2**20  # bytes that may wait for the disk
 _PAUSE = 0.2  # seconds between two looks at what other processes are writing
 
 
@@ -215,8 +216,8 @@ def _write(file: FileIO, shard: Shard) -> Iterator[int]:
                 before[0].result()
                 yield before[1]
             waiting += piece.nbytes
-            before = thread.submit(_write_out, file, piece, waiting >= PIECE), piece.nbytes
-            waiting %= PIECE
+            before = thread.submit(_write_out, file, piece, waiting >= _WAITING), piece.nbytes
+            waiting %= _WAITING
         if before is not None:
             before[0].result()
             yield before[1]

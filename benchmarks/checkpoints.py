@@ -47,16 +47,17 @@ def llama(size: float, dtype: torch.dtype) -> nn.Module:
     )
 
 
-def write(folder: Path, size: float, dtype: str, drawn: str) -> None:
-    """Write the files, and print how many bytes a second, and the memory that this process took at most."""
+def write(folder: Path, about: float, dtype: str, drawn: str) -> None:
+    """Write the files, and print bytes a second, the memory that this process took at most, and processor seconds."""
     wp.init.write_checkpoint(lambda: nn.Linear(8, 8), folder / "first")  # what is loaded once
     shutil.rmtree(folder / "first")
     rules = {"*": RULES[drawn], "*norm.weight": wp.init.Ones()}
-    start = time.perf_counter()
-    wp.init.write_checkpoint(partial(llama, size, DTYPES[dtype]), folder, rules=rules, dtype=DTYPES[dtype])
-    seconds = time.perf_counter() - start
+    start, busy = time.perf_counter(), time.process_time()
+    wp.init.write_checkpoint(partial(llama, about, DTYPES[dtype]), folder, rules=rules, dtype=DTYPES[dtype])
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    print(sum(path.stat().st_size for path in folder.iterdir()) / seconds, int(line.split()[1]) * 1024)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(size / seconds, int(line.split()[1]) * 1024, busy / size * 1e9)
 
 
 def plainly(folder: Path, size: int, shard: int = 5 * 10**9) -> float:
@@ -86,8 +87,8 @@ def main() -> None:
         write(options.into, options.size * 1e9, options.dtype, options.drawn[0])
         return
     print(f"{options.size:g} GB of {options.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| drawn from | MB/s | a plain write's, before and after | ratio to their mean | peak memory, MB |")
-    print("| --- | --: | --: | --: | --: |")
+    print("| drawn from | MB/s | a plain write, before and after | ratio to their mean | peak MB | processor s/GB |")
+    print("| --- | --: | --: | --: | --: | --: |")
     for drawn in options.drawn:
         plain = []
         for turn in ("before", "ours", "after"):
@@ -97,11 +98,11 @@ def main() -> None:
                     continue
                 command = [sys.executable, "-m", "benchmarks.checkpoints", "--into", folder, "--drawn", drawn]
                 command += ["--dtype", options.dtype, "--size", str(options.size)]
-                speed, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                speed, peak, busy = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         rate = float(speed)
         print(
             f"| {drawn} | {rate / 1e6:.0f} | {plain[0] / 1e6:.0f}, {plain[1] / 1e6:.0f} | "
-            f"{2 * rate / sum(plain):.2f} | {int(peak) / 1e6:.0f} |",
+            f"{2 * rate / sum(plain):.2f} | {int(peak) / 1e6:.0f} | {float(busy):.1f} |",
             flush=True,
         )
 

@@ -370,7 +370,7 @@ def test_a_disk_that_is_full_in_the_middle(tmp_path: Path, files_of_at_most: Cal
     files_of_at_most(3000)
     with pytest.raises(wp.WellposedError, match="cannot be written to: File too large; files that are finished stay"):
         wp.init.write_checkpoint(build, tmp_path, shard_size=700)  # the largest weight has 4800 bytes
-    assert {path.name for path in tmp_path.iterdir()} == {"wellposed.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"wellposed-init.json"}
     files_of_at_most(10**6)
     wp.init.write_checkpoint(build, tmp_path, shard_size=700)
     assert wp.init.verify_checkpoint(build, tmp_path) == {}
@@ -481,9 +481,9 @@ def test_a_folder_of_something_else_is_refused(options: dict[str, object], told:
 
 def test_weights_of_unknown_origin_are_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(wp.WellposedError, match=r"holds model.safetensors and no wellposed.json"):
+    with pytest.raises(wp.WellposedError, match=r"holds model.safetensors and no wellposed-init.json"):
         wp.init.write_checkpoint(MODELS["linear layers"], tmp_path)
-    (tmp_path / "wellposed.json").write_text("{}")
+    (tmp_path / "wellposed-init.json").write_text("{}")
     with pytest.raises(wp.WellposedError, match="is not as it was written"):
         wp.init.write_checkpoint(MODELS["linear layers"], tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == b""

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from wellposed import __version__
-from wellposed.cli.data import Json, print_json
+from wellposed.cli.printing import Json, print_json
 from wellposed.cli.init_command import init
 from wellposed.errors import WellposedError
 

@@ -13,7 +13,7 @@ from wellposed.init.checkpoints.claims import claimed, is_finished
 from wellposed.init.checkpoints.contents import Entry
 from wellposed.init.plan import Plan
 
-NAME = "wellposed.json"
+NAME = "wellposed-init.json"
 STREAM = 1  # the version of the random numbers, as the changelog has it
 _SAID = {
     "stream": "version {} of the random numbers",

@@ -100,7 +100,7 @@ def write_checkpoint(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     plan = write_checkpoint(lambda: nn.Linear(64, 64), folder, seed=1)
         ...     print(*sorted(path.name for path in Path(folder).iterdir()))
-        model-00001-of-00001.safetensors model.safetensors.index.json wellposed.json
+        model-00001-of-00001.safetensors model.safetensors.index.json wellposed-init.json
     """
     files = files_of(build, scheme, seed, rules, example, dtype, shard_size, file_format)
     folder = Path(out)

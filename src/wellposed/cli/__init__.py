@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 
 from wellposed import __version__
-from wellposed.cli.printing import Json, print_json
 from wellposed.cli.init_command import init
+from wellposed.cli.json_option import Json, print_json
 from wellposed.errors import WellposedError
 
 WRONG_USE, INTERRUPTED = 2, 130

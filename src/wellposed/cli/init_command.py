@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from wellposed.cli.bytes_bar import BytesBar
-from wellposed.cli.printing import Json, print_json
+from wellposed.cli.json_option import Json, print_json
 
 FINDINGS = 1
 

@@ -28,7 +28,7 @@ PIECE = 32 * 2**20  # bytes that are made at a time: enough for all threads, lit
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class Stored:
     """One tensor of a checkpoint.
 
     Attributes:
@@ -73,7 +73,7 @@ def known_values(model: nn.Module) -> dict[str, Tensor]:
     return {path: value for path, value in found.items() if path in kept}
 
 
-def contents(plan: Plan, model: nn.Module, known: Mapping[str, Tensor]) -> tuple[Entry, ...]:
+def contents(plan: Plan, model: nn.Module, known: Mapping[str, Tensor]) -> tuple[Stored, ...]:
     """The tensors of a model's state dict, each once, in the model's order, as a plan starts them.
 
     Args:
@@ -112,7 +112,7 @@ def contents(plan: Plan, model: nn.Module, known: Mapping[str, Tensor]) -> tuple
             "or build them on the CPU: device='cpu'"
         )
     return tuple(
-        Entry(tuple(names[i]), tensor.dtype, tuple(tensor.shape), *(sources.get(i) or _given(tensor)))
+        Stored(tuple(names[i]), tensor.dtype, tuple(tensor.shape), *(sources.get(i) or _given(tensor)))
         for i, tensor in tensors.items()
     )
 
@@ -137,8 +137,14 @@ def _sources(plan: Plan, model: nn.Module, known: Mapping[str, Tensor]) -> dict[
 def _given(tensor: Tensor) -> _Source:
     """A tensor that has its values."""
     value = tensor.detach().cpu().contiguous()
-    digest = blake2b(memoryview(value.reshape(-1).view(torch.uint8).numpy()), digest_size=16).hexdigest()
+    digest = blake2b(bytes_of(value), digest_size=16).hexdigest()
     return digest, lambda: iter([value])
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on the CPU, without a copy where they lie side by side."""
+    array: Any = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
 
 
 def _filled(key: Key, tensor: Tensor, rows: tuple[Row, ...]) -> Iterator[Tensor]:

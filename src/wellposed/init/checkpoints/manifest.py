@@ -10,7 +10,7 @@ import torch
 
 from wellposed.errors import WellposedError
 from wellposed.init.checkpoints.claims import claimed, is_finished
-from wellposed.init.checkpoints.contents import Entry
+from wellposed.init.checkpoints.contents import Stored
 from wellposed.init.plan import Plan
 
 NAME = "wellposed-init.json"
@@ -28,7 +28,7 @@ VALUES = ("stream", "seed", "scheme", "dtype")  # what decides the numbers, for 
 
 
 def manifest(
-    plan: Plan, entries: Sequence[Entry], dtype: torch.dtype | None, layout: str, shard_size: int
+    plan: Plan, entries: Sequence[Stored], dtype: torch.dtype | None, layout: str, shard_size: int
 ) -> dict[str, Any]:
     """What a folder is made from, in plain values."""
     described = [[*entry.names, str(entry.dtype), entry.shape, entry.recipe] for entry in entries]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from wellposed.errors import WellposedError
-from wellposed.init.checkpoints.contents import Entry
+from wellposed.init.checkpoints.contents import Stored
 from wellposed.models.names import listed
 
 INDEX = "model.safetensors.index.json"
@@ -48,7 +48,7 @@ class Shard:
     """
 
     name: str
-    tensors: tuple[tuple[str, Entry], ...]
+    tensors: tuple[tuple[str, Stored], ...]
     header: bytes
 
     @property
@@ -57,7 +57,7 @@ class Shard:
         return len(self.header) + sum(entry.size for _, entry in self.tensors)
 
 
-def shards(entries: Sequence[Entry], most: int, *, tied: bool) -> tuple[Shard, ...]:
+def shards(entries: Sequence[Stored], most: int, *, tied: bool) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most so many bytes; a larger tensor has a file of its own.
 
     Args:
@@ -75,7 +75,7 @@ def shards(entries: Sequence[Entry], most: int, *, tied: bool) -> tuple[Shard, .
     bad = [f"{entry.names[0]} ({entry.dtype})" for entry in entries if entry.dtype not in _NAMES]
     if bad:
         raise WellposedError(f"{listed(bad)}: safetensors files have no place for these dtypes; convert them first")
-    groups: list[list[tuple[str, Entry]]] = [[]]
+    groups: list[list[tuple[str, Stored]]] = [[]]
     filled = 0
     for name, entry in [(name, e) for e in entries for name in (e.names if tied else e.names[:1])]:
         if groups[-1] and filled + entry.size > most:
@@ -93,7 +93,7 @@ def shards(entries: Sequence[Entry], most: int, *, tied: bool) -> tuple[Shard, .
     return tuple(found)
 
 
-def _header(tensors: Iterable[tuple[str, Entry]], metadata: dict[str, str]) -> bytes:
+def _header(tensors: Iterable[tuple[str, Stored]], metadata: dict[str, str]) -> bytes:
     described: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, entry in tensors:
@@ -113,7 +113,7 @@ def index(found: Sequence[Shard]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Place:
+class Span:
     """Where a tensor lies on disk.
 
     Attributes:
@@ -128,12 +128,12 @@ class Place:
     dtype: str
     shape: tuple[int, ...]
 
-    def is_for(self, entry: Entry) -> bool:
+    def is_for(self, entry: Stored) -> bool:
         """Whether the tensor has the dtype and the shape of an entry."""
         return self.dtype == _NAMES.get(entry.dtype) and self.shape == entry.shape
 
 
-def places(path: Path) -> Iterator[tuple[str, Place]]:
+def places(path: Path) -> Iterator[tuple[str, Span]]:
     """The tensors that a file holds.
 
     Raises:
@@ -149,7 +149,7 @@ def places(path: Path) -> Iterator[tuple[str, Place]]:
         for name, tensor in described.items():
             if name != "__metadata__":
                 first, last = (8 + length + offset for offset in tensor["data_offsets"])
-                place = Place(path, first, tensor["dtype"], tuple(tensor["shape"]))
+                place = Span(path, first, tensor["dtype"], tuple(tensor["shape"]))
                 if last > end or (last - first) % max(math.prod(place.shape), 1):
                     raise ValueError("cut short")
                 yield name, place

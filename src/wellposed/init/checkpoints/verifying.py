@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from wellposed.errors import WellposedError
-from wellposed.init.checkpoints.contents import Entry
+from wellposed.init.checkpoints.contents import Stored, bytes_of
 from wellposed.init.checkpoints.manifest import NAME, VALUES, agree
-from wellposed.init.checkpoints.safetensors_files import INDEX, Place, places
-from wellposed.init.checkpoints.writing import Progress, bytes_of, files_of, silent
+from wellposed.init.checkpoints.safetensors_files import INDEX, Span, places
+from wellposed.init.checkpoints.writing import Progress, files_of, silent
 from wellposed.init.planning import Rules
 from wellposed.init.schemes.scheme import Scheme
 from wellposed.random.key import Key
@@ -69,12 +69,12 @@ def verify_checkpoint(
         raise WellposedError(f"{str(folder)!r} cannot be read: {error.strerror}") from error
 
 
-def _compare(folder: Path, entries: Sequence[Entry], progress: Progress | None) -> dict[str, str]:
+def _compare(folder: Path, entries: Sequence[Stored], progress: Progress | None) -> dict[str, str]:
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise WellposedError(f"{str(folder)!r} holds no safetensors files to check")
     wrong: dict[str, str] = {}
-    found: dict[str, Place] = {}
+    found: dict[str, Span] = {}
     for path in paths:
         try:
             found |= dict(places(path))
@@ -96,7 +96,7 @@ def _compare(folder: Path, entries: Sequence[Entry], progress: Progress | None) 
     return wrong | dict.fromkeys(found, "is not a tensor of this model")
 
 
-def _wrong_index(path: Path, found: Mapping[str, Place]) -> dict[str, str]:
+def _wrong_index(path: Path, found: Mapping[str, Span]) -> dict[str, str]:
     if not path.exists():
         return {path.name: "is missing: the files were not finished"}
     try:
@@ -107,7 +107,7 @@ def _wrong_index(path: Path, found: Mapping[str, Place]) -> dict[str, str]:
     return {} if right else {path.name: "does not say where the tensors are"}
 
 
-def _problem(place: Place, entry: Entry) -> str | None:
+def _problem(place: Span, entry: Stored) -> str | None:
     if not place.is_for(entry):
         return f"is {place.dtype} of shape {place.shape}; expected {entry.dtype} of shape {entry.shape}"
     with place.path.open("rb") as file:

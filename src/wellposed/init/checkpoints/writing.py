@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wellposed.arguments import model as a_model
 from wellposed.errors import WellposedError
 from wellposed.init.checkpoints.claims import claimed, is_finished
-from wellposed.init.checkpoints.contents import Entry, contents, known_values
+from wellposed.init.checkpoints.contents import Stored, bytes_of, contents, known_values
 from wellposed.init.checkpoints.manifest import manifest, settle
 from wellposed.init.checkpoints.safetensors_files import INDEX, Shard, index, shards
 from wellposed.init.plan import Plan
@@ -49,7 +49,7 @@ class Files:
     """
 
     plan: Plan
-    entries: tuple[Entry, ...]
+    entries: tuple[Stored, ...]
     shards: tuple[Shard, ...]
     made_from: dict[str, Any]
 
@@ -224,12 +224,7 @@ def _write(file: FileIO, shard: Shard) -> Iterator[int]:
 
 
 def _pieces(shard: Shard) -> Iterator[memoryview]:
-    return (memoryview(bytes_of(piece)) for _, entry in shard.tensors for piece in entry.pieces())
-
-
-def bytes_of(piece: Tensor) -> Any:
-    """The bytes of a tensor on the CPU, as a flat array."""
-    return piece.detach().reshape(-1).view(torch.uint8).numpy()
+    return (bytes_of(piece) for _, entry in shard.tensors for piece in entry.pieces())
 
 
 def _write_out(file: FileIO, data: memoryview, to_disk: bool = False) -> None:

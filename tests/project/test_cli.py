@@ -382,7 +382,7 @@ def test_an_interrupt_is_one_sentence_and_130(
     assert call(monkeypatch, "study") == 130
     assert capfd.readouterr() == (
         "",
-        "wellposed: interrupted; a study resumes from its finished runs when the same command is given again\n",
+        "wellposed: interrupted; the same command goes on from what is finished\n",
     )
 
 

@@ -252,7 +252,7 @@ def test_a_study_is_stopped_while_its_workers_still_import(started: int, how: si
         os.kill(process.pid, how)
     _, told = process.communicate(timeout=30)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
-    stopped = "wellposed: interrupted; a study resumes from its finished runs when the same command is given again\n"
+    stopped = "wellposed: interrupted; the same command goes on from what is finished\n"
     assert told == (stopped if how == signal.SIGINT else "")
     wait_for(lambda: not any(map(runs, helpers)), 20)
 

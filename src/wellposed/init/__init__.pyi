@@ -1,5 +1,7 @@
 from wellposed.init.applying import apply as apply
 from wellposed.init.auditing import audit as audit
+from wellposed.init.checkpoints.verifying import verify_checkpoint as verify_checkpoint
+from wellposed.init.checkpoints.writing import write_checkpoint as write_checkpoint
 from wellposed.init.getting import get as get
 from wellposed.init.initializers.entrywise import Constant as Constant
 from wellposed.init.initializers.entrywise import Normal as Normal
@@ -27,6 +29,7 @@ from wellposed.init.initializers.variance_scaling import LeCun as LeCun
 from wellposed.init.initializers.variance_scaling import VarianceScaling as VarianceScaling
 from wellposed.init.initializers.variance_scaling import Xavier as Xavier
 from wellposed.init.initializing import initialize as initialize
+from wellposed.init.lookup import get as get
 from wellposed.init.plan import Bound as Bound
 from wellposed.init.plan import Plan as Plan
 from wellposed.init.plan import Row as Row

@@ -31,16 +31,27 @@ def local_parts(tensor: Tensor, where: tuple[int, int, int] | None) -> list[tupl
     """
     if where is None:
         return local_blocks(tensor)
+    parts = [part_in(block, box, where) for block, box in local_blocks(tensor)]
+    return [(part, box) for part, box in parts if box is None or part.numel()]
+
+
+def part_in(block: Tensor, box: Box | None, where: tuple[int, int, int] | None) -> tuple[Tensor, Box | None]:
+    """What a block of a tensor holds of a part of it.
+
+    Args:
+        block: The block.
+        box: Where it lies in the tensor; ``None`` where it is the tensor.
+        where: The part, as (dimension, first, end); ``None`` for all of it.
+
+    Returns:
+        A view of the block's memory, and where it lies in the part; ``None`` where it is the part.
+    """
+    if box is None or where is None:
+        return part_of(block, where), box
     dim, first, end = where
-    found: list[tuple[Tensor, Box | None]] = []
-    for block, box in local_blocks(tensor):
-        if box is None:
-            found.append((part_of(block, where), None))
-            continue
-        here = box.offset[dim]
-        start, stop = max(first, here), min(end, here + block.shape[dim])
-        if start < stop:
-            shape, offset = list(box.shape), list(box.offset)
-            shape[dim], offset[dim] = end - first, start - first
-            found.append((block.narrow(dim, start - here, stop - start), Box(tuple(shape), tuple(offset))))
-    return found
+    here = box.offset[dim]
+    start = min(max(first, here), here + block.shape[dim])
+    stop = max(start, min(end, here + block.shape[dim]))
+    shape, offset = list(box.shape), list(box.offset)
+    shape[dim], offset[dim] = end - first, max(start - first, 0) if start < stop else 0
+    return block.narrow(dim, start - here, stop - start), Box(tuple(shape), tuple(offset))

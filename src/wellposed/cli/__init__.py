@@ -4,7 +4,6 @@ Exit codes: 0 clean, 1 findings of a check, 2 wrong use, bad input or a fault, 1
 standard output holds data alone; what is meant for people goes to standard error.
 """
 
-import json
 import os
 import sys
 import traceback
@@ -17,6 +16,8 @@ import typer
 from rich.console import Console
 
 from wellposed import __version__
+from wellposed.cli.init_command import init
+from wellposed.cli.json_option import Json, print_json
 from wellposed.errors import WellposedError
 
 WRONG_USE, INTERRUPTED = 2, 130
@@ -27,7 +28,6 @@ app = typer.Typer(
 )
 
 _TOLD, _READING = "told from the table", "How a table is read"
-Json = Annotated[bool, typer.Option("--json", help="Print data alone on standard output.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -151,7 +151,10 @@ def study(
         )
     show(found, console)
     if json_:
-        _print_json(found.results)
+        print_json(found.results)
+
+
+app.command()(init)
 
 
 @app.command()
@@ -161,7 +164,7 @@ def env(json_: Json = False) -> None:
 
     facts = environment()
     if json_:
-        _print_json(facts)
+        print_json(facts)
         return
     width = max(map(len, facts))
     for name, fact in facts.items():
@@ -188,9 +191,7 @@ def _guarded(command: Callable[[], object]) -> int:
         command()
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        return _say(
-            "interrupted; a study resumes from its finished runs when the same command is given again", INTERRUPTED
-        )
+        return _say("interrupted; the same command goes on from what is finished", INTERRUPTED)
     except WellposedError as error:
         return _say(str(error), WRONG_USE)
     except typer.Exit as end:
@@ -221,10 +222,6 @@ _WrongUse: Any = next(base for base in typer.BadParameter.__mro__ if base.__name
 def _say(sentence: str, code: int) -> int:
     print(f"wellposed: {sentence}", file=sys.stderr)  # noqa: T201
     return code
-
-
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=1, allow_nan=False))  # noqa: T201
 
 
 def _once(name: str, argument: str | None, option: str | None) -> str | None:

@@ -13,6 +13,7 @@ from torch import nn
 import wellposed as wp
 from draw_cases import identical
 from ranks import rank_of
+from sharded_tools import any_placements, split_by_torch
 from wellposed.random.shards import local_blocks
 
 pytestmark = [
@@ -22,27 +23,6 @@ pytestmark = [
 KEY = wp.Key(3)
 MESHES = [(1,), (2,), (3,), (5,), (2, 2), (2, 3), (3, 2), (4, 2), (1, 4), (2, 2, 2), (3, 1, 2)]
 LAYOUTS = 10_000  # random ones, shared out over the ranks of the meshes
-
-
-def any_placements(chance: random.Random, mesh: tuple[int, ...], dims: int) -> list[Any]:
-    from torch.distributed.tensor import Replicate, Shard
-    from torch.distributed.tensor.placement_types import _StridedShard
-
-    kinds = [
-        lambda dim: Replicate(),
-        Shard,
-        Shard,
-        lambda dim: _StridedShard(dim, split_factor=chance.randint(2, 5)),
-    ]
-    return [chance.choice(kinds)(chance.randrange(dims)) for _ in mesh]
-
-
-def split_by_torch(whole: torch.Tensor, mesh: Any, placements: list[Any]) -> torch.Tensor:
-    """What torch leaves of a tensor to this rank."""
-    for size, place, placement in zip(mesh.shape, mesh.get_coordinate(), placements, strict=True):
-        if not placement.is_replicate():
-            whole = placement._split_tensor(whole, size, with_padding=False, contiguous=True)[0][place]
-    return whole
 
 
 @pytest.mark.slow
@@ -71,7 +51,8 @@ def test_random_layouts() -> None:
                 assert identical(local, wanted), (shape, placements, mesh_shape, rank)
                 blocks = len(local_blocks(tensor))
                 apart, empty = apart + (blocks > 1), empty + (blocks == 0)
-    assert apart > LAYOUTS / 50 and empty > LAYOUTS / 50
+    assert apart > LAYOUTS / 50
+    assert empty > LAYOUTS / 50
 
 
 @pytest.mark.parametrize(

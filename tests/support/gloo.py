@@ -63,19 +63,20 @@ class Job:
             # a fork of this process it takes none of its threads' locks along.
             context = get_context("forkserver")
             context.set_forkserver_preload(["wellposed", "torch.distributed.tensor.parallel", "torch.distributed.fsdp"])
-            with tempfile.TemporaryDirectory() as folder:  # a file to meet at, which unlike a port is nobody else's
-                for rank in range(self.world):
-                    here, there = context.Pipe()
-                    target = (rank, self.world, str(Path(folder, "store")), there)
-                    process = context.Process(target=_serve, args=target, daemon=True)
-                    process.start()
-                    there.close()
-                    self._ranks.append((process, here))
-                try:
-                    self._answers(START)
-                except AssertionError:
-                    if last:
-                        raise
+            # A file to meet at, which unlike a port is nobody else's; each group of processes meets there anew.
+            self._folder = tempfile.TemporaryDirectory()
+            for rank in range(self.world):
+                here, there = context.Pipe()
+                target = (rank, self.world, str(Path(self._folder.name, "store")), there)
+                process = context.Process(target=_serve, args=target, daemon=True)
+                process.start()
+                there.close()
+                self._ranks.append((process, here))
+            try:
+                self._answers(START)
+            except AssertionError:
+                if last:
+                    raise
 
     def _send(self, call: bytes) -> None:
         for _, connection in self._ranks:
@@ -110,6 +111,8 @@ class Job:
             process.kill()
             process.join()
             connection.close()
+        if self._ranks:
+            self._folder.cleanup()
         self._ranks = []
 
 

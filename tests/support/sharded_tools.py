@@ -33,6 +33,12 @@ def split_by_torch(whole: Tensor, mesh: Any, placements: list[Any]) -> Tensor:
     return whole
 
 
+def torch_gathers(placements: list[Any]) -> bool:
+    """Whether torch's full_tensor can be relied on: it fails for some shards whose rows were split again in strides."""
+    strided = {placement.dim for placement in placements if hasattr(placement, "split_factor")}
+    return all(sum(getattr(placement, "dim", None) == dim for placement in placements) == 1 for dim in strided)
+
+
 def unfilled(shape: tuple[int, ...], mesh: Any, placements: list[Any], dtype: torch.dtype | None = None) -> Any:
     """A sharded tensor of NaN, made without a word to other processes."""
     from torch.distributed.tensor import DTensor

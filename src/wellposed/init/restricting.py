@@ -7,7 +7,7 @@ from torch import nn
 
 from wellposed.errors import WellposedError
 from wellposed.init.plan import Plan
-from wellposed.models.names import joined, listed
+from wellposed.models.names import joined, listed, plain_path
 from wellposed.models.weights import weights
 
 
@@ -22,7 +22,7 @@ def restrict(plan: Plan, part: nn.Module, names: str | Callable[[str], str] = ""
         plan: The plan of the whole model.
         part: A part of it, such as the stage of a pipeline that this process holds, in any wrappers.
         names: What the part's weights are called in the whole, if other than in the part: the path of the part, or a
-            function from a path in the part to the one in the whole.
+            function from a path in the part, without what wrappers put into it, to the one in the whole.
 
     Returns:
         A plan for the part, to be applied and audited.
@@ -46,7 +46,8 @@ def restrict(plan: Plan, part: nn.Module, names: str | Callable[[str], str] = ""
             rows.setdefault(path, []).append(i)
     found, missing = [], []
     for weight in weights(part):
-        paths = [names(path) if callable(names) else joined(names, path) for path in (weight.stream, *weight.names)]
+        plain = [plain_path(part, path) for path in weight.names]
+        paths = [names(path) if callable(names) else joined(names, path) for path in plain]
         here = next((rows[path] for path in paths if path in rows), None)
         if here is None:
             missing.append(paths[0])

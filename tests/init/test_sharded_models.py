@@ -1,8 +1,6 @@
 """A sharded model starts as the unsharded one does: planned, filled and audited where its shards are."""
 
 import copy
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +9,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
 import wellposed as wp
 from initializer_cases import CASES, Case
 from ranks import rank_of
+from sharded_models import IDS, RULES, Net
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed"),
@@ -23,44 +21,7 @@ pytestmark = [
 ]
 
 
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
-        self.wide, self.back = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(x)
-        x = x + self.attention(y, y, y, need_weights=False)[0]
-        out: Tensor = x + self.back(nn.functional.gelu(self.wide(x)))
-        return out
-
-
-class Net(nn.Module):
-    """Weights of every kind of storage: packed, padded, tied, structured, in a buffer."""
-
-    def __init__(self, width: int = 8) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(11, width, padding_idx=3)
-        self.blocks: Any = nn.ModuleList(Block(width) for _ in range(2))
-        self.recurrent = nn.GRU(width, width, batch_first=True)
-        self.middle = nn.Linear(width, width, bias=False)
-        self.norm = nn.BatchNorm1d(5)
-        self.head = nn.Linear(width, 11, bias=False)
-        self.head.weight = self.embed.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        x = self.embed(ids)
-        for block in self.blocks:
-            x = block(x)
-        out: Tensor = self.head(self.norm(torch.relu(self.middle(x))))
-        return out
-
-
 KEY = wp.Key(5)
-IDS = torch.zeros(2, 5, dtype=torch.long)
-RULES: Any = {"middle.weight": wp.init.Orthogonal(), "blocks.1.back.weight": wp.init.Identity()}
 
 
 @contextmanager
@@ -203,41 +164,6 @@ def test_a_job_of_one_process_runs_and_learns() -> None:
         wp.init.initialize(model, rules=RULES, seed=1)  # after a run, when the root's weights lie gathered
         wp.init.initialize(plain, rules=RULES, seed=1)
         torch.testing.assert_close(model(IDS), plain(IDS))
-
-
-def _rank(rank: int, port: int, world: int) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    try:
-        plain: Any = Net()
-        wanted = wp.init.initialize(plain, rules=RULES)
-        with torch.device("meta"):
-            model: Any = Net()
-        shard_fully(model, init_device_mesh("cpu", (world,)))
-        plan = wp.init.initialize(model, rules=RULES, device="cpu")
-        for row, other in zip(plan, wanted, strict=True):
-            assert row.std_got == pytest.approx(other.std_got, rel=1e-6, abs=1e-9), row.label
-        for name, parameter in model.named_parameters():
-            assert torch.equal(parameter.full_tensor(), plain.get_parameter(name)), name
-        torch.testing.assert_close(model(IDS), plain(IDS))
-        model.reshard()
-        if rank == 1:  # what is wrong in one shard is found by all
-            model.middle.weight.detach().to_local().fill_(torch.nan)
-        with pytest.raises(wp.WellposedError, match=r"middle\.weight holds NaN"):
-            wp.init.audit(plan, model)
-    finally:
-        dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(_rank, (port, 2), nprocs=2)
 
 
 def partial_sums(model: Any, mesh: Any) -> None:

@@ -35,6 +35,7 @@ from wellposed.init.plan import Plan as Plan
 from wellposed.init.plan import Row as Row
 from wellposed.init.plan import bind as bind
 from wellposed.init.planning import plan_initialize as plan_initialize
+from wellposed.init.restricting import restrict as restrict
 from wellposed.init.schemes.maximal_update import mup as mup
 from wellposed.init.schemes.named import SCHEMES as SCHEMES
 from wellposed.init.schemes.scheme import Choice as Choice

@@ -116,8 +116,8 @@ def _fill(key: Key, weight: Weight, rows: tuple[Row, ...]) -> None:
         whole = torch.empty(_whole(rows), dtype=first.dtype, device=first.device)
     for row in rows:
         if row.initializer is not None:
-            for part, box in local_parts(whole, row.where):
-                row.initializer.fill_(part, key.fold(*row.stream), axes=row.axes, box=box)
+            blocks = local_parts(whole, row.where, row.boxes)
+            row.initializer.fill_blocks(blocks, key.fold(*row.stream), axes=row.axes)
     if weight.computed is not None:
         weight.write(whole)
         weight.computed.settle(key.fold(rows[0].stream[0], "settle"))

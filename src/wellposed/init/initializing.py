@@ -7,6 +7,7 @@ from torch import nn
 
 from wellposed.init.applying import fill
 from wellposed.init.auditing import check
+from wellposed.init.boxes import Boxes
 from wellposed.init.plan import Plan, bind
 from wellposed.init.planning import Rules, plan_initialize
 from wellposed.init.schemes.named import scheme_of
@@ -21,6 +22,7 @@ def initialize(
     *,
     seed: int | Key = 0,
     rules: Rules | None = None,
+    boxes: Boxes | None = None,
     example: Any = None,
     device: torch.device | str | int | None = None,
 ) -> Plan:
@@ -36,6 +38,9 @@ def initialize(
         rules: From globs on parameters' paths to an initializer, to an initializer and the axes to use it with, or to
             ``None`` for a weight that is to be left as it is. Of several that match the last one counts. The word
             ``"unclaimed"`` stands for all that no role claims.
+        boxes: For a model whose tensors are parts of larger ones and do not know it (a DTensor does): from globs, as in
+            ``rules``, to where the tensor lies in the whole; a list of boxes for a tensor of as many equal pieces; or a
+            function from the parameter to one of these, or to ``None`` for one that is a whole.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
         device: Where a model on the meta device is to be.
 
@@ -54,7 +59,7 @@ def initialize(
         (VarianceScaling(scale=2.35171561407, mode='fan_in', distribution='truncated_normal'), 1.5335)
     """
     chosen = scheme_of(scheme)
-    bound = bind(plan_initialize(model, chosen, seed=seed, rules=rules, example=example), model)
+    bound = bind(plan_initialize(model, chosen, seed=seed, rules=rules, boxes=boxes, example=example), model)
     if chosen.fit is not None:
         rehearsal = bind(bound.plan, copied(model))  # a fit may find no answer, and the model is then to be as it was
         fill(rehearsal, device)

@@ -15,6 +15,7 @@ from wellposed.models.fans import Axes
 from wellposed.models.names import listed
 from wellposed.models.regions import local_parts
 from wellposed.models.weights import Weight, weights
+from wellposed.random.box import Box, layout
 from wellposed.random.key import Key
 from wellposed.tabular import Table, Tabular
 
@@ -25,7 +26,7 @@ class Row:
 
     Attributes:
         name: The weight's path in the model; of a tied weight the first one.
-        shape: The part's shape.
+        shape: The part's shape; of one that is sharded or lies in a box, that of the whole.
         role: What the part is for.
         fans: Its (fan_in, fan_out); ``None`` where it has none.
         gain: The factor by which it is larger than fans alone would have it.
@@ -41,6 +42,7 @@ class Row:
         stream: What its key is folded from.
         others: The other paths of a tied weight.
         lr: By what the optimizer's learning rate for it is to be multiplied.
+        boxes: Where the tensor that is there lies in the whole, if it is a part of it and does not know that itself.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Row:
     stream: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     lr: float = 1.0
+    boxes: tuple[Box, ...] = ()
 
     @property
     def label(self) -> str:
@@ -227,8 +230,13 @@ def bind(plan: Plan, model: nn.Module) -> Bound:
         shape = tuple(weight.tensor.shape)
         for row in rows:
             dim, _, end = row.where or (0, 0, 0)
-            if shape[dim] < end if row.where else shape != row.shape:
+            if shape[dim] < end if row.where else not row.boxes and shape != row.shape:
                 raise WellposedError(f"{row.label} has shape {shape} in the model; make a new plan for this model")
+            try:
+                for block, box in local_parts(weight.tensor, row.where, row.boxes) if row.boxes else ():
+                    layout(tuple(block.shape), box)
+            except WellposedError as error:
+                raise WellposedError(f"{row.label}: {error}; make a new plan for this model") from error
         found.append((weight, rows))
     known = {id(parameter) for weight, _ in found for parameter in weight.parameters}
     missing = [name for name, parameter in model.named_parameters() if id(parameter) not in known]

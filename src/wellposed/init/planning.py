@@ -10,6 +10,7 @@ from torch import nn
 
 from wellposed.arguments import model as a_model
 from wellposed.errors import WellposedError
+from wellposed.init.boxes import Boxes, boxes_of, remarks
 from wellposed.init.initializers.entrywise import Zeros
 from wellposed.init.initializers.initializer import Initializer
 from wellposed.init.initializers.orthogonal import Orthogonal
@@ -30,6 +31,7 @@ from wellposed.models.tracing.flow import Flow
 from wellposed.models.tracing.signals import Branch
 from wellposed.models.tracing.trace import trace
 from wellposed.models.weights import Weight
+from wellposed.random.box import Box
 from wellposed.random.key import Key
 from wellposed.random.shards import is_sharded
 
@@ -47,6 +49,7 @@ def plan_initialize(
     *,
     seed: int | Key = 0,
     rules: Rules | None = None,
+    boxes: Boxes | None = None,
     example: Any = None,
 ) -> Plan:
     """What :func:`initialize` would make of every weight of a model, and why; nothing is changed.
@@ -62,6 +65,9 @@ def plan_initialize(
         rules: From globs on parameters' paths to an initializer, to an initializer and the axes to use it with, or to
             ``None`` for a weight that is to be left as it is. Of several that match the last one counts. The word
             ``"unclaimed"`` stands for all that no role claims: ``{"unclaimed": None}`` keeps what would be refused.
+        boxes: For a model whose tensors are parts of larger ones and do not know it (a DTensor does): from globs, as in
+            ``rules``, to where the tensor lies in the whole; a list of boxes for a tensor of as many equal pieces; or a
+            function from the parameter to one of these, or to ``None`` for one that is a whole.
         example: An input: a tensor, a tuple of arguments or a mapping of keyword arguments.
 
     Returns:
@@ -81,6 +87,7 @@ def plan_initialize(
     chosen = scheme_of(scheme)
     found = claimed_weights(a_model(model, "initialize"), example)
     ruled = _ruled(found, rules or {})
+    placed = _placed(found, boxes or {})
     left = {key for key, (initializer, _) in ruled.items() if initializer is None}
     left |= {key for weight in found if weight.is_frozen for key in _labels(weight) if key not in ruled}
     planned = [t for t in found if not all(key in left for key in _labels(t))]
@@ -91,7 +98,7 @@ def plan_initialize(
     )
     if "example" in chosen.needs and example is None:
         raise WellposedError(f"the scheme {chosen.name!r} fits the weights to data; give some: example=batch")
-    if chosen.fit is not None and any(is_sharded(t.tensor) for t in planned):
+    if chosen.fit is not None and (any(is_sharded(t.tensor) for t in planned) or any(placed.values())):
         raise WellposedError(
             f"the scheme {chosen.name!r} fits the weights to data, which is not done with shards; initialize the model "
             "before it is sharded"
@@ -109,8 +116,9 @@ def plan_initialize(
     rows: list[Row] = []
     for weight in found:
         for part in _parts(weight):
-            site = _site(weight, part, follows, branches, outputs, shared)
-            rows.append(_row(weight, site, chosen, ruled, flow))
+            places = placed.get((weight.name, part.block), ())
+            site = _site(weight, part, places, follows, branches, outputs, shared)
+            rows.append(_row(weight, site, places, chosen, ruled, flow))
     computed = formulas(model)
     key = seed if isinstance(seed, Key) else Key(seed)
     notes = ((chosen.note(branches),) if chosen.note else ()) + flow.notes
@@ -122,7 +130,7 @@ def plan_initialize(
 
 
 def _ruled(found: Sequence[Weight], rules: Rules) -> Ruled:
-    """The rule for each weight that has one."""
+    """The rule for each part that has one."""
     ruled: Ruled = {}
     for glob, value in rules.items():
         initializer, axes = value if isinstance(value, tuple) else (value, None)
@@ -134,13 +142,29 @@ def _ruled(found: Sequence[Weight], rules: Rules) -> Ruled:
         if glob == _UNCLAIMED:
             matched = [(t.name, part.block) for t in found if not _is_known(t) for part in _parts(t)]
         else:
-            matched = [(t.name, part.block) for t in found for part in _parts(t) if _is_meant(t, part, glob)]
-        if not matched and glob != _UNCLAIMED:
-            names = [t.name for t in found]
-            close = get_close_matches(glob, names, 3, 0.3) or names[:3]
-            raise WellposedError(f"the rule {glob!r} matches no parameter; there are, for example, {listed(close)}")
+            matched = [(t.name, part.block) for t, part in _meant(found, glob, "rule")]
         ruled |= dict.fromkeys(matched, (initializer, axes))
     return ruled
+
+
+def _placed(found: Sequence[Weight], boxes: Boxes) -> dict[tuple[str, str | None], tuple[Box, ...]]:
+    """The boxes for each part that has some."""
+    last = {
+        (t.name, part.block): (t, part, given)
+        for glob, given in boxes.items()
+        for t, part in _meant(found, glob, "box")
+    }
+    return {key: boxes_of(weight, part, given) for key, (weight, part, given) in last.items()}
+
+
+def _meant(found: Sequence[Weight], glob: str, what: str) -> list[tuple[Weight, Part]]:
+    """The parts that a glob is for."""
+    matched = [(t, part) for t in found for part in _parts(t) if _is_meant(t, part, glob)]
+    if not matched:
+        names = [t.name for t in found]
+        close = get_close_matches(glob, names, 3, 0.3) or names[:3]
+        raise WellposedError(f"the {what} {glob!r} matches no parameter; there are, for example, {listed(close)}")
+    return matched
 
 
 def _parts(weight: Weight) -> tuple[Part, ...]:
@@ -168,6 +192,7 @@ def _is_meant(weight: Weight, part: Part, glob: str) -> bool:
 def _site(
     weight: Weight,
     part: Part,
+    places: Sequence[Box],
     follows: Mapping[str, Following],
     branches: Sequence[Branch],
     outputs: set[str],
@@ -181,6 +206,9 @@ def _site(
     if part.where is not None:
         dim, first, end = part.where
         shape[dim] = end - first
+    if places:
+        shape = list(places[0].shape)
+        whole = whole if part.where is not None else places[0].shape
     following = Following("")
     if part.kind in ("weight", "recurrent"):
         following = next((follows[n] for n in names if n in follows), _NOT_SEEN)
@@ -211,7 +239,7 @@ def _width(weight: Weight) -> int:
     return weight.tensor.shape[-1] if weight.tensor.ndim else 0
 
 
-def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -> Row:
+def _row(weight: Weight, site: Site, places: tuple[Box, ...], scheme: Scheme, ruled: Ruled, flow: Flow) -> Row:
     part = site.part
     initializer: Initializer | None
     rule = ruled.get((weight.name, part.block))
@@ -234,6 +262,7 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
     if initializer is not None:
         _rehearse(initializer, weight, site, axes)
         notes += before(weight, part, initializer)
+        notes += remarks(weight, site.shape, places, initializer)
     return Row(
         name=weight.name,
         shape=site.shape,
@@ -251,6 +280,7 @@ def _row(weight: Weight, site: Site, scheme: Scheme, ruled: Ruled, flow: Flow) -
         stream=_stream(weight, part),
         others=weight.others,
         lr=choice.lr,
+        boxes=places,
     )
 
 

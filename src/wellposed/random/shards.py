@@ -121,7 +121,8 @@ def _runs_held(whole: Any, local: Tensor) -> list[_Runs]:
     last = [split._replace(factor=1) for split in reversed(splits) if split.factor > 1]
     for order in (splits, [*plain, *last]):
         held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(whole.shape)]
-        if tuple(sum(end - first for first, end in runs) for runs in held) == tuple(local.shape):
+        sizes = tuple(sum(end - first for first, end in runs) for runs in held)
+        if sizes == tuple(local.shape) or (0 in sizes and 0 in local.shape):  # of nothing, fully_shard keeps no shape
             return held
     raise WellposedError(
         f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} on {mesh} was given, whose local "

@@ -83,6 +83,17 @@ class Initializer(ABC):
             True
         """
 
+    def fill_blocks(self, blocks: Sequence[tuple[Tensor, Box | None]], key: Key, *, axes: Axes = LINEAR) -> None:
+        """Fill blocks of one weight in place, as ``fill_`` does with each; what they share is made once.
+
+        Args:
+            blocks: Tensors and where each lies in the whole, which is one and the same.
+            key: Which stream its values come from.
+            axes: What its dimensions are for.
+        """
+        for block, box in blocks:
+            self.fill_(block, key, axes=axes, box=box)
+
     @abstractmethod
     def std_for(self, shape: Sequence[int], axes: Axes = LINEAR) -> float:
         """The standard deviation that the entries of a tensor of this shape are meant to have.

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,27 +21,35 @@ class Whole(Initializer):
 
     def fill_(self, tensor: Tensor, key: Key, *, axes: Axes = LINEAR, box: Box | None = None) -> Tensor:
         """Fill a tensor in place; of a box, the whole is made first and is let go."""
+        self._prepare(tensor, tuple(tensor.shape) if box is None else box.shape, axes)
+        self.fill_blocks(local_blocks(tensor, box), key, axes=axes)
+        return tensor
+
+    def fill_blocks(self, blocks: Sequence[tuple[Tensor, Box | None]], key: Key, *, axes: Axes = LINEAR) -> None:
+        """Fill blocks in place; the whole is made once for all of them."""
+        for block, place in blocks:
+            self._prepare(block, tuple(block.shape) if place is None else place.shape, axes)
+            layout(block.shape, place)
+        blocks = [(block, place) for block, place in blocks if not block.is_meta and block.numel()]
+        if not blocks:
+            return
+        first, box = blocks[0]
+        with torch.no_grad():
+            whole = self._whole(tuple(first.shape) if box is None else box.shape, axes, key, first)
+            for block, place in blocks:
+                offset = (0,) * block.ndim if place is None else place.offset
+                block.copy_(whole[tuple(slice(o, o + n) for o, n in zip(offset, block.shape, strict=True))])
+
+    def _prepare(self, tensor: Tensor, shape: tuple[int, ...], axes: Axes) -> None:
+        """Refuse what cannot be filled."""
         if why := unwritable(tensor):
             raise WellposedError(f"{self} was given a tensor that {why}")
         if not tensor.is_floating_point():
             raise WellposedError(
                 f"{self} was given a tensor of dtype {tensor.dtype}, which cannot hold its values; use a float dtype"
             )
-        blocks = local_blocks(tensor, box)
-        for block, place in blocks:
-            layout(block.shape, place)
-        shape = tuple(tensor.shape) if box is None else box.shape
         if 0 not in shape:
             self._check(shape, axes)
-        blocks = [(block, place) for block, place in blocks if not block.is_meta and block.numel()]
-        if not blocks:
-            return tensor
-        with torch.no_grad():
-            whole = self._whole(shape, axes, key, blocks[0][0])
-            for block, place in blocks:
-                offset = (0,) * len(shape) if place is None else place.offset
-                block.copy_(whole[tuple(slice(o, o + n) for o, n in zip(offset, block.shape, strict=True))])
-        return tensor
 
     def _check(self, shape: tuple[int, ...], axes: Axes) -> None:
         axes.resolve(shape)

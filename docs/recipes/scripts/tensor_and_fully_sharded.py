@@ -1,0 +1,62 @@
+"""Tensor parallelism in groups, FSDP2 between them: ``torchrun --nproc-per-node 2 tensor_and_fully_sharded.py``."""
+
+import hashlib
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+import wellposed as wp
+
+
+def build():
+    """A small network; the sizes of a real one change nothing below."""
+    return nn.Sequential(nn.Linear(16, 50), nn.ReLU(), nn.Dropout(0.2), nn.Linear(50, 3))
+
+
+def fingerprint(model):
+    """A word for all weights as a whole, the same for the same bits."""
+    whole = [getattr(p, "full_tensor", lambda p=p: p)().detach() for p in model.parameters()]
+    return hashlib.sha256(b"".join(p.numpy().tobytes() for p in whole)).hexdigest()[:12]
+
+
+dist.init_process_group("gloo")  # "nccl" on GPUs
+rank, world = dist.get_rank(), dist.get_world_size()
+tensor = 2 if world % 2 == 0 else 1  # processes that share a layer
+data = world // tensor  # groups that share the batch
+mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data", "tensor"))
+
+with torch.device("meta"):  # shapes without memory
+    model = build()
+wp.convert_dropout(model)  # gives each dropout a name for its masks
+first, last = ColwiseParallel(use_local_output=False), RowwiseParallel()
+parallelize_module(model, mesh["tensor"], {"0": first, "3": last})
+fully_shard(model, mesh=mesh["data"])
+wp.initialize(model, seed=0, device="cpu")  # each process fills its shards of shards
+start = fingerprint(model)
+
+x, y = wp.random.normal((24, 16), wp.Key(1)), torch.arange(24) % 3
+group, rows = mesh["data"].get_local_rank(), len(x) // data  # of the batch, for each group
+mine = slice(group * rows, (group + 1) * rows)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+handle = wp.regularize(optimizer, model, wp.L1(1e-3))
+for step in range(5):
+    optimizer.zero_grad()
+    with wp.keyed(seed=0, step=step, row=group * rows):
+        loss = nn.functional.cross_entropy(model(x[mine]), y[mine])
+    loss.backward()
+    optimizer.step()
+
+dist.all_reduce(loss := loss.detach() / world)
+sparsity = handle.sparsity()  # of the whole model, so all processes have to call it
+if rank == 0:
+    print(f"start {start}, loss {float(loss):.5f}, zeros {sparsity:.4f}", flush=True)
+
+# At an ordinary exit a thread of gloo's may meet the end of Python, and the process aborts now and then: end together,
+# and without the interpreter's farewell.
+dist.barrier()
+os._exit(0)

@@ -14,7 +14,7 @@ import functools
 import itertools
 import os
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -27,7 +27,28 @@ from wellposed import _torch
 from wellposed.dropouts.functional import check_kind
 from wellposed.dropouts.masks import stream_tensor
 from wellposed.dropouts.naming.nesting import check_no_other_thread, current_scope, open_scopes
+from wellposed.dropouts.sharding.blockwise import Placed
+from wellposed.dropouts.sharding.places import Where
 from wellposed.errors import WellposedError
+from wellposed.random.shards import is_sharded
+
+
+class Drawn(NamedTuple):
+    """The stream of a mask, and which part of a larger mask it is.
+
+    Attributes:
+        key: The 64 bits of the key.
+        call: The call number.
+        row: The input's first row in a larger batch.
+        placed: Where the input lies, if it is more than rows of a batch.
+        shift: A scalar on a device that is to be added to the call number.
+    """
+
+    key: int
+    call: int
+    row: int = 0
+    placed: Placed | None = None
+    shift: Tensor | None = None
 
 
 class Stochastic(nn.Module):
@@ -69,15 +90,27 @@ class Stochastic(nn.Module):
                 "need it for its own gradient; leave inplace out"
             )
 
-    def next_stream(self) -> tuple[int, int, int]:
-        """The stream of the next mask: the key's 64 bits, the call number, and the input's first row in the batch."""
-        key, call, row, shift = self.next_shifted_stream(can_shift=False)
-        return key, call if shift is None else (call + int(shift)) % 2**64, row
-
-    def next_shifted_stream(self, *, can_shift: bool = True) -> tuple[int, int, int, Tensor | None]:
-        """The same, and the scalar on the device that is added to the call number, where a ``keyed`` block has one.
+    def next_stream(self, x: Tensor | None = None, batch: int = 0) -> Drawn:
+        """The stream of the next mask, without a shift.
 
         Args:
+            x: The tensor that the mask is for; ``None`` where the mask is the same however that lies, as of weights.
+            batch: Its dimension that holds the samples; -1 if none does.
+
+        Raises:
+            WellposedError: If it is a DTensor outside of all ``keyed`` blocks, or where it lies is not known.
+        """
+        drawn = self.next_shifted_stream(x, batch, can_shift=False)
+        if drawn.shift is None:
+            return drawn
+        return drawn._replace(call=(drawn.call + int(drawn.shift)) % 2**64, shift=None)
+
+    def next_shifted_stream(self, x: Tensor | None = None, batch: int = 0, *, can_shift: bool = True) -> Drawn:
+        """The same, with a scalar on the device that is added to the call number, where a ``keyed`` block has one.
+
+        Args:
+            x: The tensor that the mask is for, as above.
+            batch: Its dimension that holds the samples.
             can_shift: Whether what draws can leave that to the device, so that a captured graph draws anew.
         """
         scope = current_scope()
@@ -98,11 +131,19 @@ class Stochastic(nn.Module):
                 check_no_other_thread(self)
             if _torch.backward_pass() != -1:
                 self._refuse_to_guess()
-            return draw_key(), 0, 0, None
-        return *scope.next_stream(self, self.stream, self.owner), scope.row, shift
+            if x is not None and is_sharded(x):
+                raise WellposedError(
+                    f"{type(self).__name__} was given a DTensor outside of all wp.keyed blocks, where each process "
+                    "draws from its own generator, so that their masks would not be parts of one; call it in a "
+                    "wp.keyed block"
+                )
+            return Drawn(draw_key(), 0)
+        key, call = scope.next_stream(self, self.stream, self.owner)
+        where = Where(scope.row) if x is None else scope.where(self, x, batch)
+        return Drawn(key, call, *where, shift)
 
     def next_stream_tensor(self, x: Tensor) -> Tensor:
-        """The same as the int64 tensor (key, call, row) that operators take, for an ``x`` of any kind.
+        """The same as the int64 tensor (key, call, row) that operators take, for an ``x`` of any kind but DTensors.
 
         Args:
             x: The tensor that the mask is for.
@@ -201,7 +242,13 @@ def _stream(x: Tensor, module: Tensor, place: int = 0) -> Tensor:
             f"a compiled graph draws the mask of {owner} again in its backward pass, which cannot give the same mask; "
             "set torch._functorch.config.activation_memory_budget above 0, or train inside wp.keyed"
         )
-    return stream_tensor(*owner.next_stream())
+    key, call, row, placed, _ = owner.next_stream(x if x.dim() else None)
+    if placed is not None:
+        raise WellposedError(
+            f"{owner} drops a shard of a larger tensor, which a compiled graph, a function transform or a mode that "
+            "watches every operator cannot be told; run the layer without them, or tell wp.keyed rows alone"
+        )
+    return stream_tensor(key, call, row)
 
 
 @torch.library.register_fake("wellposed::stream", lib=_library)  # type: ignore[untyped-decorator]

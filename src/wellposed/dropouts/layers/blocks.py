@@ -117,7 +117,9 @@ def _clear_shards(x: Tensor, rule: Rule, p: float, key: int, call: int, placed: 
         if is_empty or 0 in x.shape:
             return x.clone()
         exact = torch.promote_types(x.dtype, torch.float32)
-        scale = (torch.tensor(count, dtype=torch.float64, device=x.device) / torch.as_tensor(kept).clamp(min=1)).to(exact)
+        scale = (torch.tensor(count, dtype=torch.float64, device=x.device) / torch.as_tensor(kept).clamp(min=1)).to(
+            exact
+        )
         inside = [slice(o, o + n) for o, n in zip(box.offset[1:], x.shape[1:], strict=True)]
         inside[0] = slice(None) if rule.couple_channels else inside[0]
         dropped = torch.cat([sample(box.offset[0] + number)[(slice(None), *inside)] for number in range(x.shape[0])])

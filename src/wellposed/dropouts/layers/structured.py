@@ -179,7 +179,6 @@ class EmbeddingDropout(Thinning):
 
         return linear(vectors, drop, drop)
 
-
     def _drop_shards(self, vectors: Tensor, words: Tensor) -> Tensor:
         """The same for DTensors: words go whole, so each process has the factors of them all."""
         from torch.distributed.tensor import DTensor, Replicate

@@ -43,9 +43,53 @@ Known = dict[Any, Origin]
 _NOWHERE, _HIDDEN = Origin(), Origin(is_hidden=True)
 # Autograd's nodes of functions whose result has, at each index, what they make of their inputs there.
 _OF_ELEMENTS = frozenset(
-    """Abs Add Addcdiv Addcmul Alias Celu Clamp ClampMax ClampMin Clone Div Elu Erf Exp Expand Gelu Hardshrink Hardsigmoid
-    Hardswish Hardtanh LeakyRelu Linear Log LogSigmoid MaskedFill Mish Mul NativeDropout Neg Pow Reciprocal Relu RreluWithNoise
-    Rsqrt Sigmoid Silu Softplus Softshrink Sqrt Sub Tanh Thin Threshold ToCopy Where""".split()
+    [
+        "Abs",
+        "Add",
+        "Addcdiv",
+        "Addcmul",
+        "Alias",
+        "Celu",
+        "Clamp",
+        "ClampMax",
+        "ClampMin",
+        "Clone",
+        "Div",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Expand",
+        "Gelu",
+        "Hardshrink",
+        "Hardsigmoid",
+        "Hardswish",
+        "Hardtanh",
+        "LeakyRelu",
+        "Linear",
+        "Log",
+        "LogSigmoid",
+        "MaskedFill",
+        "Mish",
+        "Mul",
+        "NativeDropout",
+        "Neg",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "RreluWithNoise",
+        "Rsqrt",
+        "Sigmoid",
+        "Silu",
+        "Softplus",
+        "Softshrink",
+        "Sqrt",
+        "Sub",
+        "Tanh",
+        "Thin",
+        "Threshold",
+        "ToCopy",
+        "Where",
+    ]
 )
 
 
@@ -77,10 +121,10 @@ def origin_of(x: Tensor, known: Known) -> Origin:
             has_gaps = len(before) < len(node.next_functions)
             known[node] = _joined(node.name(), [known[parent] for parent in before], has_gaps)
     origin = known[x.grad_fn]
-    if origin.is_part and origin.shape is not None:
-        if blocks_held(origin.shape, origin.mesh, origin.placements, tuple(x.shape)) is None:
-            return origin._replace(shape=None)
-    return origin
+    is_settled = not origin.is_part or origin.shape is None
+    if is_settled or blocks_held(origin.shape or (), origin.mesh, origin.placements, tuple(x.shape)) is not None:
+        return origin
+    return origin._replace(shape=None)
 
 
 def _joined(name: str, origins: list[Origin], has_gaps: bool) -> Origin:

@@ -1,7 +1,7 @@
 """Where the tensors of a ``keyed`` block lie in larger ones: what the block is told, and what can be found."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -67,7 +67,11 @@ class Places:
         told = next((given for glob, given in reversed(self.by_path.items()) if fnmatchcase(asked.path, glob)), None)
         if told is not None and not isinstance(told, Steps):
             return Where(0, _boxes(told, asked))
-        steps = [(axis, None if batch < 0 else batch) for axis in self.samples] if told is None else told.of(x, f"{asked.who}, {asked.path!r},")
+        steps = (
+            [(axis, None if batch < 0 else batch) for axis in self.samples]
+            if told is None
+            else told.of(x, f"{asked.who}, {asked.path!r},")
+        )
         if is_sharded(x):
             sharded: Any = x
             own = steps_of(sharded.device_mesh, sharded.placements)
@@ -93,9 +97,7 @@ class Places:
         found = [Outward(dim, len(axis.ranks), axis.index) for axis, dim in reversed(steps) if dim is not None]
         return (*found, Outward(batch, row=self.row)) if self.row and batch >= 0 else tuple(found)
 
-    def _check(
-        self, asked: Asked, own: list[Step], outside: list[Step]
-    ) -> None:
+    def _check(self, asked: Asked, own: list[Step], outside: list[Step]) -> None:
         """Refuse axes that overlap, and processes of which nothing is known."""
         inner, outer = [axis for axis, _ in own], [axis for axis, _ in outside if axis not in dict(own)]
         for one in inner:
@@ -135,9 +137,7 @@ def _check_seen(asked: Asked, origin: Origin) -> None:
         )
 
 
-def _beside(
-    asked: Asked, origin: Origin, own: list[Step], steps: list[Step]
-) -> list[Step]:
+def _beside(asked: Asked, origin: Origin, own: list[Step], steps: list[Step]) -> list[Step]:
     """What is told beside what is found, which must agree."""
     is_lost, found, told = origin.is_part and origin.shape is None, dict(own), dict(steps)
     if is_lost and any(dim is not None and axis not in told for axis, dim in own):

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from wellposed.arguments import described
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 
@@ -63,7 +62,7 @@ def steps_of(mesh: Any, placements: Sequence[Any]) -> list[Step]:
 def check_mesh(mesh: Any) -> None:
     """Refuse what is no mesh, or one without this process."""
     if not hasattr(mesh, "get_coordinate"):
-        raise WellposedError(f"keyed was given mesh={described(mesh)}; expected a DeviceMesh")
+        raise WellposedError(f"keyed was given mesh={mesh!r}; expected a DeviceMesh")
     if mesh.get_coordinate() is None:
         raise WellposedError(f"keyed was given {mesh}, which this process is not in; expected a mesh with it")
 

@@ -18,7 +18,7 @@ class _Split(NamedTuple):
 
     dim: int
     parts: int
-    index: int
+    held: int
     factor: int
 
 
@@ -144,7 +144,8 @@ def _runs_held(shape: tuple[int, ...], mesh: Any, placements: Any, local: tuple[
     last = [split._replace(factor=1) for split in reversed(splits) if split.factor > 1]
     for order in (splits, [*plain, *last]):
         held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(shape)]
-        if tuple(sum(end - first for first, end in runs) for runs in held) == local:
+        sizes = tuple(sum(end - first for first, end in runs) for runs in held)
+        if sizes == local or (0 in sizes and 0 in local):  # of nothing, fully_shard keeps no shape
             return held
     return None
 
@@ -154,7 +155,7 @@ def _runs(size: int, splits: list[_Split]) -> _Runs:
     runs = [(0, size)]
     for split in splits:
         pieces = [_part(runs, split.factor, j) for j in range(split.factor)]
-        runs = [run for piece in pieces for run in _part(piece, split.parts, split.index)]
+        runs = [run for piece in pieces for run in _part(piece, split.parts, split.held)]
     return runs
 
 

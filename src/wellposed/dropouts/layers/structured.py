@@ -184,19 +184,14 @@ class EmbeddingDropout(Thinning):
         from torch.distributed.tensor import DTensor, Replicate
 
         given: Any = vectors
+        mesh, whole = given.device_mesh, [Replicate()] * given.device_mesh.ndim
         key, call, *_ = self.next_stream(vectors)
         exact = torch.promote_types(vectors.dtype, torch.float32)
         ones = torch.ones(self.embedding.num_embeddings, 1, dtype=exact, device=given.to_local().device)
-        factors: Any = thin(ones, Mask(self._p, key, call))
-        mesh, whole = given.device_mesh, [Replicate()] * given.device_mesh.ndim
-        of_words: Any = words
-        if is_sharded(words):
-            factors = DTensor.from_local(factors, mesh, whole, run_check=False)
-        else:
-            of_words = DTensor.from_local(words, mesh, whole, run_check=False)
-            factors = DTensor.from_local(factors, mesh, whole, run_check=False)
-        product: Tensor = vectors.to(exact) * nn.functional.embedding(of_words, factors)
-        return product.to(vectors.dtype)
+        factors = DTensor.from_local(thin(ones, Mask(self._p, key, call)), mesh, whole, run_check=False)
+        if not is_sharded(words):
+            words = DTensor.from_local(words, mesh, whole, run_check=False)
+        return (vectors.to(exact) * nn.functional.embedding(words, factors)).to(vectors.dtype)
 
 
 class LockedDropout(Thinning):

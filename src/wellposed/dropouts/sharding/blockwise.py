@@ -22,7 +22,7 @@ class Outward(NamedTuple):
 
     dim: int
     parts: int = 1
-    index: int = 0
+    place: int = 0
     row: int = 0
 
 
@@ -43,8 +43,8 @@ class Placed(NamedTuple):
         if not self.outward:
             return box
         shape, offset = list(box.shape), list(box.offset)
-        for dim, parts, index, row in self.outward:
-            offset[dim] += index * shape[dim] + row
+        for dim, parts, place, row in self.outward:
+            offset[dim] += place * shape[dim] + row
             shape[dim] = shape[dim] * parts + row
         return Box(tuple(shape), tuple(offset))
 
@@ -180,7 +180,7 @@ def _mapped_shards(x: Any, work: Work) -> Tensor:
     if len(blocks) == 1 and blocks[0][0].shape == local.shape:
         view, box = blocks[0]
         return _sharded(work.forth(view, _boxed(work, box)), x, shape)
-    made = _sharded(local.new_empty(size), x, shape)
+    made: Tensor = _sharded(local.new_empty(size), x, shape)
     for (view, box), (place, _) in zip(blocks, local_blocks(made), strict=True):
         place.copy_(work.forth(view, _boxed(work, box)))
     return made
@@ -191,9 +191,10 @@ def _boxed(work: Work, box: Box | None) -> Box:
     return work.placed.box(box)
 
 
-def _sharded(local: Tensor, like: Any, shape: list[int]) -> Any:
+def _sharded(local: Tensor, like: Any, shape: list[int]) -> Tensor:
     """A DTensor that is placed as another is, of a shape that need not be the same."""
     stride = like.stride() if list(like.shape) == shape else torch.empty(shape, device="meta").stride()
-    return type(like).from_local(
+    made: Tensor = type(like).from_local(
         local, like.device_mesh, like.placements, run_check=False, shape=torch.Size(shape), stride=stride
     )
+    return made

@@ -42,54 +42,13 @@ class Origin(NamedTuple):
 Known = dict[Any, Origin]
 _NOWHERE, _HIDDEN = Origin(), Origin(is_hidden=True)
 # Autograd's nodes of functions whose result has, at each index, what they make of their inputs there.
-_OF_ELEMENTS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "Addcdiv",
-        "Addcmul",
-        "Alias",
-        "Celu",
-        "Clamp",
-        "ClampMax",
-        "ClampMin",
-        "Clone",
-        "Div",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Expand",
-        "Gelu",
-        "Hardshrink",
-        "Hardsigmoid",
-        "Hardswish",
-        "Hardtanh",
-        "LeakyRelu",
-        "Linear",
-        "Log",
-        "LogSigmoid",
-        "MaskedFill",
-        "Mish",
-        "Mul",
-        "NativeDropout",
-        "Neg",
-        "Pow",
-        "Reciprocal",
-        "Relu",
-        "RreluWithNoise",
-        "Rsqrt",
-        "Sigmoid",
-        "Silu",
-        "Softplus",
-        "Softshrink",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-        "Thin",
-        "Threshold",
-        "ToCopy",
-        "Where",
-    ]
+_OF_ELEMENTS = re.compile(
+    r"_?("
+    r"Abs|Add|Addcdiv|Addcmul|Alias|Celu|Clamp|ClampMax|ClampMin|Clone|Div|Elu|Erf|Exp|Expand|Gelu|"
+    r"Hardshrink|Hardsigmoid|Hardswish|Hardtanh|LeakyRelu|Linear|Log|LogSigmoid|MaskedFill|Mish|Mul|"
+    r"NativeDropout|Neg|Pow|Reciprocal|Relu|RreluWithNoise|Rsqrt|Sigmoid|Silu|Softplus|Softshrink|Sqrt|Sub|"
+    r"Tanh|Thin|Threshold|ToCopy|Where"
+    r")Backward\d*|GeneratedBackwardFor_wellposed_dropout_defaultBackward"
 )
 
 
@@ -136,11 +95,10 @@ def _joined(name: str, origins: list[Origin], has_gaps: bool) -> Origin:
     if not parts:
         return (found[0] if found else _NOWHERE)._replace(is_hidden=is_hidden, has_gaps=has_gaps)
     mesh, placements, shape = next(iter(parts))
-    keeps_place = len(parts) == 1 and _NODE.sub("", name) in _OF_ELEMENTS
+    keeps_place = len(parts) == 1 and _OF_ELEMENTS.fullmatch(name) is not None
     return Origin(mesh, placements, shape if keeps_place else None, is_hidden, has_gaps)
 
 
-_NODE = re.compile(r"^_|Backward\d*$")
 _CHECKPOINT = "CheckpointFunctionBackward"  # of the reentrant kind, which runs a segment without a graph
 
 

@@ -94,7 +94,7 @@ class Places:
 
     def _outward(self, steps: list[Step], batch: int) -> tuple[Outward, ...]:
         """Steps outward, the innermost first: a mesh's last axis; then the rows before."""
-        found = [Outward(dim, len(axis.ranks), axis.index) for axis, dim in reversed(steps) if dim is not None]
+        found = [Outward(dim, len(axis.ranks), axis.place) for axis, dim in reversed(steps) if dim is not None]
         return (*found, Outward(batch, row=self.row)) if self.row and batch >= 0 else tuple(found)
 
     def _check(self, asked: Asked, own: list[Step], outside: list[Step]) -> None:

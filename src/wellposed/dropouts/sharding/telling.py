@@ -13,7 +13,7 @@ class Axis(NamedTuple):
     """A dimension of a mesh: the processes along it through this one, and which of them this one is."""
 
     ranks: tuple[int, ...]
-    index: int
+    place: int
 
 
 Step = tuple[Axis, int | None]  # along an axis a tensor is sharded in a dimension, or replicated
@@ -50,7 +50,7 @@ def axes_of(mesh: Any) -> tuple[Axis, ...]:
     if place is None:
         return ()
     ranks = (mesh.mesh[(*place[:i], slice(None), *place[i + 1 :])].tolist() for i in range(mesh.ndim))
-    return tuple(Axis(tuple(along), index) for along, index in zip(ranks, place, strict=True))
+    return tuple(Axis(tuple(along), at) for along, at in zip(ranks, place, strict=True))
 
 
 def steps_of(mesh: Any, placements: Sequence[Any]) -> list[Step]:

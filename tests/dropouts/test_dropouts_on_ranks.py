@@ -214,12 +214,12 @@ def layers() -> dict[str, bool]:
 
     words = torch.tensor([[3, 1, 3, 0], [2, 2, 1, 0]])
     for dim in (0, 1):
-        layer = wp.EmbeddingDropout(filled(nn.Embedding(4, 6)), 0.5)
-        weight: Any = layer.embedding.weight
+        layer = filled(wp.EmbeddingDropout(nn.Embedding(4, 6), 0.5))
+        embedding: Any = layer.get_submodule("embedding")
         with wp.keyed(0, row=0):
             whole = layer(words)
-        sharded = distribute_tensor(weight.detach(), mesh, [Shard(1) if dim else Replicate()])
-        layer.embedding.weight = nn.Parameter(sharded)
+        sharded = distribute_tensor(embedding.weight.detach(), mesh, [Shard(1) if dim else Replicate()])
+        embedding.weight = nn.Parameter(sharded)
         with wp.keyed(0, row=0):
             y: Any = layer(placed(words, mesh, [Replicate() if dim else Shard(0)]))
         found[f"words {dim}"] = identical(y.full_tensor(), whole)

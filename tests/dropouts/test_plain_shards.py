@@ -152,7 +152,8 @@ def uneven_units() -> dict[str, bool]:
             self.up, self.drop, self.down = nn.Linear(6, 7), wp.Dropout(0.5), nn.Linear(7, 6)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.drop(self.up(x).relu())
+            y: Tensor = self.drop(self.up(x).relu())
+            return y
 
     from torch.distributed.tensor.parallel import ColwiseParallel
 
@@ -198,6 +199,8 @@ def test_sequence_parallel_dropout_is_that_of_one_process(two: Job) -> None:
 
 
 def data_parallel() -> dict[str, Any]:
+    from torch.distributed.tensor import distribute_tensor
+
     rank, world, x = dist.get_rank(), dist.get_world_size(), batch(8, 6)
     y, grad, _ = run(started(Gated()), x, row=0)
     own = slice(8 // world * rank, 8 // world * (rank + 1))
@@ -209,11 +212,22 @@ def data_parallel() -> dict[str, Any]:
         "placements": run(model, x[own], mesh=mesh_of(world), placements=shards(0)),
         "ddp": run(nn.parallel.DistributedDataParallel(model), x[own], mesh=mesh_of(world)),
     }
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled: Any = torch.compile(model, backend="aot_eager")
     answers["compiled"] = run(compiled, x[own], mesh=mesh_of(world))
     answers["compiled rows"] = run(compiled, x[own], row=8 // world * rank)
+    maps, regions = batch(8, 2, 5, 5), nn.Sequential(wp.DropBlock2d(0.5, 2))
+    mine = mesh_of(2, world // 2, names=("dp", "sp"))
+    half = maps[4 * mine["dp"].get_local_rank() :][:4]
+    answers["a DTensor of rows"] = run(regions, half, row=4 * mine["dp"].get_local_rank())
+    sharded: Any = distribute_tensor(half, mine["sp"], shards(2))
+    found = run(regions, sharded, mesh=mine["dp"])
+    same = [
+        torch.allclose(a.full_tensor(), b) for a, b in zip(found[:2], answers.pop("a DTensor of rows"), strict=False)
+    ]
     lacking = message(lambda: run(model, x[own]))
-    return {"lacking": lacking} | {name: close(found, (y[own], grad[own])) for name, found in answers.items()}
+    return {"lacking": lacking, "a DTensor of rows": all(same)} | {
+        name: close(found, (y[own], grad[own])) for name, found in answers.items()
+    }
 
 
 def shards(*dims: int | None) -> list[Any]:
@@ -237,7 +251,7 @@ def fully_sharded() -> dict[str, bool]:
     y, grad, _ = run(started(Gated()), x, row=0)
     own = slice(8 // world * rank, 8 // world * (rank + 1))
     model = started(Gated())
-    fully_shard(model.up, mesh=mesh_of(world))
+    fully_shard(model.get_submodule("up"), mesh=mesh_of(world))
     fully_shard(model, mesh=mesh_of(world))
     found = run(model, x[own], mesh=mesh_of(world))
     with torch.no_grad(), wp.keyed(7, step=3, mesh=mesh_of(world)):

@@ -98,28 +98,29 @@ def _clear_shards(x: Tensor, rule: Rule, p: float, key: int, call: int, placed: 
 
     Each process therefore draws the corners of all samples, one sample at a time.
     """
-    if placed.outward or not is_sharded(x):
+    whole = tuple(x.shape)
+    larger = placed.box(Box(whole, (0,) * x.dim()))
+    if larger.shape[1:] != whole[1:] or not is_sharded(x):
         raise WellposedError(
             "DropBlock was given a part of a larger tensor, and its scale depends on all of that; give it a DTensor, "
             "or the whole"
         )
-    whole, rate = tuple(x.shape), torch.tensor(p, dtype=torch.float64, device="cpu")
+    rate = torch.tensor(p, dtype=torch.float64, device="cpu")
     like = torch.empty((), device=x.device)
 
     def sample(number: int) -> Tensor:
         return _dropped(like, rule, (1, *whole[1:]), stream_tensor(key, call, number), rate)
 
-    kept = sum((sample(number) == 0).sum() for number in range(whole[0]))
+    is_empty, row = 0 in whole, larger.offset[0]
+    kept = [(sample(row + number) == 0).sum() for number in range(0 if is_empty else whole[0])]
     count = whole[0] * (1 if rule.couple_channels else whole[1]) * math.prod(whole[2:])
-    is_empty = 0 in whole
 
     def part(x: Tensor, box: Box) -> Tensor:
         if is_empty or 0 in x.shape:
             return x.clone()
         exact = torch.promote_types(x.dtype, torch.float32)
-        scale = (torch.tensor(count, dtype=torch.float64, device=x.device) / torch.as_tensor(kept).clamp(min=1)).to(
-            exact
-        )
+        ones = torch.stack(kept).sum().clamp(min=1).double()
+        scale = (torch.full_like(ones, count) / ones).to(exact)
         inside = [slice(o, o + n) for o, n in zip(box.offset[1:], x.shape[1:], strict=True)]
         inside[0] = slice(None) if rule.couple_channels else inside[0]
         dropped = torch.cat([sample(box.offset[0] + number)[(slice(None), *inside)] for number in range(x.shape[0])])

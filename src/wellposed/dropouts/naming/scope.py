@@ -109,7 +109,9 @@ class Scope:
     def where(self, module: nn.Module, x: Tensor, batch: int) -> Where:
         """Where the input of a module lies, whose next stream has been asked for; in a recomputation, where it lay."""
         if self.places is None:
-            return Where(self.row) if not is_sharded(x) else Where(0, Placed(None, (Outward(batch, row=self.row),)))
+            if not is_sharded(x):
+                return Where(self.row)
+            return Where(0, Placed(None, (Outward(batch, row=self.row),) if self.row and batch >= 0 else ()))
         if _torch.backward_pass() == self.backward:
             asked = Asked(x, batch, module, self.runs[module].name, self.roots)
             self._where[module] = self.places.of(asked, self.origins)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -220,10 +221,9 @@ def data_parallel() -> dict[str, Any]:
     half = maps[4 * mine["dp"].get_local_rank() :][:4]
     answers["a DTensor of rows"] = run(regions, half, row=4 * mine["dp"].get_local_rank())
     sharded: Any = distribute_tensor(half, mine["sp"], shards(2))
-    found = run(regions, sharded, mesh=mine["dp"])
-    same = [
-        torch.allclose(a.full_tensor(), b) for a, b in zip(found[:2], answers.pop("a DTensor of rows"), strict=False)
-    ]
+    found: Any = run(regions, sharded, mesh=mine["dp"])
+    expected = answers.pop("a DTensor of rows")
+    same = [torch.allclose(a.full_tensor(), b) for a, b in zip(found[:2], expected[:2], strict=True)]
     lacking = message(lambda: run(model, x[own]))
     return {"lacking": lacking, "a DTensor of rows": all(same)} | {
         name: close(found, (y[own], grad[own])) for name, found in answers.items()
@@ -311,6 +311,29 @@ def context_parallel() -> dict[str, Any]:
 
 def test_a_part_of_the_sequence_is_told(two: Job) -> None:
     assert all(each == {"even": True, "balanced": True} for each in two(context_parallel))
+
+
+def recomputed() -> dict[str, bool]:
+    """Activation checkpointing of a tensor-parallel block, and operators that are watched meanwhile."""
+    from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+    x = batch(5, 6).requires_grad_()
+    y, grad, _ = run(started(Gated()), x, row=0)
+    model = nn.Sequential(parallel(started(Gated()), mesh_of(2), **styles()))
+    found = {}
+    for kind in ("again", "selectively"):
+        watched = partial(create_selective_checkpoint_contexts, [torch.ops.aten.silu.default])
+        options: Any = {"context_fn": watched} if kind == "selectively" else {}
+        x.grad = None
+        with wp.keyed(7, step=3, row=0):
+            again: Any = checkpoint(model[0], x, use_reentrant=False, **options)
+            again.square().sum().backward()
+        found[kind] = close((again, x.grad), (y, grad))
+    return found
+
+
+def test_what_runs_again_has_the_same_part_of_the_mask(two: Job) -> None:
+    assert two(recomputed) == 2 * [{"again": True, "selectively": True}]
 
 
 def heads() -> dict[str, Any]:

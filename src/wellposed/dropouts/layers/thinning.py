@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from wellposed._torch import PLAIN_TYPES, is_ordinary, only_calls_are_watched, transforms_are_active, unwatched
+from wellposed._torch import is_ordinary, only_calls_are_watched, transforms_are_active, unwatched
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.masks import Law, Mask, check_probability, part_of_batch
 from wellposed.dropouts.naming.nesting import current_scope
@@ -68,11 +68,14 @@ class Thinning(Stochastic):
             with unwatched():
                 return self.thin(x, dims, batch, law)
         check_input(type(self).__name__, x)
-        x = x if type(x) in PLAIN_TYPES else arrived(x)
         if x.is_complex() and not is_sharded(x):
             counted = tuple(range(x.dim())) if dims is None else dims
             return torch.view_as_complex(self.thin(torch.view_as_real(x.resolve_conj()), counted, batch, law))
-        if is_ordinary(x) or self._is_placed(x):
+        is_plain = is_ordinary(x)
+        if not is_plain:
+            x = arrived(x)
+            is_plain = is_ordinary(x)
+        if is_plain or self._is_placed(x):
             if self._p == 0.0:
                 return x
             key, call, row, placed, shift = self.next_shifted_stream(x, batch)
@@ -80,7 +83,7 @@ class Thinning(Stochastic):
             mask = Mask(self._p, key, call, dims, box, law, shift)
             if placed is not None:
                 return thin_blocks(x, mask, placed)
-            return thin_ordinary(x, mask) if is_ordinary(x) else thin(x, mask)
+            return thin_ordinary(x, mask) if is_plain else thin(x, mask)
         if is_sharded(x):
             key, call, _, placed, shift = self.next_shifted_stream(x, batch)
             return thin_blocks(x, Mask(self._p, key, call, dims, None, law, shift), placed or Placed())

@@ -67,13 +67,15 @@ def local_blocks(tensor: Tensor, box: Box | None = None) -> list[tuple[Tensor, B
         )
     if whole.device_mesh.get_coordinate() is None:
         return []
-    local, shape = whole.to_local(), tuple(whole.shape)
-    found: list[tuple[Tensor, Box | None]] = []
-    for block in itertools.product(*map(_placed, _runs_held(whole, local))):
-        inner, outer = [here for here, _ in block], tuple(first for _, first in block)
-        is_all = all(here == slice(0, size) for here, size in zip(inner, local.shape, strict=True))
-        found.append((local if is_all else local[tuple(inner)], Box(shape, outer)))
-    return found
+    local = whole.to_local()
+    blocks = blocks_held(tuple(whole.shape), whole.device_mesh, whole.placements, tuple(local.shape))
+    if blocks is None:
+        raise WellposedError(
+            f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} on {whole.device_mesh} was "
+            f"given, whose local shard has shape {tuple(local.shape)}; expected the shard that these placements give"
+        )
+    is_all = [inner == tuple(slice(0, size) for size in local.shape) for inner, _ in blocks]
+    return [(local if all_ else local[inner], box) for (inner, box), all_ in zip(blocks, is_all, strict=True)]
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -107,27 +109,45 @@ def _has_no_memory(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.numel() > 0 and tensor.data_ptr() == 0
 
 
-def _runs_held(whole: Any, local: Tensor) -> list[_Runs]:
-    """The indices that this process holds in each dimension of a DTensor."""
-    mesh, place = whole.device_mesh, whole.device_mesh.get_coordinate()
+def blocks_held(
+    shape: tuple[int, ...], mesh: Any, placements: Any, local: tuple[int, ...]
+) -> list[tuple[tuple[slice, ...], Box]] | None:
+    """Where the blocks lie that this process holds of a whole, in its local shard and in the whole.
+
+    Args:
+        shape: The shape of the whole.
+        mesh: The mesh that it is distributed over.
+        placements: How; terms of a sum count as whole.
+        local: The shape of the local shard.
+
+    Returns:
+        Slices of the local shard, and boxes; ``None`` if these placements give a shard of another shape.
+    """
+    held = _runs_held(shape, mesh, placements, local)
+    if held is None:
+        return None
+    blocks = [tuple(zip(*block, strict=True)) for block in itertools.product(*map(_placed, held))]
+    return [(inner, Box(shape, outer)) for inner, outer in blocks] if shape else [((), Box((), ()))]
+
+
+def _runs_held(shape: tuple[int, ...], mesh: Any, placements: Any, local: tuple[int, ...]) -> list[_Runs] | None:
+    """The indices that this process holds in each dimension, if they are as many as the local shard has."""
+    place = mesh.get_coordinate()
     splits = [
         _Split(placement.dim, mesh.size(i), place[i], getattr(placement, "split_factor", 1))
-        for i, placement in enumerate(whole.placements)
-        if not placement.is_replicate()
+        for i, placement in enumerate(placements)
+        if hasattr(placement, "dim")
     ]
     # Torch defines a strided placement as one that comes first. What fully_shard makes of a shard of tensor parallelism
     # came last: the same rows, but for few of them on many processes, where the local shard's shape tells.
     plain = [split for split in splits if split.factor == 1]
     last = [split._replace(factor=1) for split in reversed(splits) if split.factor > 1]
     for order in (splits, [*plain, *last]):
-        held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(whole.shape)]
+        held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(shape)]
         sizes = tuple(sum(end - first for first, end in runs) for runs in held)
-        if sizes == tuple(local.shape) or (0 in sizes and 0 in local.shape):  # of nothing, fully_shard keeps no shape
+        if sizes == local or (0 in sizes and 0 in local):  # of nothing, fully_shard keeps no shape
             return held
-    raise WellposedError(
-        f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} on {mesh} was given, whose local "
-        f"shard has shape {tuple(local.shape)}; expected the shard that these placements give"
-    )
+    return None
 
 
 def _runs(size: int, splits: list[_Split]) -> _Runs:

@@ -10,7 +10,8 @@ from wellposed._torch import PLAIN_TYPES
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 
-_Runs = list[tuple[int, int]]  # ranges of indices, each the first and the one after the last
+Runs = list[tuple[int, int]]
+"""Ranges of indices, each the first and the one after the last."""
 
 
 class _Split(NamedTuple):
@@ -60,19 +61,32 @@ def local_blocks(tensor: Tensor, box: Box | None = None) -> list[tuple[Tensor, B
     whole: Any = tensor
     if box is not None:
         raise WellposedError(f"a DTensor was given with {box}; give no box, since a DTensor knows its place")
+    held = runs_held(tensor)
+    if whole.device_mesh.get_coordinate() is None:
+        return []
+    local, shape, found = whole.to_local(), tuple(whole.shape), []
+    for block in itertools.product(*map(_placed, held)):
+        inner, outer = [here for here, _ in block], tuple(first for _, first in block)
+        is_all = all(here == slice(0, size) for here, size in zip(inner, local.shape, strict=True))
+        found.append((local if is_all else local[tuple(inner)], Box(shape, outer)))
+    return found
+
+
+def runs_held(tensor: Tensor) -> list[Runs]:
+    """The indices that this process holds of a DTensor in each dimension: ranges, in the local shard's order.
+
+    Raises:
+        WellposedError: If it has partial placements, or a local shard of another shape than its placements give.
+    """
+    whole: Any = tensor
     if any(placement.is_partial() for placement in whole.placements):
         raise WellposedError(
             f"a DTensor with placements {whole.placements} was given, of which a process holds terms of a sum; "
             "expected sharded or replicated placements"
         )
     if whole.device_mesh.get_coordinate() is None:
-        return []
-    local, shape, found = whole.to_local(), tuple(whole.shape), []
-    for block in itertools.product(*map(_placed, _runs_held(whole, local))):
-        inner, outer = [here for here, _ in block], tuple(first for _, first in block)
-        is_all = all(here == slice(0, size) for here, size in zip(inner, local.shape, strict=True))
-        found.append((local if is_all else local[tuple(inner)], Box(shape, outer)))
-    return found
+        return [[] for _ in whole.shape]
+    return _runs_held(whole, whole.to_local())
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -106,7 +120,7 @@ def _has_no_memory(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.numel() > 0 and tensor.data_ptr() == 0
 
 
-def _runs_held(whole: Any, local: Tensor) -> list[_Runs]:
+def _runs_held(whole: Any, local: Tensor) -> list[Runs]:
     """The indices that this process holds in each dimension of a DTensor."""
     mesh, place = whole.device_mesh, whole.device_mesh.get_coordinate()
     splits = [
@@ -128,7 +142,7 @@ def _runs_held(whole: Any, local: Tensor) -> list[_Runs]:
     )
 
 
-def _runs(size: int, splits: list[_Split]) -> _Runs:
+def _runs(size: int, splits: list[_Split]) -> Runs:
     """The indices that are left of a dimension when it is split again and again."""
     runs = [(0, size)]
     for split in splits:
@@ -137,7 +151,7 @@ def _runs(size: int, splits: list[_Split]) -> _Runs:
     return runs
 
 
-def _part(runs: _Runs, parts: int, index: int) -> _Runs:
+def _part(runs: Runs, parts: int, index: int) -> Runs:
     """One of the equal parts of runs, of which the last may be shorter or empty, as ``torch.chunk`` makes them."""
     size = -(-sum(end - first for first, end in runs) // parts)
     start, stop, passed, found = size * index, size * (index + 1), 0, []
@@ -149,9 +163,9 @@ def _part(runs: _Runs, parts: int, index: int) -> _Runs:
     return found
 
 
-def _placed(runs: _Runs) -> list[tuple[slice, int]]:
+def _placed(runs: Runs) -> list[tuple[slice, int]]:
     """Where each run lies in the local shard, and where it starts in the whole; runs that touch are one."""
-    joined: _Runs = []
+    joined: Runs = []
     for first, end in runs:
         if joined and joined[-1][1] == first:
             joined[-1] = (joined[-1][0], end)

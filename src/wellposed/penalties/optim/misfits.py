@@ -13,7 +13,6 @@ from wellposed.penalties.optim.complexes import as_real
 from wellposed.penalties.optim.modes import Mode
 from wellposed.penalties.optim.selection import Entry
 from wellposed.penalties.optim.step_sizes import METRICS, Metric
-from wellposed.random.shards import is_sharded
 
 Optimizer = torch.optim.Optimizer
 
@@ -55,13 +54,9 @@ def refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> N
         try:
             # This counts the groups that labels make, too, so that no step has to wait for an accelerator to do it.
             with torch.no_grad():
-                bound = row.penalty.bind(parameter.detach())
-                bound.value(parameter)
-                if is_sharded(parameter):  # what cannot be done with shards shows only when it is done
-                    bound.prox(parameter, 1.0) if mode.after else bound.grad(parameter)
+                row.penalty.bind(parameter.detach()).value(parameter)
         except (WellposedError, RuntimeError) as error:
-            sharded = ", which is sharded" if is_sharded(parameter) else ""
-            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}{sharded}: {error}") from error
+            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}: {error}") from error
 
 
 def refuse_states(optimizer: Optimizer, entries: list[Entry], metric: Metric) -> None:

@@ -12,7 +12,7 @@ from wellposed.penalties.computing import operands
 from wellposed.penalties.computing.bisection import least_factor
 from wellposed.penalties.computing.passes import ProxStep, Push, add_gradients_, take_steps_
 from wellposed.penalties.computing.shard import Shard, local
-from wellposed.random.shards import is_sharded
+from wellposed.random.shards import gathered, is_sharded
 
 
 class Traits(NamedTuple):
@@ -69,8 +69,11 @@ class ProximalFunction:
             WellposedError: If ``w`` is not floating-point or complex, is on the meta device, or is a DTensor with
                 partial placements, or if a strength that is a tensor does not broadcast against it.
         """
-        penalty, here, _ = self.here(w)
-        return penalty._value_of(here)
+        penalty, here, shard = self.here(w)
+        found = penalty._value_of(here)
+        if shard is not None and found.requires_grad:
+            found.register_hook(gathered)  # a loss that is a DTensor itself has a DTensor's derivative
+        return found
 
     def grad(self, w: Tensor) -> Tensor:
         """The gradient of Omega at ``w``; where there is none, the subgradient of least norm.

@@ -168,4 +168,4 @@ class _Reduction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return gathered(grad), None
+        return grad, None

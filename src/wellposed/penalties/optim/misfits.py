@@ -1,14 +1,16 @@
 """Penalties that do not fit an optimizer, a mode or a parameter, refused before anything is changed."""
 
+import sys
 from collections import OrderedDict, defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed._torch import STEP_HOOKS
 from wellposed.errors import WellposedError
 from wellposed.penalties.computing.root_step import RootStep
+from wellposed.penalties.optim.candidates import Model
 from wellposed.penalties.optim.complexes import as_real
 from wellposed.penalties.optim.modes import Mode
 from wellposed.penalties.optim.selection import Entry
@@ -25,6 +27,22 @@ def refuse_strangers(optimizer: Optimizer, entries: list[Entry]) -> None:
         raise WellposedError(
             f"the optimizer does not hold {', '.join(strangers)}, so a penalty on them would do nothing; "
             "give the optimizer these parameters, or leave them out with where="
+        )
+
+
+def refuse_flat(model: Model) -> None:
+    """Weights that are pieces of one dimension, of which nothing says which elements they are."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None or not isinstance(model, nn.Module):
+        return
+    if any(
+        isinstance(module, fsdp.FullyShardedDataParallel)
+        and getattr(module.sharding_strategy, "name", "") != "NO_SHARD"
+        for module in model.modules()
+    ):
+        raise WellposedError(
+            "regularize was given a model in FullyShardedDataParallel, whose weights are in pieces that have lost "
+            "their shape; shard it with fully_shard"
         )
 
 

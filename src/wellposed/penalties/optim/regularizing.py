@@ -13,7 +13,13 @@ from wellposed.penalties.optim.candidates import Model
 from wellposed.penalties.optim.factors import Factor, Factors, factors_of
 from wellposed.penalties.optim.handle import Handle
 from wellposed.penalties.optim.hooks import attached, innermost
-from wellposed.penalties.optim.misfits import refuse_misfits, refuse_states, refuse_strangers, refuse_unusual
+from wellposed.penalties.optim.misfits import (
+    refuse_flat,
+    refuse_misfits,
+    refuse_states,
+    refuse_strangers,
+    refuse_unusual,
+)
 from wellposed.penalties.optim.modes import MODES, Mode
 from wellposed.penalties.optim.selection import Entry, Penalties, PenaltyPlan, Where, plan_entries
 from wellposed.penalties.optim.step_sizes import GivenMetric, Metric, metric_for
@@ -159,6 +165,7 @@ def _prepare(
     optimizer = innermost(optimizer)
     if mode not in MODES:
         raise WellposedError(f"mode was given {mode!r}; expected one of {', '.join(map(repr, MODES))}")
+    refuse_flat(model)
     entries = _with_masters(plan_entries(model, penalty, where), masters or {})
     chosen = MODES[mode]
     needed = metric_for(optimizer, metric) if chosen.after else None

@@ -44,7 +44,8 @@ class Net(nn.Module):
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.first(x).tanh())
+        out: Tensor = self.last(self.first(x).tanh())
+        return out
 
 
 def sharded(way: str) -> Net:
@@ -223,12 +224,15 @@ def test_what_cannot_be_done_is_said_before_anything_moves(jobs: dict[int, Job])
         "first.weight: where='weights', rule 'first.weight'; sharded, and gathered whole at each step; "
         "last.weight: where='weights'"
     )
-    terms = "a DTensor with placements (Partial(sum),) was given, of which a process holds terms of a sum; expected sharded or replicated placements"
-    assert said["partial"] == f"L1(lam=0.1) cannot be computed: {terms}"
+    terms = (
+        "a DTensor with placements (Partial(sum),) was given, of which a process holds terms of a sum; expected sharded "
+        "or replicated placements"
+    )
+    assert said["partial"] == f"L1(lam=0.1) was given what it cannot be computed on: {terms}"
     assert said["regularize"] == f"L1(lam=0.1) cannot be computed on 'w': {terms}"
     assert said["gradient"] == (
-        "L1(lam=0.1) was given a gradient that is not sharded for a weight with placements (Shard(dim=0),); expected the "
-        "weight's (gradient.redistribute(placements=weight.placements))"
+        "L1(lam=0.1) was given a gradient that is not sharded for a weight with placements (Shard(dim=0),); expected "
+        "the weight's (gradient.redistribute(placements=weight.placements))"
     )
     assert said["path"] == (
         "regularization_path was given a model with sharded parameters (first.weight, ...); it fits models that one "

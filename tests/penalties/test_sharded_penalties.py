@@ -1,6 +1,5 @@
 """Penalties on shards, in several processes: what one process has with the whole weight."""
 
-import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -8,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
 import wellposed as wp
 from gloo import Job, job_of, mesh_of
@@ -18,7 +15,7 @@ from wellposed.penalties import L1, L2, GroupLasso, GroupMCP, Heads, NuclearNorm
 from wellposed.penalties.layouts import SideBySide
 
 MESHES = [(2,), (3,), (4,), (2, 2)]
-ROUNDING = {"rtol": 1e-12, "atol": 1e-13}
+ROUNDING: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-13}
 ELEMENTWISE = [name for name, case in CASES.items() if case.penalty.traits.separable]
 
 
@@ -35,7 +32,7 @@ def placements(ndim: int, mesh: tuple[int, ...], chance: random.Random) -> tuple
 
 
 def generated(mesh: tuple[int, ...]) -> Iterator[tuple[str, Case, tuple[Any, ...]]]:
-    """Each row of the table under placements drawn by its name, and penalties on groups on shapes that divide nothing."""
+    """Each row of the table under placements by chance, and penalties on groups of shapes that divide by nothing."""
     chance = random.Random(str(mesh))
     for name, case in CASES.items():
         yield name, case, placements(len(case.shape), mesh, chance)
@@ -65,11 +62,12 @@ def deviations(mesh: tuple[int, ...]) -> tuple[list[str], list[float]]:
     from torch.distributed.tensor import distribute_tensor
 
     torch.manual_seed(0)
-    wrong, read = [], []
+    wrong: list[str] = []
+    read: list[float] = []
     for name, case, placed in generated(mesh):
         penalty, w, g = case.penalty, case.weight(), case.weight(1)
         sharded, gradient = (distribute_tensor(x, mesh_of(*mesh), placed) for x in (w, g))
-        pairs = {"value": (penalty.value(sharded), penalty.value(w))}
+        pairs: dict[str, tuple[Any, Any]] = {"value": (penalty.value(sharded), penalty.value(w))}
         exact = penalty.traits.separable
         if penalty.traits.gradient:
             pairs["grad"] = penalty.grad(sharded), penalty.grad(w)
@@ -81,7 +79,7 @@ def deviations(mesh: tuple[int, ...]) -> tuple[list[str], list[float]]:
             torch.autograd.backward(penalty.value(counterpart))
             pairs["autograd"] = leaf.grad, counterpart.grad
         if penalty.traits.prox:
-            sizes = [(0.4, 0.4)]
+            sizes: list[tuple[Any, Any]] = [(0.4, 0.4)]
             if penalty.traits.separable or penalty.traits.diagonal:
                 sizes += [(g.abs(), g.abs()), (gradient.abs(), g.abs())]
             for i, (ours, theirs) in enumerate(sizes):

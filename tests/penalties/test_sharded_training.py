@@ -31,7 +31,8 @@ class Block(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         x = x + self.after_attention(self.out(mixed))
         hidden = self.hidden(nn.functional.gelu(self.up(self.before_mlp(x))))
-        return x + self.after_mlp(self.down(hidden))
+        out: Tensor = x + self.after_mlp(self.down(hidden))
+        return out
 
 
 class Transformer(nn.Module):
@@ -100,16 +101,17 @@ def parallelize(model: Transformer, mesh: Any, is_sequence: bool) -> None:
 
 def train(way: str, start: int, stop: int, load: str = "", save: str = "") -> list[float]:
     """The losses of some steps, from the start or a checkpoint on."""
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load as load_from
+    from torch.distributed.checkpoint.state_dict_saver import save as save_to
 
     model, place, parts = build(way)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01)
     handle = wp.regularize(optimizer, model, wp.L1(1e-2))
     if load:
         weights, states = get_state_dict(model, optimizer)
-        kept = {"model": weights, "optimizer": states, "penalty": handle.state_dict()}
-        dcp.load(kept, checkpoint_id=load)
+        kept: dict[str, Any] = {"model": weights, "optimizer": states, "penalty": handle.state_dict()}
+        load_from(kept, checkpoint_id=load)
         set_state_dict(model, optimizer, model_state_dict=kept["model"], optim_state_dict=kept["optimizer"])
         handle.load_state_dict(kept["penalty"])
         assert handle.step == start
@@ -133,7 +135,7 @@ def train(way: str, start: int, stop: int, load: str = "", save: str = "") -> li
     assert handle.nan_steps() == {}
     if save:
         weights, states = get_state_dict(model, optimizer)
-        dcp.save({"model": weights, "optimizer": states, "penalty": handle.state_dict()}, checkpoint_id=save)
+        save_to({"model": weights, "optimizer": states, "penalty": handle.state_dict()}, checkpoint_id=save)
     return losses
 
 
@@ -149,7 +151,7 @@ def test_losses_agree_and_go_on_from_a_checkpoint_on_another_mesh(jobs: dict[int
     assert wanted[-1] < wanted[0]
     ways = [(2, "fsdp"), (4, "fsdp"), (2, "tensor"), (2, "sequence"), (4, "both")]
     half = STEPS // 2
-    checkpoints = {}
+    checkpoints: dict[tuple[int, str], Path] = {}
     for world, way in ways:
         first = jobs[world](
             train, way, 0, half, "", str(checkpoints.setdefault((world, way), tmp_path / f"{way}{world}"))

@@ -217,7 +217,8 @@ class _ByDimension:
 
     def part(self, values: Tensor, shard: Shard) -> Tensor:
         if self.split is None or values.ndim == 0:
-            return shard.part(values)
+            part: Tensor = shard.part(values)
+            return part
         return values.expand(self.room).flatten() if self.split in shard.splits else values
 
     def _by_label(self, device: torch.device) -> "_ByLabel":

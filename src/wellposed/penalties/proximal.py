@@ -240,7 +240,7 @@ class ProximalFunction:
         try:
             shard = Shard.of(w)
         except WellposedError as error:
-            raise WellposedError(f"{self!r} cannot be computed: {error}") from error
+            raise WellposedError(f"{self!r} was given what it cannot be computed on: {error}") from error
         self._refuse_misfit(shard.outline)
         return self.for_shard(shard), local(w), shard
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -127,7 +127,8 @@ def _push_here(push: Push) -> Push:
     if not is_sharded(push.w):
         return push
     penalty, w, shard = push.penalty.here(push.w)
-    whole, given = push.w, push.gradient
+    whole: Any = push.w
+    given: Any = push.gradient
     if shard is None or not is_sharded(given) or given.placements != whole.placements or given.shape != whole.shape:
         kind = f"with placements {given.placements}" if is_sharded(given) else "that is not sharded"
         raise WellposedError(
@@ -178,7 +179,7 @@ def _is_elementwise(size: Number | RootStep) -> bool:
 
 
 def has_nan(tensor: Tensor) -> bool | Tensor:
-    """Whether there is a NaN in what is here of a tensor: in a tensor where reading it would wait for an accelerator."""
+    """Whether there is a NaN in what is here of a tensor: in a tensor where reading it would wait."""
     tensor = local(tensor.detach())
     bad = (tensor._values() if tensor.is_sparse else tensor).isnan().any()
     return bool(bad) if bad.is_cpu else bad

@@ -155,7 +155,7 @@ class Shard:
                 torch.distributed.all_reduce(values, operation, group=mesh.get_group(m))
             return values.to(x.device)
 
-        done: Tensor = _Reduction.apply(x, reduced)  # type: ignore[no-untyped-call]
+        done: Tensor = _Reduction.apply(x, reduced)
         return done
 
 

@@ -75,7 +75,7 @@ class WithinOnShard(Constraint):
     shard: Shard
 
     @property
-    def traits(self) -> Traits:
+    def traits(self) -> Traits:  # type: ignore[override]
         """Those of the constraint."""
         return self.penalty.traits
 

@@ -15,6 +15,7 @@ from wellposed.penalties.optim.complexes import as_real
 from wellposed.penalties.optim.modes import Mode
 from wellposed.penalties.optim.selection import Entry
 from wellposed.penalties.optim.step_sizes import METRICS, Metric
+from wellposed.random.shards import is_sharded, runs_held
 
 Optimizer = torch.optim.Optimizer
 
@@ -70,6 +71,8 @@ def refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> N
         for term in row.penalty.terms:
             term.refuse_unwritten("prox" if mode.after else "grad")
         try:
+            if is_sharded(parameter):
+                runs_held(parameter)
             # This counts the groups that labels make, too, so that no step has to wait for an accelerator to do it.
             with torch.no_grad():
                 row.penalty.bind(parameter.detach()).value(parameter)

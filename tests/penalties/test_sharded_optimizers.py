@@ -225,8 +225,8 @@ def test_what_cannot_be_done_is_said_before_anything_moves(jobs: dict[int, Job])
         "last.weight: where='weights'"
     )
     terms = (
-        "a DTensor with placements (Partial(sum),) was given, of which a process holds terms of a sum; expected sharded "
-        "or replicated placements"
+        "a DTensor with placements (Partial(sum),) was given, of which a process holds terms of a sum; expected "
+        "sharded or replicated placements"
     )
     assert said["partial"] == f"L1(lam=0.1) was given what it cannot be computed on: {terms}"
     assert said["regularize"] == f"L1(lam=0.1) cannot be computed on 'w': {terms}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from wellposed.errors import WellposedError
 from wellposed.init.initializers.initializer import Initializer
-from wellposed.init.lookup import get
+from wellposed.init.getting import get
 
 
 def rules_from(path: Path) -> dict[str, Initializer | None]:

@@ -29,7 +29,6 @@ from wellposed.init.initializers.variance_scaling import LeCun as LeCun
 from wellposed.init.initializers.variance_scaling import VarianceScaling as VarianceScaling
 from wellposed.init.initializers.variance_scaling import Xavier as Xavier
 from wellposed.init.initializing import initialize as initialize
-from wellposed.init.lookup import get as get
 from wellposed.init.plan import Bound as Bound
 from wellposed.init.plan import Plan as Plan
 from wellposed.init.plan import Row as Row

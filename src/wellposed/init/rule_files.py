@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.errors import WellposedError
+from wellposed.init.getting import get
 from wellposed.init.initializers.initializer import Initializer
-from wellposed.init.lookup import get
 
 
 def rules_from(path: Path) -> dict[str, Initializer | None]:

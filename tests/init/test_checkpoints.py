@@ -22,7 +22,6 @@ from peers import peer
 from wellposed.init.checkpoints import claims, contents
 from wellposed.init.checkpoints.contents import runs
 from wellposed.init.checkpoints.writing import byte_count
-from wellposed.init.initializers.initializer import Initializer
 
 INDEX = "model.safetensors.index.json"
 Build = Callable[[], nn.Module]
@@ -515,54 +514,6 @@ def test_sizes_that_are_none(size: str | int) -> None:
         byte_count(size)
 
 
-# Initializers and rules from plain values
-
-NAMED: list[tuple[object, Initializer]] = [
-    ("Orthogonal", wp.init.Orthogonal()),
-    ("orthogonal", wp.init.Orthogonal()),
-    ("trunc_normal_", wp.init.TruncatedNormal()),
-    ("kaiming_normal", wp.init.He(distribution="normal")),
-    ("he_normal", wp.init.He(distribution="truncated_normal")),
-    ("Xavier", wp.init.Glorot()),
-    ({"type": "VarianceScaling", "scale": 2.0, "mode": "fan_out"}, wp.init.VarianceScaling(2.0, "fan_out")),
-    ({"type": "Normal", "std": 0.02}, wp.init.Normal(0.0, 0.02)),
-    (wp.init.Ones(), wp.init.Ones()),
-]
-
-
-@pytest.mark.parametrize(("spec", "expected"), NAMED, ids=str)
-def test_an_initializer_by_name(spec: object, expected: Initializer) -> None:
-    assert wp.init.get(spec) == expected  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("spec", "told"),
-    [
-        ("Orthogonl", "no initializer 'Orthogonl'; expected one such as Orthogonal"),
-        ("qq", "expected one such as Constant, Normal"),
-        ({"std": 1.0}, "expected its name, as 'Orthogonal'"),
-        (3, "an initializer was given as 3"),
-        ({"type": "Normal", "sd": 1.0}, "Normal was given the fields sd; expected of these: mean, std"),
-        ("Constant", "the fields none; expected of these: value, and value in any case"),
-        ({"type": "Normal", "std": "big"}, "expected numbers"),
-        ({"type": "Normal", "std": -1.0}, "finite std of at least 0"),
-        ({"type": "Zeros", "value": 3}, "expected of these: none"),
-    ],
-    ids=str,
-)
-def test_what_names_no_initializer(spec: object, told: str) -> None:
-    with pytest.raises(wp.WellposedError, match=told):
-        wp.init.get(spec)  # type: ignore[arg-type]
-
-
-def test_every_public_initializer_has_a_name() -> None:
-    values = {name: getattr(wp.init, name) for name in dir(wp.init)}
-    for name, kind in values.items():
-        if isinstance(kind, type) and issubclass(kind, Initializer) and name not in ("Initializer", "Distributed"):
-            needed = {"Constant": {"value": 1.0}, "Uniform": {"low": 0.0, "high": 1.0}, "Sparse": {"sparsity": 0.5}}
-            assert type(wp.init.get({"type": name, **needed.get(name, {})})) is kind
-
-
 # The command
 
 TOML = '"0.weight" = "Orthogonal"\n"2.*" = { type = "Normal", std = 0.02 }\n'
@@ -588,7 +539,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "nothing to check": (("fresh_models:make", "--out", "none", "--verify"), "holds no safetensors files to check"),
     "no rules": (("fresh_models:make", "--out", "o", "--rules", "no.toml"), "'no.toml' cannot be read: No such file"),
     "rules of no kind": (("fresh_models:make", "--out", "o", "--rules", "fresh_models.py"), "is not JSON"),
-    "a rule of no kind": (("fresh_models:make", "--out", "o", "--rules", "bad.toml"), "no initializer 'Best'"),
+    "a rule of no kind": (("fresh_models:make", "--out", "o", "--rules", "bad.toml"), "'Best'"),
     "a rule for nothing": (("fresh_models:make", "--out", "o", "--rules", "far.json"), "matches no parameter"),
 }
 

@@ -255,6 +255,32 @@ def test_dropout_inside_of_parallel_layers(jobs: dict[int, Job]) -> None:
         assert all(found.values()), found
 
 
+def compiled() -> dict[str, bool]:
+    """A compiled model: the masks of each step are those of the model itself."""
+    from torch.distributed.tensor import Shard
+
+    x, found = placed(torch.ones(4, 6), mesh_of(2), [Shard(1)]), {}
+    for kind in (wp.Dropout, nn.Dropout):
+        model = nn.Sequential(nn.Identity(), kind(0.5))
+        graphs = torch.compile(model, backend="aot_eager")
+        for step in range(2):
+            outputs: list[Any] = []
+            for run in (model, graphs):
+                given = x.detach().requires_grad_()
+                with wp.keyed(0, step):
+                    outputs.append(run(given))
+                    outputs[-1].sum().backward()
+                outputs.append(given.grad)
+            whole = [output.full_tensor() for output in outputs]
+            found[f"{kind.__module__} {step}"] = all(torch.equal(other, whole[0]) for other in whole[1:])
+    return found
+
+
+def test_compiled_models_have_the_same_masks(jobs: dict[int, Job]) -> None:
+    for found in jobs[2](compiled):
+        assert all(found.values()), found
+
+
 def refused() -> dict[str, str]:
     """What the errors say, of what each process would draw alone, or cannot draw."""
     from torch.distributed.tensor import Shard, distribute_module

@@ -358,6 +358,18 @@ def test_heads_are_told_since_their_place_is_lost(two: Job) -> None:
 # --- what cannot be known
 
 
+class Turned(nn.Module):
+    """What keeps the shape of a shard, and not its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.drop = nn.Linear(6, 16), wp.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.drop(self.up(x).flip(-1))
+        return y
+
+
 def unknown() -> dict[str, str]:
     x, mesh = batch(5, 6), mesh_of(2)
     model = parallel(started(Gated()), mesh, **styles())
@@ -373,6 +385,7 @@ def unknown() -> dict[str, str]:
     return {
         "without gradients": message(without_gradients),
         "compiled": message(compiled),
+        "turned": message(lambda: run(parallel(started(Turned()), mesh, up=styles()["up"]), x, row=0)),
         "both": message(lambda: wp.keyed(0, row=0, mesh=mesh).__enter__()),
         "no mesh": message(lambda: wp.keyed(0, mesh=2).__enter__()),
         "placements without": message(lambda: wp.keyed(0, placements=shards(0)).__enter__()),
@@ -385,6 +398,7 @@ def unknown() -> dict[str, str]:
 REFUSED = {
     "without gradients": r"in a model whose layers hand one another shards.*without gradients, or in a compiled graph",
     "compiled": r"in a model whose layers hand one another shards.*in a compiled graph",
+    "turned": "made from a shard, and which part of which whole it is cannot be told",
     "both": "row=0 and a mesh",
     "no mesh": "mesh=.*expected a DeviceMesh",
     "placements without": r"expected wp\.Box, or a mesh",

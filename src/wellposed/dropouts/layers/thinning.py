@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from wellposed._torch import is_ordinary, only_calls_are_watched, transforms_are_active, unwatched
+from wellposed._torch import is_ordinary, only_calls_are_watched, out_of_graphs, transforms_are_active, unwatched
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.masks import Law, Mask, check_probability, part_of_batch
 from wellposed.dropouts.naming.nesting import current_scope
@@ -85,9 +85,16 @@ class Thinning(Stochastic):
                 return thin_blocks(x, mask, placed)
             return thin_ordinary(x, mask) if is_plain else thin(x, mask)
         if is_sharded(x):
-            key, call, _, placed, shift = self.next_shifted_stream(x, batch)
-            return thin_blocks(x, Mask(self._p, key, call, dims, None, law, shift), placed or Placed())
+            return self._thin_shards(x, dims, batch, law)
         return thin_by_operator(x, self.next_stream_tensor(x), self._rate, dims, batch=batch, law=law)
+
+    @out_of_graphs(
+        "a DTensor's mask is drawn by each process for its own blocks, which a graph of all does not have; "
+        "compile the model without fullgraph=True"
+    )
+    def _thin_shards(self, x: Tensor, dims: tuple[int, ...] | None, batch: int, law: Law) -> Tensor:
+        key, call, _, placed, shift = self.next_shifted_stream(x, batch)
+        return thin_blocks(x, Mask(self._p, key, call, dims, None, law, shift), placed or Placed())
 
     def _is_placed(self, x: Tensor) -> bool:
         """Whether a plain tensor that a mode watches is drawn for at once, since where it lies is not the mode's."""

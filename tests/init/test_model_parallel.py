@@ -136,7 +136,8 @@ def stages(way: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     with torch.device("meta"):
         whole: Any = Deep()
     plan = wp.plan_initialize(whole, rules={"layers.2.0.weight": wp.init.Orthogonal()})
-    is_last, names = dist.get_rank() % 2 == 1, str
+    is_last = dist.get_rank() % 2 == 1
+    names: Any = str
     if way == "torch":
         from torch.distributed.pipelining import SplitPoint, pipeline
 

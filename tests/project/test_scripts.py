@@ -41,7 +41,7 @@ def run(script: Path, processes: int, folder: Path) -> str:
 def test_the_same_on_two_processes(script: Path, tmp_path: Path) -> None:
     if (library := NEEDS.get(script.stem)) and find_spec(library) is None:
         pytest.skip(f"needs {library}")
-    for processes in (1, 2):
+    for processes in (1, 2) if script is SCRIPTS[0] else (2,):  # what each prints alone is the same
         words = run(script, processes, tmp_path).replace(",", "").split()
         first, loss, zeros = words[1], float(words[3]), float(words[5])
         assert first == FIRST, processes

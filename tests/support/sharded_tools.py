@@ -16,7 +16,7 @@ def any_placements(chance: random.Random, mesh: tuple[int, ...], dims: int) -> l
     from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.placement_types import _StridedShard
 
-    kinds = [
+    kinds: list[Any] = [
         lambda dim: Replicate(),
         Shard,
         Shard,
@@ -65,14 +65,15 @@ def _dtensor() -> type:
 def silence() -> Iterator[None]:
     """Nothing may be sent to other processes, and no groups of them may be made."""
     groups = len(dist.distributed_c10d._world.pg_map)
-    with _Silence():
+    mode: Any = _Silence
+    with mode():
         yield
     assert len(dist.distributed_c10d._world.pg_map) == groups, "a group of processes was made"
 
 
 def full(tensor: Any) -> Tensor:
     """A tensor as a whole, in every process."""
-    whole: Tensor = tensor.full_tensor() if isinstance(tensor, _dtensor()) else tensor
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole.detach()
 
 

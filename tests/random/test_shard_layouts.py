@@ -64,19 +64,20 @@ def test_fully_shard_on_tensor_parallelism(mesh_shape: tuple[int, int], rows: in
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-    held = {"0.weight": set(), "0.bias": set(), "1.weight": set()}
+    held: dict[str, set[int]] = {"0.weight": set(), "0.bias": set(), "1.weight": set()}
     for rank in range(math.prod(mesh_shape)):
         with rank_of(rank, math.prod(mesh_shape)):
-            mesh = init_device_mesh("cpu", mesh_shape, mesh_dim_names=(f"{rows} {rank} data", f"{rows} {rank} model"))
+            names = (f"{rows} {rank} data", f"{rows} {rank} model")
+            mesh = init_device_mesh("cpu", mesh_shape, mesh_dim_names=names)
             model = nn.Sequential(nn.Linear(3, rows), nn.Linear(rows, 5, bias=False))
             sizes = {}
             for name, parameter in model.named_parameters():
                 parameter.data = torch.arange(parameter.numel(), dtype=torch.float32).view(parameter.shape)
                 sizes[name] = parameter.shape
             plan = {"0": ColwiseParallel(), "1": RowwiseParallel()}
-            parallelize_module(model, mesh[mesh.mesh_dim_names[1]], plan, src_data_rank=None)
+            parallelize_module(model, mesh[names[1]], plan, src_data_rank=None)
             for layer in model:
-                fully_shard(layer, mesh=mesh[mesh.mesh_dim_names[0]])
+                fully_shard(layer, mesh=mesh[names[0]])
             for name, parameter in model.named_parameters():
                 tensor: Any = parameter
                 index = tensor.to_local().detach().long()

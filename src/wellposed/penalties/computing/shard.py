@@ -155,7 +155,7 @@ class Shard:
                 torch.distributed.all_reduce(values, operation, group=mesh.get_group(m))
             return values.to(x.device)
 
-        done: Tensor = _Reduction.apply(x, reduced)
+        done: Tensor = _Reduction.apply(x, reduced)  # type: ignore[no-untyped-call]
         return done
 
 
@@ -167,5 +167,5 @@ class _Reduction(torch.autograd.Function):
         return reduced(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None

@@ -19,7 +19,7 @@ class _Split(NamedTuple):
 
     dim: int
     parts: int
-    index: int
+    at: int
     factor: int
 
 
@@ -64,7 +64,8 @@ def local_blocks(tensor: Tensor, box: Box | None = None) -> list[tuple[Tensor, B
     held = runs_held(tensor)
     if whole.device_mesh.get_coordinate() is None:
         return []
-    local, shape, found = whole.to_local(), tuple(whole.shape), []
+    local, shape = whole.to_local(), tuple(whole.shape)
+    found: list[tuple[Tensor, Box | None]] = []
     for block in itertools.product(*map(_placed, held)):
         inner, outer = [here for here, _ in block], tuple(first for _, first in block)
         is_all = all(here == slice(0, size) for here, size in zip(inner, local.shape, strict=True))
@@ -134,7 +135,8 @@ def _runs_held(whole: Any, local: Tensor) -> list[Runs]:
     last = [split._replace(factor=1) for split in reversed(splits) if split.factor > 1]
     for order in (splits, [*plain, *last]):
         held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(whole.shape)]
-        if tuple(sum(end - first for first, end in runs) for runs in held) == tuple(local.shape):
+        sizes = tuple(sum(end - first for first, end in runs) for runs in held)
+        if sizes == tuple(local.shape) or (0 in sizes and 0 in local.shape):  # of nothing, fully_shard keeps no shape
             return held
     raise WellposedError(
         f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} on {mesh} was given, whose local "
@@ -147,7 +149,7 @@ def _runs(size: int, splits: list[_Split]) -> Runs:
     runs = [(0, size)]
     for split in splits:
         pieces = [_part(runs, split.factor, j) for j in range(split.factor)]
-        runs = [run for piece in pieces for run in _part(piece, split.parts, split.index)]
+        runs = [run for piece in pieces for run in _part(piece, split.parts, split.at)]
     return runs
 
 

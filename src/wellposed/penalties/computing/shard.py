@@ -19,8 +19,9 @@ def local(tensor: Tensor) -> Tensor:
     whole: Any = tensor
     here = whole.to_local()
     here = here.wait() if hasattr(here, "wait") else here  # what is still on its way
-    outside: Tensor = here if whole.device_mesh.get_coordinate() is not None else here.view([0] * whole.ndim)
-    return outside
+    # Of nothing, fully_shard keeps no shape.
+    shaped: Tensor = here if here.numel() or not whole.ndim else here.view(Shard.of(tensor).held)
+    return shaped
 
 
 def placed_like(there: Tensor, values: Tensor) -> Tensor:

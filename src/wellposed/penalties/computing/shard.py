@@ -19,8 +19,9 @@ def local(tensor: Tensor) -> Tensor:
     whole: Any = tensor
     here = whole.to_local()
     here = here.wait() if hasattr(here, "wait") else here  # what is still on its way
-    outside: Tensor = here if whole.device_mesh.get_coordinate() is not None else here.view([0] * whole.ndim)
-    return outside
+    # Of nothing, fully_shard keeps no shape.
+    shaped: Tensor = here if here.numel() or not whole.ndim else here.view(Shard.of(tensor).held)
+    return shaped
 
 
 def placed_like(there: Tensor, values: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class Shard:
                 torch.distributed.all_reduce(values, operation, group=mesh.get_group(m))
             return values.to(x.device)
 
-        done: Tensor = _Reduction.apply(x, reduced)
+        done: Tensor = _Reduction.apply(x, reduced)  # type: ignore[no-untyped-call]
         return done
 
 
@@ -167,5 +168,5 @@ class _Reduction(torch.autograd.Function):
         return reduced(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None

@@ -270,6 +270,18 @@ def next_node_number() -> int:
     return torch._C._autograd._get_sequence_nr()
 
 
+def taken_from(node: Any) -> tuple[Any, tuple[Any, ...], tuple[int, ...]] | None:
+    """The mesh, placements and shape of the DTensor whose local part an autograd node took; ``None`` for another node.
+
+    ``to_local()`` is public, but not how its node is called, nor what that knows. Without it, dropout does not see that
+    tensor parallelism has handed it a shard, and processes would drop the same places of different units.
+    """
+    if node.name() != "_ToTorchTensorBackward":
+        return None
+    spec = node.dtensor_spec
+    return spec.mesh, tuple(spec.placements), tuple(spec.shape)
+
+
 def innermost_vmap() -> Any:
     """The innermost ``torch.func.vmap``, in an operator's kernel for it: its randomness(), batch_size() and level().
 

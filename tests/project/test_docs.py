@@ -57,7 +57,7 @@ def _run_as_one_of(rank: int, port: int, world: int) -> None:
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
     try:
         names = run_blocks(ROOT / "docs" / "recipes" / "sharded.md")
-        for function in ("fully_sharded", "tensor_parallel", "orthogonal_on_shards"):
+        for function in ("fully_sharded", "tensor_parallel", "sequence_parallel", "orthogonal_on_shards"):
             names[function](rank, world)
     finally:
         torch.distributed.destroy_process_group()

@@ -17,6 +17,7 @@ from torch.optim.sgd import SGD
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from ranks import rank_of
 from wellposed import _torch
 from wellposed.models.names import unwrapped
 
@@ -563,6 +564,21 @@ def test_an_optimizer_lists_the_hooks_of_its_steps_and_leaves_them_out_of_its_st
     other = object.__new__(torch.optim.SGD)
     other.__setstate__(state | {_torch.STEP_HOOKS[0]: {0: before}})  # which it takes up where they are given
     assert [list(hooks.values()) for hooks in _torch.step_hooks(other)] == [[before], []]
+
+
+def test_the_node_that_takes_the_local_part_of_a_dtensor_is_known() -> None:
+    if not torch.distributed.is_available():
+        pytest.skip("torch was built without distributed")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Shard
+
+    with rank_of(1, 2):
+        mesh = init_device_mesh("cpu", (2,))
+        x = torch.ones(3, 4, requires_grad=True)
+        local: Any = DTensor.from_local(x, mesh, [Shard(0)], run_check=False).to_local()
+        told = "to_local() no longer has a node with the DTensor's layout, so dropout takes local shards for the whole"
+        assert _torch.taken_from(local.grad_fn) == (mesh, (Shard(0),), (6, 4)), told
+        assert _torch.taken_from(local.relu().grad_fn) is None
 
 
 def test_the_line_outside_torch_is_known() -> None:

@@ -11,7 +11,7 @@ from wellposed._torch import PLAIN_TYPES
 from wellposed.arguments import integer
 from wellposed.dropouts.masks import Mask, check_probability, stream_tensor
 from wellposed.dropouts.operator import thin, thin_by_operator
-from wellposed.dropouts.sharded import thin_shards
+from wellposed.dropouts.sharding.blockwise import Placed, blockwise, thin_blocks
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 from wellposed.random.key import Key
@@ -78,18 +78,19 @@ def dropout(
         dims = counted_dims(dims, x.dim())
     if not training:
         return x
+    if is_sharded(x) and box is not None:
+        raise WellposedError(f"dropout was given a DTensor with {box}; give no box, since a DTensor knows its place")
     if isinstance(p, Tensor):
         return _with_tensor(x, p, key, call, dims, box)
     if p == 0.0:
         return x
+    if is_sharded(x):
+        return thin_blocks(x, Mask(p, key.seed, call, dims), Placed())
     if x.is_complex():
         parts, dims, box = _parts(x, dims, box)
         return torch.view_as_complex(thin(parts, Mask(p, key.seed, call, dims, box)))
-    mask = Mask(p, key.seed, call, dims, box)
-    if is_sharded(x):
-        return thin_shards(x, mask)
     check_kind("dropout", x)
-    return thin(x, mask)
+    return thin(x, Mask(p, key.seed, call, dims, box))
 
 
 def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...] | None, box: Box | None) -> Tensor:
@@ -106,10 +107,26 @@ def _with_tensor(x: Tensor, p: Tensor, key: Key, call: int, dims: tuple[int, ...
             "expected a scalar or one p for each index of dimension 0"
         )
     stream = stream_tensor(key.seed, call)
+    if is_sharded(x):
+        if is_sharded(p):
+            raise WellposedError("dropout was given a p that is a DTensor; give it as a whole, p.full_tensor()")
+        return _with_rates(x, p, stream, dims)
     if x.is_complex():
         parts, dims, box = _parts(x, dims, box)
         return torch.view_as_complex(thin_by_operator(parts, stream, p, dims, box))
     return thin_by_operator(x, stream, p, dims, box)
+
+
+def _with_rates(x: Tensor, p: Tensor, stream: Tensor, dims: tuple[int, ...] | None) -> Tensor:
+    """A DTensor, thinned block by block, each with those rates of its samples."""
+    if x.is_complex():
+        raise WellposedError("dropout was given a complex DTensor and p in a tensor; give p as a number")
+
+    def part(x: Tensor, box: Box) -> Tensor:
+        rates = p if p.dim() == 0 else p[box.offset[0] : box.offset[0] + x.shape[0]]
+        return thin_by_operator(x, stream, rates, dims, box)
+
+    return blockwise(x, part, part, Placed())
 
 
 def _parts(x: Tensor, dims: tuple[int, ...] | None, box: Box | None) -> tuple[Tensor, tuple[int, ...], Box | None]:
@@ -142,7 +159,7 @@ def check_kind(name: str, x: Tensor) -> None:
     if is_sharded(x):
         raise WellposedError(
             f"{name} was given a DTensor of shape {tuple(x.shape)}, of which it cannot draw a shard's part of the "
-            "mask; give it the whole or the local tensor, full_tensor() or to_local(), or use wp.Dropout, which can"
+            "mask; give it the whole, full_tensor(), or use wp.Dropout, which can"
         )
 
 

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from wellposed.arguments import Number, nonnegative
 from wellposed.models.fans import Axes
+from wellposed.penalties.computing.shard import Shard
 from wellposed.penalties.grouping import Grouping, Groups
 from wellposed.penalties.layouts import GroupPenalty
 from wellposed.penalties.nonconvex import MCP, _above, mcp
-from wellposed.penalties.penalty import Penalty, unchecked
+from wellposed.penalties.penalty import Penalty, changed, unchecked
 from wellposed.penalties.proximal import Traits
 from wellposed.penalties.separable import L1
 
@@ -28,7 +29,7 @@ class _Grouped(GroupPenalty):
 
     def _strengths(self, w: Tensor, cut: Grouping) -> Tensor:
         """What each group's norm counts with."""
-        even: Tensor = self.lam * torch.ones_like(cut.norms(w))  # type: ignore[attr-defined]
+        even: Tensor = self.lam * torch.ones(cut.room, dtype=w.abs().dtype, device=w.device)  # type: ignore[attr-defined]
         return even * cut.sizes(w).sqrt() if self.root_size else even  # type: ignore[attr-defined]
 
     def _uneven_prox(self, w: Tensor, step: Tensor, cut: Grouping) -> Tensor:
@@ -36,11 +37,16 @@ class _Grouped(GroupPenalty):
         raise NotImplementedError
 
     def _room(self, w: Tensor) -> torch.Size:
-        return self._cut(w).norms(w).shape
+        return torch.Size(self._cut(w).room)
+
+    def for_shard(self, shard: Shard) -> Penalty:
+        """With the groups of which the shard has parts, and their strengths."""
+        lam = self._cut(shard.outline).part(self.lam, shard) if isinstance(self.lam, Tensor) else self.lam  # type: ignore[attr-defined]
+        return changed(super().for_shard(shard), lam=lam)
 
     def _value(self, w: Tensor) -> Tensor:
         cut = self._cut(w)
-        return self._radial(self._strengths(w, cut))._value(cut.norms(w))
+        return cut.total(self._radial(self._strengths(w, cut))._value(cut.norms(w)))
 
     def _grad(self, w: Tensor) -> Tensor:
         cut = self._cut(w)
@@ -154,9 +160,14 @@ class SparseGroupLasso(GroupPenalty):
         for term in self.terms:
             term._refuse_misfit(w)
 
+    def for_shard(self, shard: Shard) -> Penalty:
+        """With the groups of which the shard has parts, and the strengths of what is in it."""
+        group = self.terms[1].for_shard(shard)
+        return changed(self, l1=shard.part(self.l1), lam=group.lam, groups=group.groups)  # type: ignore[attr-defined]
+
     def _value(self, w: Tensor) -> Tensor:
-        absolute, group = self.terms
-        return absolute._value(w) + group._value(w)
+        group, cut = self.terms[1], self._cut(w)
+        return cut.total(cut.sums(self.l1 * w.abs()).sum()) + group._value(w)
 
     def _grad(self, w: Tensor) -> Tensor:
         absolute, group = self.terms

@@ -12,6 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from wellposed._torch import version_of
 from wellposed.errors import WellposedError
 from wellposed.models.fans import Axes, matrices
+from wellposed.penalties.computing.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,34 @@ class Heads:
             raise WellposedError(f"{self!r} was given; expected count >= 1, dim 0 or 1, and packed >= 1")
 
 
-Groups = str | tuple[int, ...] | Heads | Tensor
-"""What a user may give: a name, the tensor's dimensions that number the groups, heads, or labels."""
+@dataclass(frozen=True)
+class _Across:
+    """The processes that hold parts of the groups: by the dimensions of their mesh.
+
+    Args:
+        shard: What this process holds; ``None`` for a weight that is not sharded.
+        within: Along which a group is spread over several processes.
+        between: Along which processes hold different groups.
+    """
+
+    shard: Shard | None = None
+    within: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Of sums over the parts of groups that are here the sums over the groups."""
+        return x if self.shard is None else self.shard.total(x, self.within)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """Of the largest in the parts of groups that are here the largest in the groups."""
+        return x if self.shard is None else self.shard.largest(x, self.within)
+
+    def total(self, x: Tensor) -> Tensor:
+        """Of sums over the groups that are here the sum over all groups."""
+        return x if self.shard is None else self.shard.total(x, self.between)
+
+
+_HERE = _Across()
 
 _NAMED: dict[str, tuple[int, ...]] = {
     "rows": (0,),
@@ -71,6 +98,23 @@ class Grouping(Protocol):
     def spread(self, values: Tensor) -> Tensor:
         """One number a group, given to each of the group's elements (by broadcasting)."""
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all groups, of a sum over the groups that this process holds (of a shard)."""
+
+    @property
+    def room(self) -> tuple[int, ...]:
+        """The shape of one number a group."""
+
+    def on(self, shard: Shard) -> "Grouping":
+        """The cut of what a process holds of the weight; sums are those of the whole groups."""
+
+    def part(self, values: Tensor, shard: Shard) -> Tensor:
+        """Of one number a group those of the groups that a process holds; by broadcasting, too."""
+
+
+Groups = str | tuple[int, ...] | Heads | Tensor | Grouping
+"""What a user may give: a name, the tensor's dimensions that number the groups, heads, or labels. Or a cut itself."""
+
 
 def grouping(groups: Groups, w: Tensor, axes: Axes | None = None) -> Grouping:
     """The cut of ``w`` that ``groups`` describes.
@@ -84,13 +128,16 @@ def grouping(groups: Groups, w: Tensor, axes: Axes | None = None) -> Grouping:
         WellposedError: If it does not fit the weight's shape.
     """
     shape = tuple(w.shape)
+    if isinstance(groups, _ByDimension | _ByLabel):
+        return groups
     if isinstance(groups, Tensor):
         if groups.shape != w.shape or groups.is_floating_point() or groups.is_complex():
             raise WellposedError(
                 f"groups was given a tensor of shape {tuple(groups.shape)} and dtype {groups.dtype} for a weight of "
                 f"shape {shape}; expected integer labels of the weight's shape"
             )
-        return _ByLabel(*_numbered(groups, w.device), w.shape)
+        index, count = _numbered(groups, w.device)
+        return _ByLabel(index.view(shape), count, shape)
     if isinstance(groups, Heads):
         dim, stacks = _dim_of_heads(groups, shape, axes), groups.packed or 1
         if dim >= w.ndim or shape[dim] % (groups.count * stacks):
@@ -98,7 +145,7 @@ def grouping(groups: Groups, w: Tensor, axes: Axes | None = None) -> Grouping:
                 f"groups={groups!r} does not fit a weight of shape {shape}; dimension {dim} has to be a "
                 f"multiple of {groups.count * stacks}"
             )
-        return _ByLabel(_head_labels(groups.count, stacks, dim, w), groups.count, w.shape)
+        return _ByLabel(_head_labels(groups.count, stacks, dim, w), groups.count, shape)
     if axes is not None and isinstance(groups, str) and _NAMED.get(groups):
         m = matrices(shape, axes)
         numbering = {*m.numbering, *(d for side in _NAMED[groups] for d in (m.dims.out, m.dims.in_)[side])}
@@ -119,25 +166,69 @@ class _ByDimension:
     over: tuple[int, ...]
     shape: tuple[int, ...]  # the weight's, with a dimension that is split in two in its place
     split: int | None = None
+    size: int | None = None  # how many elements a group has, if it has some elsewhere
+    across: _Across = _HERE
+
+    @property
+    def room(self) -> tuple[int, ...]:
+        return tuple(1 if d in self.over else n for d, n in enumerate(self.shape))
 
     def sums(self, x: Tensor) -> Tensor:
-        return self._apart(x).sum(self.over, keepdim=True) if self.over else self._apart(x)
+        return self.across.sum(self._apart(x).sum(self.over, keepdim=True)) if self.over else self._apart(x)
 
     def largest(self, x: Tensor) -> Tensor:
-        return self._apart(x).amax(self.over, keepdim=True) if self.over else self._apart(x)
+        x = self._apart(x)
+        if not self.over:
+            return x
+        here = x.amax(self.over, keepdim=True) if all(self.shape[d] for d in self.over) else x.new_zeros(self.room)
+        return self.across.largest(here)
 
     def norms(self, w: Tensor) -> Tensor:
+        if self.across.within:
+            return _root(self.sums(w.abs().square()))
         w = self._apart(w)
         return torch.linalg.vector_norm(w, dim=self.over, keepdim=True) if self.over else w.abs()
 
     def sizes(self, w: Tensor) -> Tensor:
-        count = float(math.prod(self.shape[d] for d in self.over))
-        return torch.full((), count, dtype=w.abs().dtype, device=w.device)
+        count = self.size or math.prod(self.shape[d] for d in self.over)
+        return torch.full((), float(count), dtype=w.abs().dtype, device=w.device)
 
     def spread(self, values: Tensor) -> Tensor:
         if self.split is None or values.ndim == 0:
             return values
         return values.expand(self.shape).flatten(self.split, self.split + 1)
+
+    def total(self, value: Tensor) -> Tensor:
+        return self.across.total(value)
+
+    def on(self, shard: Shard) -> Grouping:
+        if self.split in shard.splits:
+            return self._by_label(shard.device).on(shard)
+        held = list(shard.held)
+        if self.split is not None:
+            held[self.split : self.split + 1] = self.shape[self.split : self.split + 2]
+        summed = {d if self.split is None or d <= self.split else d - 1 for d in self.over}
+        within, between = (
+            tuple(sorted(m for d, along in shard.splits.items() if (d in summed) is inside for m in along))
+            for inside in (True, False)
+        )
+        size = math.prod(self.shape[d] for d in self.over)
+        return _ByDimension(self.over, tuple(held), self.split, size, _Across(shard, within, between))
+
+    def part(self, values: Tensor, shard: Shard) -> Tensor:
+        if self.split is None or values.ndim == 0:
+            part: Tensor = shard.part(values)
+            return part
+        return values.expand(self.room).flatten() if self.split in shard.splits else values
+
+    def _by_label(self, device: torch.device) -> "_ByLabel":
+        """The same cut by labels, which any shard has a part of."""
+        assert self.split is not None
+        labels = torch.arange(math.prod(self.room), device=device).view(self.room)
+        pair = [n if d in (self.split, self.split + 1) else -1 for d, n in enumerate(self.shape)]
+        shape = [*self.shape[: self.split], math.prod(self.shape[self.split : self.split + 2])]
+        labels = labels.expand(pair).flatten(self.split, self.split + 1)
+        return _ByLabel(labels, math.prod(self.room), (*shape, *self.shape[self.split + 2 :]))
 
     def _apart(self, x: Tensor) -> Tensor:
         return x if self.split is None else x.reshape(self.shape)
@@ -145,25 +236,48 @@ class _ByDimension:
 
 @dataclass(frozen=True)
 class _ByLabel:
-    index: Tensor
+    labels: Tensor  # it broadcasts to the weight
     count: int
-    shape: torch.Size
+    shape: tuple[int, ...]
+    across: _Across = _HERE
+
+    @property
+    def room(self) -> tuple[int, ...]:
+        return (self.count,)
+
+    @property
+    def index(self) -> Tensor:
+        return self.labels.expand(self.shape).flatten()
 
     def sums(self, x: Tensor) -> Tensor:
-        return x.new_zeros(self.count).index_add(0, self.index, x.flatten())
+        return self.across.sum(x.new_zeros(self.count).index_add(0, self.index, x.flatten()))
 
     def largest(self, x: Tensor) -> Tensor:
-        return x.new_zeros(self.count).scatter_reduce(0, self.index, x.flatten(), "amax", include_self=False)
+        here = x.new_zeros(self.count).scatter_reduce(0, self.index, x.flatten(), "amax", include_self=False)
+        return self.across.largest(here)
 
     def norms(self, w: Tensor) -> Tensor:
-        square = self.sums(w.abs().square())
-        return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
+        return _root(self.sums(w.abs().square()))
 
     def sizes(self, w: Tensor) -> Tensor:
         return self.sums(torch.ones_like(w.abs()))
 
     def spread(self, values: Tensor) -> Tensor:
         return values[self.index].view(self.shape)
+
+    def total(self, value: Tensor) -> Tensor:
+        return value  # each process has all groups
+
+    def on(self, shard: Shard) -> Grouping:
+        return _ByLabel(shard.part(self.labels), self.count, shard.held, _Across(shard, shard.along[1]))
+
+    def part(self, values: Tensor, shard: Shard) -> Tensor:
+        return values
+
+
+def _root(square: Tensor) -> Tensor:
+    """The square root, with gradient 0 at 0."""
+    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
 
 
 _numbers: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -192,5 +306,4 @@ def _dim_of_heads(heads: Heads, shape: tuple[int, ...], axes: Axes | None) -> in
 def _head_labels(count: int, stacks: int, dim: int, w: Tensor) -> Tensor:
     size = w.shape[dim] // (count * stacks)
     labels = torch.arange(count, device=w.device).repeat_interleave(size).repeat(stacks)
-    along = [-1 if d == dim else 1 for d in range(w.ndim)]
-    return labels.view(along).expand(w.shape).flatten()
+    return labels.view([-1 if d == dim else 1 for d in range(w.ndim)])

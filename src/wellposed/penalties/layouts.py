@@ -10,8 +10,9 @@ from wellposed.arguments import Number
 from wellposed.models.fans import LINEAR, Axes, several
 from wellposed.models.roles import Part
 from wellposed.penalties.computing import operands
+from wellposed.penalties.computing.shard import Shard
 from wellposed.penalties.grouping import Grouping, Groups, Heads, grouping
-from wellposed.penalties.penalty import Penalty
+from wellposed.penalties.penalty import OnWhole, Penalty, changed
 from wellposed.penalties.proximal import Traits
 
 
@@ -28,6 +29,9 @@ class LayoutPenalty(Penalty):
             return self._with_axes(parts[0].axes)
         each = ((self._with_axes(part.axes), part.where) for part in parts if part.where is not None)
         return SideBySide(tuple(each))
+
+    def _apart(self, shape: tuple[int, ...]) -> set[int]:
+        return set() if self.axes is None else {d % len(shape) for d in several(self.axes.batch)}
 
     def _spans(self, parts: Sequence[Part]) -> bool:
         """Whether what the penalty is of the whole is the sum of what it is of the blocks."""
@@ -59,6 +63,10 @@ class GroupPenalty(LayoutPenalty):
             part.where is not None and part.where[0] in several(part.axes.out) for part in parts
         )
 
+    def for_shard(self, shard: Shard) -> Penalty:
+        """With the groups of which the shard has parts; their norms are those of the whole groups."""
+        return changed(self, groups=self._cut(shard.outline).on(shard))
+
     def _cut(self, w: Tensor) -> Grouping:
         return grouping(self.groups, w, self.axes)
 
@@ -84,21 +92,23 @@ class SideBySide(Penalty):
         known = tuple((tangent, where) for tangent, where in tangents if tangent is not None)
         return SideBySide(known) if len(known) == len(tangents) else None
 
-    def value(self, w: Tensor) -> Tensor:
-        """The sum of the blocks' values.
+    @property
+    def gathers(self) -> bool:
+        """Whether a penalty does."""
+        return any(penalty.gathers for penalty, _ in self.blocks)
 
-        Args:
-            w: A weight of any shape.
+    def for_shard(self, shard: Shard) -> Penalty:
+        """The sum of the penalties on what the shard has of the blocks."""
+        blocks = []
+        for penalty, where in self.blocks:
+            part, there = shard.narrow(*where)
+            blocks.append((penalty.for_shard(part), there))
+        on_blocks = SideBySide(tuple(blocks))
+        return OnWhole(self, shard) if on_blocks.gathers else on_blocks
 
-        Returns:
-            A real scalar tensor, at least float32.
-
-        Raises:
-            WellposedError: As for each penalty.
-        """
-        self._refuse_misfit(w)
+    def _value_of(self, w: Tensor) -> Tensor:
         # From the weight as it is, since constraints allow for its dtype's rounding.
-        return torch.stack([penalty.value(_block(w, where)) for penalty, where in self.blocks]).sum()
+        return torch.stack([penalty._value_of(_block(w, where)) for penalty, where in self.blocks]).sum()
 
     def _refuse_misfit(self, w: Tensor) -> None:
         operands.weight(w, self)

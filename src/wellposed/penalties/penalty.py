@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
 from wellposed.models.roles import Part
+from wellposed.penalties.computing.shard import Shard
 from wellposed.penalties.proximal import ProximalFunction, Traits, brief
 
 
@@ -42,6 +43,20 @@ class Penalty(ProximalFunction):
     def for_layer(self, parts: Sequence[Part]) -> "Penalty":
         """This penalty on a weight with these parts, for penalties that go by what its dimensions are for."""
         return self
+
+    @property
+    def gathers(self) -> bool:
+        """Whether this, made for a shard, brings the whole weight together at each use."""
+        return False
+
+    def for_shard(self, shard: Shard) -> "Penalty":
+        """This penalty on the shard that a process holds of a weight; values are those of the whole."""
+        kind = OnShard if shard.splits.keys() <= self._apart(shard.shape) else OnWhole
+        return kind(self if kind is OnWhole else _cut(self, shard), shard)
+
+    def _apart(self, shape: tuple[int, ...]) -> set[int]:
+        """The dimensions along which parts of a weight are penalised each by itself."""
+        return set(range(len(shape))) if self.traits.separable else set()
 
     @property
     def _tangent(self) -> "Penalty | None":
@@ -83,12 +98,91 @@ class Penalty(ProximalFunction):
         return None
 
 
-def unchecked(kind: type[Penalty], **values: Any) -> Penalty:
+PenaltyType = TypeVar("PenaltyType", bound=Penalty)
+
+
+def unchecked(kind: type[PenaltyType], /, **values: Any) -> PenaltyType:
     """A penalty of numbers that are known to be right: to check them would wait for an accelerator at each step."""
     penalty = object.__new__(kind)
     for name, value in values.items():
         object.__setattr__(penalty, name, value)
     return penalty
+
+
+def changed(penalty: PenaltyType, /, **values: Any) -> PenaltyType:
+    """A penalty with other values, which are known to be right."""
+    return unchecked(type(penalty), **{**vars(penalty), **values})
+
+
+def _cut(penalty: ProximalFunction, shard: Shard) -> Any:
+    """A penalty whose tensors of the weight's shape are cut as the weight is."""
+    values = {
+        name: _cut(value, shard) if isinstance(value, ProximalFunction) else shard.part(value)
+        for name, value in vars(penalty).items()
+        if isinstance(value, ProximalFunction | Tensor)
+    }
+    return changed(penalty, **values) if values else penalty  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OnShard(Penalty):
+    """A penalty on the shard that a process holds, of whose parts each is penalised by itself.
+
+    Args:
+        penalty: The penalty, with its tensors cut as the weight is.
+        shard: What the process holds.
+    """
+
+    penalty: Penalty
+    shard: Shard
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the penalty."""
+        return self.penalty.traits
+
+    @property
+    def elastic(self) -> tuple[float, float] | None:
+        """The penalty's."""
+        return self.penalty.elastic
+
+    @property
+    def ridge(self) -> Number | None:
+        """The penalty's."""
+        return self.penalty.ridge
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        pass  # the whole was looked at
+
+    def _value(self, w: Tensor) -> Tensor:
+        return self.shard.total(self.penalty._value(w))
+
+    def _grad(self, w: Tensor) -> Tensor:
+        return self.penalty._grad(w)
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        return self.penalty._prox(w, step)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OnWhole(OnShard):
+    """A penalty that needs the whole weight, which is gathered at each use."""
+
+    @property
+    def gathers(self) -> bool:
+        """It does."""
+        return True
+
+    def _value(self, w: Tensor) -> Tensor:
+        return self.penalty._value(self.shard.whole_of(w))
+
+    def _grad(self, w: Tensor) -> Tensor:
+        found: Tensor = self.shard.part(self.penalty._grad(self.shard.whole_of(w)))
+        return found
+
+    def _prox(self, w: Tensor, step: Number) -> Tensor:
+        found: Tensor = self.shard.part(self.penalty._prox(self.shard.whole_of(w), step))
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -130,6 +224,15 @@ class Scaled(Penalty):
     def for_layer(self, parts: Sequence[Part]) -> Penalty:
         """The same of the penalty on that weight."""
         return replace(self, penalty=self.penalty.for_layer(parts))
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the penalty does."""
+        return self.penalty.gathers
+
+    def for_shard(self, shard: Shard) -> Penalty:
+        """The same of the penalty on that shard."""
+        return changed(self, penalty=self.penalty.for_shard(shard))
 
     def _value(self, w: Tensor) -> Tensor:
         return self.factor * self.penalty._value(w)
@@ -198,24 +301,22 @@ class Sum(Penalty):
         """The sum of the parts on that weight."""
         return Sum(tuple(part.for_layer(parts) for part in self.parts))
 
+    @property
+    def gathers(self) -> bool:
+        """Whether a part does."""
+        return any(part.gathers for part in self.parts)
+
+    def for_shard(self, shard: Shard) -> Penalty:
+        """The sum of the parts on that shard."""
+        return Sum(tuple(part.for_shard(shard) for part in self.parts))
+
     def _refuse_misfit(self, w: Tensor) -> None:
         for part in self.parts:
             part._refuse_misfit(w)
 
-    def value(self, w: Tensor) -> Tensor:
-        """The sum of the parts' values.
-
-        Args:
-            w: A weight of any shape.
-
-        Returns:
-            A real scalar tensor, at least float32, that autograd can differentiate.
-
-        Raises:
-            WellposedError: As for each part.
-        """
+    def _value_of(self, w: Tensor) -> Tensor:
         # From the weight as it is, since constraints allow for its dtype's rounding.
-        return torch.stack([part.value(w) for part in self.parts]).sum()
+        return torch.stack([part._value_of(w) for part in self.parts]).sum()
 
     def _curved(self) -> list[Penalty]:
         return [part for part in self.parts if part.ridge is None]

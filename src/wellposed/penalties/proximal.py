@@ -11,6 +11,8 @@ from wellposed.errors import WellposedError
 from wellposed.penalties.computing import operands
 from wellposed.penalties.computing.bisection import least_factor
 from wellposed.penalties.computing.passes import ProxStep, Push, add_gradients_, take_steps_
+from wellposed.penalties.computing.shard import Shard, local
+from wellposed.random.shards import gathered, is_sharded
 
 
 class Traits(NamedTuple):
@@ -60,14 +62,18 @@ class ProximalFunction:
             w: A weight of any shape, floating-point or complex.
 
         Returns:
-            A real scalar tensor, at least float32, that autograd can differentiate.
+            A real scalar tensor, at least float32, that autograd can differentiate. Of a DTensor it is a plain tensor:
+            the value of the whole, the same in each process, and all processes have to ask.
 
         Raises:
-            WellposedError: If ``w`` is not floating-point or complex, or is on the meta device, or if a strength that
-                is a tensor does not broadcast against it.
+            WellposedError: If ``w`` is not floating-point or complex, is on the meta device, or is a DTensor with
+                partial placements, or if a strength that is a tensor does not broadcast against it.
         """
-        self._refuse_misfit(w)
-        return self._value(operands.at_least_float32(w))
+        penalty, here, shard = self.here(w)
+        found = penalty._value_of(here)
+        if shard is not None and found.requires_grad:
+            found.register_hook(gathered)  # a loss that is a DTensor itself has a DTensor's derivative
+        return found
 
     def grad(self, w: Tensor) -> Tensor:
         """The gradient of Omega at ``w``; where there is none, the subgradient of least norm.
@@ -78,15 +84,16 @@ class ProximalFunction:
             w: A weight of any shape.
 
         Returns:
-            A tensor of ``w``'s shape and dtype.
+            A tensor of ``w``'s shape and dtype; of a DTensor one that is placed as it is.
 
         Raises:
             WellposedError: As for :meth:`value`, and if the penalty is a constraint.
         """
-        self._refuse_misfit(w)
+        penalty, here, shard = self.here(w)
         if not self.traits.gradient:
             raise WellposedError(f"{self!r} has no gradient; use its prox")
-        return self._grad(operands.at_least_float32(w.detach())).to(w.dtype)
+        found = penalty._grad(operands.at_least_float32(here.detach())).to(w.dtype)
+        return found if shard is None else shard.like(found)
 
     def prox(self, w: Tensor, step: Number) -> Tensor:
         """The proximal map: argmin over x of ``1/2 ||x - w||^2 + step * Omega(x)``.
@@ -97,17 +104,19 @@ class ProximalFunction:
                 inverse of a diagonal metric: argmin of ``1/2 sum_i (x_i - w_i)^2 / step_i + Omega(x)``.
 
         Returns:
-            A tensor of ``w``'s shape and dtype.
+            A tensor of ``w``'s shape and dtype; of a DTensor one that is placed as it is.
 
         Raises:
             WellposedError: As for :meth:`value`; if the step does not fit; if the prox is not known in closed form.
         """
-        self._refuse_misfit(w)
+        penalty, here, shard = self.here(w)
         if not self.traits.prox:
             raise WellposedError(self._without_prox())
         elementwise = self.traits.separable or self.traits.diagonal
         size = operands.step_size(step, w, self, elementwise=elementwise)
-        return self._prox(operands.at_least_float32(w.detach()), size).to(w.dtype)
+        size = size if shard is None else shard.part(size)
+        moved = penalty._prox(operands.at_least_float32(here.detach()), size).to(w.dtype)
+        return moved if shard is None else shard.like(moved)
 
     def prox_(self, w: Tensor, step: Number) -> Tensor:
         """:meth:`prox` in place, unseen by autograd.
@@ -143,7 +152,11 @@ class ProximalFunction:
             WellposedError: As for :meth:`grad`.
         """
         value = add_gradients_([Push(self, w, gradient, factor)])[0].value
-        return self.value(w.detach()) if value is None else torch.tensor(value, dtype=w.dtype)
+        if value is None:
+            return self.value(w.detach())
+        _, _, shard = self.here(w)
+        there = torch.tensor(value, dtype=w.dtype)
+        return there if shard is None else shard.total(there)
 
     def __call__(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The pair (value, gradient), without an autograd graph."""
@@ -166,6 +179,9 @@ class ProximalFunction:
         Raises:
             WellposedError: As for :meth:`prox`.
         """
+        penalty, here, shard = self.here(w)
+        if shard is not None:
+            return shard.largest(penalty.kkt(here, shard.part(grad), shard.part(step)))
         if self.traits.smooth and not self.traits.prox:
             moved = grad + self.grad(w)
         else:
@@ -194,18 +210,47 @@ class ProximalFunction:
             >>> round(L1(0.5).lambda_max(torch.tensor([1.0, -3.0])), 9)
             6.0
         """
-        self._refuse_misfit(grad)
+        self.here(grad)
         tangent = self._tangent if self.traits.gradient else None
         if tangent is None:
             raise WellposedError(f"{self!r} has no lambda_max: it is not known to have a finite slope at zero")
-        if not bool(grad.isfinite().all()):
-            raise WellposedError(f"{self!r}.lambda_max was given a gradient with NaN or infinity; expected finite ones")
-        pull = -(grad.detach().to(torch.complex128) if grad.is_complex() else grad.detach().double())
+        penalty, here, shard = tangent.here(grad.detach())
 
-        found = least_factor(lambda factor: not bool(tangent.prox(pull, factor).any()))
+        def is_any(x: Tensor) -> bool:
+            return bool(x.any()) if shard is None else shard.any(x)
+
+        if is_any(~here.isfinite()):
+            raise WellposedError(f"{self!r}.lambda_max was given a gradient with NaN or infinity; expected finite ones")
+        pull = -(here.to(torch.complex128) if here.is_complex() else here.double())
+
+        found = least_factor(lambda factor: not is_any(penalty.prox(pull, factor)))
         if found is None:
             raise WellposedError(f"{self!r} has no lambda_max: no multiple of it holds a weight at exactly zero")
         return found
+
+    def here(self, w: Tensor) -> tuple["ProximalFunction", Tensor, Shard | None]:
+        """This function and a weight as this process holds them: of a DTensor its shard, and where that lies.
+
+        Raises:
+            WellposedError: If it cannot be computed on the weight.
+        """
+        if not is_sharded(w):
+            self._refuse_misfit(w)
+            return self, w, None
+        try:
+            shard = Shard.of(w)
+        except WellposedError as error:
+            raise WellposedError(f"{self!r} was given what it cannot be computed on: {error}") from error
+        self._refuse_misfit(shard.outline)
+        return self.for_shard(shard), local(w), shard
+
+    def for_shard(self, shard: Shard) -> "ProximalFunction":
+        """This function on the shard that a process holds of a weight; values are those of the whole."""
+        raise self._unwritten("for_shard")
+
+    def _value_of(self, w: Tensor) -> Tensor:
+        """The value, of a weight in its own dtype."""
+        return self._value(operands.at_least_float32(w))
 
     def _value(self, w: Tensor) -> Tensor:
         raise self._unwritten("value")

@@ -11,7 +11,8 @@ from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
 from wellposed.models.roles import Part
 from wellposed.penalties.computing import operands
-from wellposed.penalties.penalty import Penalty, unchecked
+from wellposed.penalties.computing.shard import Shard
+from wellposed.penalties.penalty import Penalty, changed, unchecked
 from wellposed.penalties.proximal import Traits
 from wellposed.penalties.separable import L1
 
@@ -99,6 +100,15 @@ class Towards(_Referring):
     def for_layer(self, parts: Sequence[Part]) -> Penalty:
         """The same of the penalty on that weight."""
         return replace(self, penalty=self.penalty.for_layer(parts))
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the penalty does."""
+        return self.penalty.gathers
+
+    def for_shard(self, shard: Shard) -> Penalty:
+        """The same of the penalty on that shard."""
+        return changed(self, penalty=self.penalty.for_shard(shard), reference=shard.part(self.reference))
 
     def _scaled(self, factor: Number) -> Penalty:
         return replace(self, penalty=self.penalty._scaled(factor))

@@ -10,7 +10,8 @@ from wellposed._torch import PLAIN_TYPES
 from wellposed.errors import WellposedError
 from wellposed.random.box import Box
 
-_Runs = list[tuple[int, int]]  # ranges of indices, each the first and the one after the last
+Runs = list[tuple[int, int]]
+"""Ranges of indices, each the first and the one after the last."""
 
 
 class _Split(NamedTuple):
@@ -60,20 +61,54 @@ def local_blocks(tensor: Tensor, box: Box | None = None) -> list[tuple[Tensor, B
     whole: Any = tensor
     if box is not None:
         raise WellposedError(f"a DTensor was given with {box}; give no box, since a DTensor knows its place")
+    held = runs_held(tensor)
+    if whole.device_mesh.get_coordinate() is None:
+        return []
+    local = whole.to_local()
+    everything = tuple(slice(0, size) for size in local.shape)
+    return [(local if inner == everything else local[inner], box) for inner, box in _blocks(tuple(whole.shape), held)]
+
+
+def runs_held(tensor: Tensor) -> list[Runs]:
+    """The indices that this process holds of a DTensor in each dimension: ranges, in the local shard's order.
+
+    Raises:
+        WellposedError: If it has partial placements, or a local shard of another shape than its placements give.
+    """
+    whole: Any = tensor
     if any(placement.is_partial() for placement in whole.placements):
         raise WellposedError(
             f"a DTensor with placements {whole.placements} was given, of which a process holds terms of a sum; "
             "expected sharded or replicated placements"
         )
     if whole.device_mesh.get_coordinate() is None:
-        return []
-    local, shape = whole.to_local(), tuple(whole.shape)
-    found: list[tuple[Tensor, Box | None]] = []
-    for block in itertools.product(*map(_placed, _runs_held(whole, local))):
-        inner, outer = [here for here, _ in block], tuple(first for _, first in block)
-        is_all = all(here == slice(0, size) for here, size in zip(inner, local.shape, strict=True))
-        found.append((local if is_all else local[tuple(inner)], Box(shape, outer)))
-    return found
+        return [[] for _ in whole.shape]
+    shape, local = tuple(whole.shape), tuple(whole.to_local().shape)
+    held = _runs_held(shape, whole.device_mesh, whole.placements, local)
+    if held is None:
+        raise WellposedError(
+            f"a DTensor of shape {shape} with placements {whole.placements} on {whole.device_mesh} was given, whose "
+            f"local shard has shape {local}; expected the shard that these placements give"
+        )
+    return held
+
+
+def blocks_held(
+    shape: tuple[int, ...], mesh: Any, placements: Any, local: tuple[int, ...]
+) -> list[tuple[tuple[slice, ...], Box]] | None:
+    """Where the blocks lie that this process holds of a whole, in its local shard and in the whole.
+
+    Args:
+        shape: The shape of the whole.
+        mesh: The mesh that it is distributed over.
+        placements: How; terms of a sum count as whole.
+        local: The shape of the local shard.
+
+    Returns:
+        Slices of the local shard, and boxes; ``None`` if these placements give a shard of another shape.
+    """
+    held = _runs_held(shape, mesh, placements, local)
+    return None if held is None else _blocks(shape, held)
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -107,30 +142,33 @@ def _has_no_memory(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.numel() > 0 and tensor.data_ptr() == 0
 
 
-def _runs_held(whole: Any, local: Tensor) -> list[_Runs]:
-    """The indices that this process holds in each dimension of a DTensor."""
-    mesh, place = whole.device_mesh, whole.device_mesh.get_coordinate()
+def _blocks(shape: tuple[int, ...], held: list[Runs]) -> list[tuple[tuple[slice, ...], Box]]:
+    """Every choice of one run in each dimension."""
+    blocks = [tuple(zip(*block, strict=True)) for block in itertools.product(*map(_placed, held))]
+    return [(inner, Box(shape, outer)) for inner, outer in blocks] if shape else [((), Box((), ()))]
+
+
+def _runs_held(shape: tuple[int, ...], mesh: Any, placements: Any, local: tuple[int, ...]) -> list[Runs] | None:
+    """The indices that this process holds in each dimension, if they are as many as the local shard has."""
+    place = mesh.get_coordinate()
     splits = [
         _Split(placement.dim, mesh.size(i), place[i], getattr(placement, "split_factor", 1))
-        for i, placement in enumerate(whole.placements)
-        if not placement.is_replicate()
+        for i, placement in enumerate(placements)
+        if hasattr(placement, "dim")
     ]
     # Torch defines a strided placement as one that comes first. What fully_shard makes of a shard of tensor parallelism
     # came last: the same rows, but for few of them on many processes, where the local shard's shape tells.
     plain = [split for split in splits if split.factor == 1]
     last = [split._replace(factor=1) for split in reversed(splits) if split.factor > 1]
     for order in (splits, [*plain, *last]):
-        held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(whole.shape)]
+        held = [_runs(size, [s for s in order if s.dim == dim]) for dim, size in enumerate(shape)]
         sizes = tuple(sum(end - first for first, end in runs) for runs in held)
-        if sizes == tuple(local.shape) or (0 in sizes and 0 in local.shape):  # of nothing, fully_shard keeps no shape
+        if sizes == local or (0 in sizes and 0 in local):  # of nothing, fully_shard keeps no shape
             return held
-    raise WellposedError(
-        f"a DTensor of shape {tuple(whole.shape)} with placements {whole.placements} on {mesh} was given, whose local "
-        f"shard has shape {tuple(local.shape)}; expected the shard that these placements give"
-    )
+    return None
 
 
-def _runs(size: int, splits: list[_Split]) -> _Runs:
+def _runs(size: int, splits: list[_Split]) -> Runs:
     """The indices that are left of a dimension when it is split again and again."""
     runs = [(0, size)]
     for split in splits:
@@ -139,7 +177,7 @@ def _runs(size: int, splits: list[_Split]) -> _Runs:
     return runs
 
 
-def _part(runs: _Runs, parts: int, index: int) -> _Runs:
+def _part(runs: Runs, parts: int, index: int) -> Runs:
     """One of the equal parts of runs, of which the last may be shorter or empty, as ``torch.chunk`` makes them."""
     size = -(-sum(end - first for first, end in runs) // parts)
     start, stop, passed, found = size * index, size * (index + 1), 0, []
@@ -151,9 +189,9 @@ def _part(runs: _Runs, parts: int, index: int) -> _Runs:
     return found
 
 
-def _placed(runs: _Runs) -> list[tuple[slice, int]]:
+def _placed(runs: Runs) -> list[tuple[slice, int]]:
     """Where each run lies in the local shard, and where it starts in the whole; runs that touch are one."""
-    joined: _Runs = []
+    joined: Runs = []
     for first, end in runs:
         if joined and joined[-1][1] == first:
             joined[-1] = (joined[-1][0], end)

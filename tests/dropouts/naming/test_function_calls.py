@@ -289,7 +289,7 @@ def test_a_block_that_a_generator_opens_for_others_is_theirs() -> None:
 
 
 def test_what_is_no_step_is_refused() -> None:
-    wrong: list[dict[str, Any]] = [{"step": 1.5}, {"step": "a"}, {"microbatch": -1}, {"row": None}, {"step": 2**32}]
+    wrong: list[dict[str, Any]] = [{"step": 1.5}, {"step": "a"}, {"microbatch": -1}, {"row": "a"}, {"step": 2**32}]
     for options in wrong:
         with pytest.raises(wp.WellposedError, match=r"keyed\(.* was given"), wp.keyed(0, **options):
             pass

@@ -334,7 +334,8 @@ def test_vmap_draws_as_a_loop_does() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("step", -1), ("step", 2**32), ("microbatch", 4096), ("row", -1)])
 def test_numbers_out_of_range_are_refused(name: str, value: int) -> None:
-    with pytest.raises(wp.WellposedError, match=name), wp.keyed(0, **{name: value}):
+    given: dict[str, Any] = {name: value}
+    with pytest.raises(wp.WellposedError, match=name), wp.keyed(0, **given):
         pass
 
 

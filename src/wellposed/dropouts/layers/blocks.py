@@ -15,8 +15,11 @@ from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.masks import stream_tensor
 from wellposed.dropouts.operator import thin_by_operator
+from wellposed.dropouts.sharding.blockwise import Placed, arrived, blockwise
 from wellposed.errors import WellposedError
 from wellposed.random.backend import kernels_for
+from wellposed.random.box import Box
+from wellposed.random.shards import is_sharded
 
 
 class Corners(NamedTuple):
@@ -71,17 +74,59 @@ def clear_by_operators(x: Tensor, rule: Rule, stream: Tensor, p: Tensor) -> Tens
     """The same by torch's operators, as a reference for the kernel."""
     if 0 in x.shape:  # which torch's pools refuse
         return x.clone()
-    blocks, corners, size, covered = rule.corners(x.shape)
-    ones = x.new_ones(corners, dtype=torch.float32)
+    dropped = _dropped(x, rule, tuple(x.shape), stream, p)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    kept = (dropped == 0).sum().clamp(min=1).double()
+    scale = (torch.full_like(kept, dropped.numel()) / kept).to(exact)  # a number over a tensor is rounded twice
+    return torch.where(dropped != 0, x.new_zeros((), dtype=exact), x.to(exact) * scale).to(x.dtype)
+
+
+def _dropped(like: Tensor, rule: Rule, shape: tuple[int, ...], stream: Tensor, p: Tensor) -> Tensor:
+    """Ones where blocks lie in maps of a shape, else zeros, of shape (N, C or 1, ...)."""
+    blocks, corners, size, covered = rule.corners(shape)
+    ones = like.new_ones(corners, dtype=torch.float32)
     dropped = (thin_by_operator(ones, stream, (p * size / covered).clamp(max=1)) == 0).float()
     dropped = nn.functional.pad(dropped, [block - 1 for block in reversed(blocks) for _ in range(2)])
     pool = nn.functional.max_pool2d if len(blocks) == 2 else nn.functional.max_pool3d
     for dim, block in enumerate(blocks):  # one dimension at a time: a sum of sides rather than their product
         dropped = pool(dropped, [block if d == dim else 1 for d in range(len(blocks))], stride=1)
-    exact = torch.promote_types(x.dtype, torch.float32)
-    kept = (dropped == 0).sum().clamp(min=1).double()
-    scale = (torch.full_like(kept, dropped.numel()) / kept).to(exact)  # a number over a tensor is rounded twice
-    return torch.where(dropped != 0, x.new_zeros((), dtype=exact), x.to(exact) * scale).to(x.dtype)
+    return dropped
+
+
+def _clear_shards(x: Tensor, rule: Rule, p: float, key: int, call: int, placed: Placed) -> Tensor:
+    """The same for a DTensor or a plain local shard, whose blocks may begin in others, and whose scale is the whole's.
+
+    Each process therefore draws the corners of all samples, one sample at a time.
+    """
+    whole = tuple(x.shape)
+    larger = placed.box(Box(whole, (0,) * x.dim()))
+    if larger.shape[1:] != whole[1:] or not is_sharded(x):
+        raise WellposedError(
+            "DropBlock was given a part of a larger tensor, and its scale depends on all of that; give it a DTensor, "
+            "or the whole"
+        )
+    rate = torch.tensor(p, dtype=torch.float64, device="cpu")
+    like = torch.empty((), device=x.device)
+
+    def sample(number: int) -> Tensor:
+        return _dropped(like, rule, (1, *whole[1:]), stream_tensor(key, call, number), rate)
+
+    is_empty, row = 0 in whole, larger.offset[0]
+    kept = [(sample(row + number) == 0).sum() for number in range(0 if is_empty else whole[0])]
+    count = whole[0] * (1 if rule.couple_channels else whole[1]) * math.prod(whole[2:])
+
+    def part(x: Tensor, box: Box) -> Tensor:
+        if is_empty or 0 in x.shape:
+            return x.clone()
+        exact = torch.promote_types(x.dtype, torch.float32)
+        ones = torch.stack(kept).sum().clamp(min=1).double()
+        scale = (torch.full_like(ones, count) / ones).to(exact)
+        inside = [slice(o, o + n) for o, n in zip(box.offset[1:], x.shape[1:], strict=True)]
+        inside[0] = slice(None) if rule.couple_channels else inside[0]
+        dropped = torch.cat([sample(box.offset[0] + number)[(slice(None), *inside)] for number in range(x.shape[0])])
+        return torch.where(dropped != 0, x.new_zeros((), dtype=exact), x.to(exact) * scale).to(x.dtype)
+
+    return blockwise(x, part, part, placed)
 
 
 class _DropBlock(Thinning):
@@ -109,9 +154,12 @@ class _DropBlock(Thinning):
         check_input(type(self).__name__, x)
         if not is_dynamo_compiling() and self.p == 0.0:
             return x
+        x = arrived(x)
         rule = Rule(self.block_size, self.couple_channels)
-        if is_ordinary(x):
-            key, call, row = self.next_stream()
+        if is_ordinary(x) or is_sharded(x):
+            key, call, row, placed, _ = self.next_stream(x)
+            if placed is not None:
+                return _clear_shards(x, rule, self._p, key, call, placed)
             clear = functools.partial(clear_blocks, rule=rule, p=self._p, key=key, call=call, row=row)
         else:
             stream = self.next_stream_tensor(x.detach())

@@ -5,11 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wellposed.dropouts.functional import check_real
+from wellposed._torch import is_ordinary
+from wellposed.dropouts.functional import check_beside, check_real
 from wellposed.dropouts.layers.noise import noise
-from wellposed.dropouts.masks import check_probability
+from wellposed.dropouts.masks import check_probability, stream_tensor
 from wellposed.dropouts.naming.streams import Stochastic
+from wellposed.dropouts.sharding.blockwise import arrived, filled_blocks
 from wellposed.errors import WellposedError
+from wellposed.random.distributions import uniform_
+from wellposed.random.key import Key
+from wellposed.random.shards import is_sharded
 
 _TINY = 1e-7  # keeps logarithms finite
 
@@ -64,12 +69,24 @@ class ConcreteDropout(Stochastic):
         if not self.training:
             return x
         check_real("ConcreteDropout", x)
-        u = noise(x, self.next_stream_tensor(x.detach()), x.shape, "uniform")
+        check_beside("ConcreteDropout", self, x)
+        x = arrived(x)
+        u = self._noise(x)
         logit = self.logit.to(torch.promote_types(self.logit.dtype, torch.float32))  # 1 - p may be 0 in narrow dtypes
         logits = logit + torch.log(u + _TINY) - torch.log1p(_TINY - u)
         kept = torch.sigmoid(-logits / self.temperature)
         product: Tensor = x * kept / torch.sigmoid(-logit)
         return product.to(x.dtype)
+
+    def _noise(self, x: Tensor) -> Tensor:
+        """Uniform noise that lies as ``x`` does."""
+        if not (is_ordinary(x) or is_sharded(x)):
+            return noise(x, self.next_stream_tensor(x.detach()), x.shape, "uniform")
+        key, call, row, placed, _ = self.next_stream(x)
+        if placed is None:
+            return noise(x, stream_tensor(key, call, row), x.shape, "uniform")
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return filled_blocks(x, placed, lambda part, box: uniform_(part, Key(key), call=call, box=box), dtype)
 
     def penalty(self, weight: Tensor, *, weight_decay: float, entropy: float) -> Tensor:
         """What is added to the loss: weight_decay * sum(w^2) / (1 - p) - entropy * fan_in * H(p).

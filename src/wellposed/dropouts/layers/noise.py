@@ -7,14 +7,18 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
+from wellposed._torch import is_ordinary
 from wellposed.dropouts.functional import check_real
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.masks import part_of_batch
+from wellposed.dropouts.masks import part_of_batch, stream_tensor
 from wellposed.dropouts.operator import TAGS
+from wellposed.dropouts.sharding.blockwise import arrived, blockwise
 from wellposed.errors import WellposedError
+from wellposed.random.box import Box
 from wellposed.random.distributions import normal_, uniform_
 from wellposed.random.key import Key
+from wellposed.random.shards import is_sharded
 
 _library: Any = torch.library.Library("wellposed", "FRAGMENT")
 _library.define("noise(Tensor x, Tensor stream, SymInt[] shape, str kind) -> Tensor", tags=TAGS)
@@ -89,6 +93,7 @@ class GaussianDropout(Thinning):
         if not self.training:
             return x
         check_real("GaussianDropout", x)
+        x = arrived(x)
         std: float | Tensor
         if is_dynamo_compiling():  # a graph must not know p, or each new one would compile it again
             std = (self._rate / (1 - self._rate)).sqrt().to(torch.promote_types(x.dtype, torch.float32))
@@ -98,7 +103,20 @@ class GaussianDropout(Thinning):
             return x
         else:
             std = (self.p / (1 - self.p)) ** 0.5
-        stream = self.next_stream_tensor(x.detach())
+        placed = None
+        if is_ordinary(x) or is_sharded(x):
+            key, call, row, placed, _ = self.next_stream(x)
+            stream = stream_tensor(key, call, row)
+        else:
+            stream = self.next_stream_tensor(x.detach())
+        if placed is not None:
+            own = Key(key)
+
+            def multiply_part(x: Tensor, box: Box) -> Tensor:
+                numbers = normal_(_empty(x, x.shape), own, call=call, box=box)
+                return (x * (1 + std * numbers)).to(x.dtype)
+
+            return blockwise(x, multiply_part, multiply_part, placed)
         like = x.detach().new_empty(())
 
         def multiply(x: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
 from wellposed.dropouts.masks import Mask, part_of_batch, stream_tensor
 from wellposed.dropouts.operator import thin, thin_by_operator
+from wellposed.dropouts.sharding.blockwise import Placed, arrived, thin_blocks
 from wellposed.errors import WellposedError
 from wellposed.random.key import Key
+from wellposed.random.shards import is_sharded
 
 _CELLS = (nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 
@@ -91,6 +93,12 @@ class DropConnect(Thinning):
 
     def _thinned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """All the weights, thinned by one draw of the module's stream, which checkpointing repeats as one."""
+        if any(map(is_sharded, weights.values())):
+            key, call, *_ = self.next_stream(next(filter(is_sharded, weights.values())))
+            return {
+                name: thin_blocks(x, Mask(self._p, (key + self._offsets[name]) % 2**64, call), Placed())
+                for name, x in weights.items()
+            }
         if not all(map(is_ordinary, weights.values())):
             stream = self.next_stream_tensor(next(iter(weights.values())))
             offsets = {name: stream_tensor(offset, 0) for name, offset in self._offsets.items()}
@@ -102,7 +110,7 @@ class DropConnect(Thinning):
             }
         if self._p == 0.0:
             return weights
-        key, call, _ = self.next_stream()
+        key, call, *_ = self.next_stream()
         keys = {name: (key + offset) % 2**64 for name, offset in self._offsets.items()}
         return {
             name: _by_parts(x, lambda x, dims, key=keys[name]: thin(x, Mask(self._p, key, call, dims)))
@@ -195,12 +203,16 @@ class Zoneout(Thinning):
         if not self.training:
             return before + (after - before) * (1 - thinning.p)
         check_input("Zoneout", after)
+        after = arrived(after)
         batch = after.dim() - 2
-        if is_ordinary(after):
+        if is_ordinary(after) or is_sharded(after):
             p = thinning.p
             if p == 0.0:
                 return after
-            key, call, row = thinning.next_stream()
+            key, call, row, placed, _ = thinning.next_stream(after, batch)
+            if placed is not None:
+                ones = torch.ones_like(after.detach())
+                return torch.where(thin_blocks(ones, Mask(p, key, call), placed) != 0, after, before)
 
             def thinned(ones: Tensor) -> Tensor:
                 return thin(ones, Mask(p, key, call, None, part_of_batch(ones, row, batch)))

@@ -7,8 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
+from wellposed._torch import is_ordinary
 from wellposed.dropouts.layers.thinning import Thinning
+from wellposed.dropouts.masks import Mask
+from wellposed.dropouts.operator import thin
 from wellposed.errors import WellposedError
+from wellposed.random.shards import is_sharded
 
 
 class DropPath(Thinning):
@@ -86,14 +90,22 @@ class LayerDrop(Thinning):
 
     def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
         """Run the layers that are not left out; outside training, all of them."""
-        kept = self._kept()
+        kept = self._kept(x)
         for layer, keep in zip(self.layers, kept, strict=True):
             if keep:
                 x = layer(x, *arguments, **options)
         return x
 
-    def _kept(self) -> list[bool]:
+    def _kept(self, x: Tensor) -> list[bool]:
         if not self.training:
             return [True] * len(self.layers)
-        mask: list[bool] = (self.thin(torch.ones(len(self.layers), device="cpu"), batch=-1) != 0).tolist()
+        ones = torch.ones(len(self.layers), device="cpu")
+        if not is_ordinary(ones):
+            thinned = self.thin(ones, batch=-1)
+        elif self.p == 0.0:
+            thinned = ones
+        else:  # with a DTensor all processes have to run the same layers, which a keyed block alone sees to
+            key, call, *_ = self.next_stream(x if is_sharded(x) else None)
+            thinned = thin(ones, Mask(self.p, key, call))
+        mask: list[bool] = (thinned != 0).tolist()
         return mask

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,13 @@ from wellposed.dropouts.functional import check_beside, counted_dims, rank_of
 from wellposed.dropouts.layers.noise import noise
 from wellposed.dropouts.layers.thinning import Thinning
 from wellposed.dropouts.linear import linear
-from wellposed.dropouts.masks import stream_tensor
-from wellposed.dropouts.operator import thin_by_operator
+from wellposed.dropouts.masks import Mask, stream_tensor
+from wellposed.dropouts.operator import thin, thin_by_operator
+from wellposed.dropouts.sharding.blockwise import Placed, arrived, blockwise
 from wellposed.errors import WellposedError
 from wellposed.random.backend import kernels_for
+from wellposed.random.box import Box
+from wellposed.random.shards import is_sharded
 
 
 class Tokens(NamedTuple):
@@ -68,10 +71,13 @@ class TokenDropout(Thinning):
                 f"TokenDropout was given an input of shape {tuple(x.shape)}; "
                 f"expected at least prefix={self.prefix} tokens"
             )
+        x = arrived(x)
         others = x.shape[1] - self.prefix
         tokens = Tokens(self.prefix, others, min(others, max(1, math.floor(others * (1 - self.p)))))
-        if is_ordinary(x):
-            key, call, row = self.next_stream()
+        if is_ordinary(x) or is_sharded(x):
+            key, call, row, placed, _ = self.next_stream(x)
+            if placed is not None:
+                return _move_shards(tokens, x, key, call, placed)
             move = functools.partial(_move, tokens, key=key, call=call, row=row)
         else:
             like = x.detach().new_empty((), dtype=torch.float32)
@@ -108,6 +114,21 @@ def _move_by_operators(tokens: Tokens, x: Tensor, like: Tensor, stream: Tensor, 
     return x.reshape(rows * whole, *rest).index_select(0, chosen).reshape(rows, prefix + kept, *rest)
 
 
+def _move_shards(tokens: Tokens, x: Tensor, key: int, call: int, placed: Placed) -> Tensor:
+    """The same for a DTensor, whose sequences are brought together where they are sharded, and shared out again."""
+    if not is_sharded(x):
+        raise WellposedError(
+            "TokenDropout was given a plain tensor that is a shard of a larger one, whose tokens it cannot bring "
+            "together; give it a DTensor, or the whole"
+        )
+
+    def part(x: Tensor, box: Box, *, back: bool) -> Tensor:
+        return _move(tokens, x, key, call, box.offset[0], back)
+
+    forth, length = functools.partial(part, back=False), (x.shape[1], tokens.prefix + tokens.kept)
+    return blockwise(x, forth, functools.partial(part, back=True), placed, length)
+
+
 class EmbeddingDropout(Thinning):
     """Embedding dropout: drop whole words while training, all occurrences of a word in a batch together.
 
@@ -141,8 +162,14 @@ class EmbeddingDropout(Thinning):
         vectors: Tensor = self.embedding(words)
         if not self.training:
             return vectors
-        stream, rate = self.next_stream_tensor(vectors.detach()), self._rate
-        exact = torch.promote_types(vectors.dtype, torch.float32)
+        if is_sharded(vectors):
+            return self._drop_shards(vectors, words)
+        if is_ordinary(vectors):
+            key, call, *_ = self.next_stream()
+            stream = stream_tensor(key, call)
+        else:
+            stream = self.next_stream_tensor(vectors.detach())
+        rate, exact = self._rate, torch.promote_types(vectors.dtype, torch.float32)
 
         count = self.embedding.num_embeddings
 
@@ -151,6 +178,20 @@ class EmbeddingDropout(Thinning):
             return (x.to(exact) * factors[words].unsqueeze(-1)).to(x.dtype)
 
         return linear(vectors, drop, drop)
+
+    def _drop_shards(self, vectors: Tensor, words: Tensor) -> Tensor:
+        """The same for DTensors: words go whole, so each process has the factors of them all."""
+        from torch.distributed.tensor import DTensor, Replicate
+
+        given: Any = vectors
+        mesh, whole = given.device_mesh, [Replicate()] * given.device_mesh.ndim
+        key, call, *_ = self.next_stream(vectors)
+        exact = torch.promote_types(vectors.dtype, torch.float32)
+        ones = torch.ones(self.embedding.num_embeddings, 1, dtype=exact, device=given.to_local().device)
+        factors = DTensor.from_local(thin(ones, Mask(self._p, key, call)), mesh, whole, run_check=False)
+        if not is_sharded(words):
+            words = DTensor.from_local(words, mesh, whole, run_check=False)
+        return (vectors.to(exact) * nn.functional.embedding(words, factors)).to(vectors.dtype)
 
 
 class LockedDropout(Thinning):

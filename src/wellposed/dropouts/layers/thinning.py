@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from wellposed._torch import is_ordinary, only_calls_are_watched, unwatched
+from wellposed._torch import is_ordinary, only_calls_are_watched, transforms_are_active, unwatched
 from wellposed.dropouts.functional import check_input
 from wellposed.dropouts.masks import Law, Mask, check_probability, part_of_batch
 from wellposed.dropouts.naming.nesting import current_scope
 from wellposed.dropouts.naming.streams import Stochastic, own_tensor
-from wellposed.dropouts.operator import thin_by_operator, thin_ordinary
-from wellposed.dropouts.sharded import thin_shards
-from wellposed.errors import WellposedError
+from wellposed.dropouts.operator import thin, thin_by_operator, thin_ordinary
+from wellposed.dropouts.sharding.blockwise import Placed, arrived, thin_blocks
 from wellposed.random.shards import is_sharded
 
 
@@ -69,27 +68,33 @@ class Thinning(Stochastic):
             with unwatched():
                 return self.thin(x, dims, batch, law)
         check_input(type(self).__name__, x)
-        if x.is_complex():
+        if x.is_complex() and not is_sharded(x):
             counted = tuple(range(x.dim())) if dims is None else dims
             return torch.view_as_complex(self.thin(torch.view_as_real(x.resolve_conj()), counted, batch, law))
-        if is_ordinary(x):
+        is_plain = is_ordinary(x)
+        if not is_plain:
+            x = arrived(x)
+            is_plain = is_ordinary(x)
+        if is_plain or self._is_placed(x):
             if self._p == 0.0:
                 return x
-            key, call, row, shift = self.next_shifted_stream()
+            key, call, row, placed, shift = self.next_shifted_stream(x, batch)
             box = part_of_batch(x, row, batch) if row else None
-            return thin_ordinary(x, Mask(self._p, key, call, dims, box, law, shift))
+            mask = Mask(self._p, key, call, dims, box, law, shift)
+            if placed is not None:
+                return thin_blocks(x, mask, placed)
+            return thin_ordinary(x, mask) if is_plain else thin(x, mask)
         if is_sharded(x):
-            return self._thin_shards(x, dims, batch, law)
+            key, call, _, placed, shift = self.next_shifted_stream(x, batch)
+            return thin_blocks(x, Mask(self._p, key, call, dims, None, law, shift), placed or Placed())
         return thin_by_operator(x, self.next_stream_tensor(x), self._rate, dims, batch=batch, law=law)
 
-    def _thin_shards(self, x: Tensor, dims: tuple[int, ...] | None, batch: int, law: Law) -> Tensor:
-        if current_scope() is None:
-            raise WellposedError(
-                f"{type(self).__name__} was given a DTensor outside of all wp.keyed blocks, where each process draws "
-                "from its own generator, so that their masks would not be parts of one; call it in a wp.keyed block"
-            )
-        key, call, row = self.next_stream()
-        return thin_shards(x, Mask(self._p, key, call, dims, law=law), row, batch)
+    def _is_placed(self, x: Tensor) -> bool:
+        """Whether a plain tensor that a mode watches is drawn for at once, since where it lies is not the mode's."""
+        if is_sharded(x) or is_compiling() or transforms_are_active():
+            return False
+        scope = current_scope()
+        return scope is not None and scope.places is not None
 
     def extra_repr(self) -> str:
         """The arguments, as they are printed."""

@@ -1,16 +1,19 @@
 """``keyed``: masks of dropout that are functions of a seed, a module's path and the training step alone."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from wellposed.arguments import described, integer
 from wellposed.dropouts.naming.function_calls import watched_functions
 from wellposed.dropouts.naming.nesting import entered, opened, own_scope
 from wellposed.dropouts.naming.scope import COUNT_BITS, Scope
+from wellposed.dropouts.sharding.places import Places
+from wellposed.dropouts.sharding.telling import Placements, axes_of, check_mesh, told_by
 from wellposed.errors import WellposedError
 from wellposed.random.key import Key
 
@@ -18,7 +21,15 @@ _STEP, _MICROBATCH = 32, 12  # bits of a call number: the step, and the micro-ba
 
 
 @contextlib.contextmanager
-def keyed(seed: int | Key, step: int | Tensor = 0, microbatch: int = 0, *, row: int = 0) -> Iterator[None]:
+def keyed(
+    seed: int | Key,
+    step: int | Tensor = 0,
+    microbatch: int = 0,
+    *,
+    row: int | None = None,
+    mesh: Any = None,
+    placements: Placements | Mapping[str, Placements] | None = None,
+) -> Iterator[None]:
     """Draw dropout masks from a seed and a training step inside a ``with`` block, rather than from torch's generator.
 
     Inside the block a mask of wellposed's modules is a function of four things: the key ``Key(seed).fold(stream)``,
@@ -41,9 +52,16 @@ def keyed(seed: int | Key, step: int | Tensor = 0, microbatch: int = 0, *, row: 
         row: Where this batch's first row stands in a larger batch that it is a part of. Masks that vary over samples
             (dimension 0, but for time-first ``LockedDropout``) are then rows of the larger batch's mask, and masks of
             weights, words and layers are its own: split over micro-batches or devices, they stay the same.
+        mesh: In a job of several processes, the ``DeviceMesh`` that the batch is split over: in equal parts, in the
+            order of the processes; or with ``placements``, the mesh that these are for.
+        placements: How plain tensors lie on the mesh, in equal parts, where that cannot be found: a placement for each
+            of its dimensions, for all modules, or by globs on their paths (the last that matches counts). In the place
+            of placements also a ``Box``, or several that follow one another in the tensor. DTensors know how they lie,
+            and the local parts of DTensors are found by their gradients' graph.
 
     Raises:
-        WellposedError: If a number is out of range.
+        WellposedError: If a number is out of range, ``mesh`` or ``placements`` does not fit, or, when a module draws in
+            a job of several processes, if which part of the whole its input is has neither been told nor is found.
 
     Example:
         >>> import wellposed as wp
@@ -63,11 +81,29 @@ def keyed(seed: int | Key, step: int | Tensor = 0, microbatch: int = 0, *, row: 
     microbatch = integer(microbatch, "keyed(microbatch)", 0, 2**_MICROBATCH)
     key = seed if isinstance(seed, Key) else Key(seed)
     call = (step << _MICROBATCH | microbatch) << COUNT_BITS
-    scope = Scope(key, call, integer(row, "keyed(row)", 0, 2**40))
+    row = None if row is None else integer(row, "keyed(row)", 0, 2**40)
+    scope = Scope(key, call, row or 0, _places(row, mesh, placements))
     if there is not None:
         scope.device_step = there.long() << _MICROBATCH + COUNT_BITS
     with watched_functions(), opened(scope):
         yield
+
+
+def _places(row: int | None, mesh: Any, placements: Any) -> Places | None:
+    """What is told of where tensors lie; ``None`` for rows alone, in a job of one process."""
+    if mesh is not None:
+        check_mesh(mesh)
+        if placements is None and row is not None:
+            raise WellposedError(
+                f"keyed was given row={row} and a mesh, over which the batch is split; expected one of them, or "
+                "placements that say what is on the mesh"
+            )
+    told = {} if placements is None else told_by(placements, mesh)
+    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if world == 1 and not told:
+        return None
+    samples = axes_of(mesh) if mesh is not None and placements is None else ()
+    return Places(world, row, tuple(axis for axis in samples if len(axis.ranks) > 1), told)
 
 
 def _step_of(step: Tensor) -> int:

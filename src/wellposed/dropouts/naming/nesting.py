@@ -39,6 +39,7 @@ def entered(scope: Scope) -> Iterator[None]:
         open_scopes.remove(scope)
         _leave(scope)
         scope.outer = scope.generator = None
+        scope.origins.clear()  # lest autograd's graph, which may hold the scope, be held by it
 
 
 def _leave(scope: Scope) -> None:

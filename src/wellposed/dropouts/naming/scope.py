@@ -13,20 +13,25 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from wellposed import _torch
+from wellposed.dropouts.sharding.blockwise import Outward, Placed
+from wellposed.dropouts.sharding.origins import Known
+from wellposed.dropouts.sharding.places import Asked, Places, Where
 from wellposed.errors import WellposedError
 from wellposed.models.names import plain_path
 from wellposed.random.key import Key
+from wellposed.random.shards import is_sharded
 
 COUNT_BITS = 20  # the low bits of a call number, which count the calls of one stream in a block
 
 
 class _Run(NamedTuple):
-    """How often a module was called in a block, and the key, the call number and the thread of the last time."""
+    """How often a module was called in a block, and the last time's key, call number, thread, and stream's name."""
 
     times: int
     key: int
     call: int
     thread: int
+    name: str
 
 
 class Scope:
@@ -36,10 +41,13 @@ class Scope:
         key: The key that the streams' keys are folded from.
         call: The call number of each stream's first call in the block.
         row: Where the batch's first row stands in the larger batch that it is a part of.
+        places: What is told of where tensors lie, in a job of several processes; ``None`` in one of one process.
     """
 
-    def __init__(self, key: Key, call: int, row: int) -> None:
-        self.key, self.call, self.row = key, call, row
+    def __init__(self, key: Key, call: int, row: int, places: Places | None = None) -> None:
+        self.key, self.call, self.row, self.places = key, call, row, places
+        self.origins: Known = {}  # of autograd's nodes, as long as the block is open
+        self._where: dict[nn.Module, Where] = {}  # each module's input lay the last time
         self.counts: dict[str, int] = {}
         self.device_step: Tensor | None = None  # added to the call number by what draws
         self.shift: Tensor | None = None  # added to (key, call, row): under vmap a row for each Monte Carlo sample
@@ -95,8 +103,19 @@ class Scope:
         if name not in self._keys:
             self._keys[name] = self.key.fold(name).seed
         key, call = self._keys[name], self.call | count
-        self.runs[module] = _Run(1 if before is None else before.times + 1, key, call, thread)
+        self.runs[module] = _Run(1 if before is None else before.times + 1, key, call, thread, name)
         return key, call
+
+    def where(self, module: nn.Module, x: Tensor, batch: int) -> Where:
+        """Where the input of a module lies, whose next stream has been asked for; in a recomputation, where it lay."""
+        if self.places is None:
+            if not is_sharded(x):
+                return Where(self.row)
+            return Where(0, Placed(None, (Outward(batch, row=self.row),) if self.row and batch >= 0 else ()))
+        if _torch.backward_pass() == self.backward:
+            asked = Asked(x, batch, module, self.runs[module].name, self.roots)
+            self._where[module] = self.places.of(asked, self.origins)
+        return self._where[module]
 
     def must_repeat(self, module: nn.Module) -> None:
         """Note that a backward pass runs what draws here again, and can repeat its mask in this block alone."""
@@ -115,7 +134,7 @@ class Scope:
 
     def replay(self, counts: dict[str, int], roots: tuple[nn.Module, ...]) -> "Scope":
         """A scope for the recomputation of a checkpointed segment, with the counts and roots that it started from."""
-        again = Scope(self.key, self.call, self.row)
+        again = Scope(self.key, self.call, self.row, self.places)
         again.device_step = self.device_step
         again.counts, again._roots = dict(counts), roots
         again._names, again._keys, again._paths, again._owners = self._names, self._keys, self._paths, self._owners
@@ -138,7 +157,7 @@ class Scope:
 
     def _repeated(self, module: nn.Module) -> tuple[int, int]:
         """The mask to repeat in a backward pass: certain only if the module was called once in this block."""
-        times, key, call, thread = self.runs.get(module, (0, 0, 0, self.thread))
+        times, key, call, thread, _ = self.runs.get(module, (0, 0, 0, self.thread, ""))
         if not _torch.runs_again():
             raise WellposedError(
                 f"{module} is called in a backward pass, as by a hook, so whether this repeats a call of the forward "

@@ -149,7 +149,7 @@ class _Sampler:
         """One sample, and whether the model drew from torch's generators, which are then not torch's but its own."""
         own = OwnGenerators(self._key.fold("torch", sample).words)
         draws = own if sample == 0 or self._draws else contextlib.nullcontext()
-        with draws, watched_functions(self._calls()), keyed(self._key, sample):
+        with draws, watched_functions(self._calls()), keyed(self._key, sample, row=0):
             outputs = self._call()
         return outputs, own.drew
 

@@ -2,16 +2,19 @@
 
 import importlib
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from wellposed.arguments import Number
+from wellposed.errors import WellposedError
 from wellposed.penalties.computing import operands
 from wellposed.penalties.computing.jobs import Job, Seen, accumulate_job, are_alike, prox_job
 from wellposed.penalties.computing.root_step import RootStep
+from wellposed.penalties.computing.shard import Shard, local
 from wellposed.random.backend import kernels_for
+from wellposed.random.shards import is_sharded
 
 
 class Proximal(Protocol):
@@ -26,6 +29,9 @@ class Proximal(Protocol):
 
     def prox(self, w: Tensor, step: Number) -> Tensor:
         """Its proximal map."""
+
+    def here(self, w: Tensor) -> tuple["Proximal", Tensor, Shard | None]:
+        """It and a weight as this process holds them."""
 
 
 class ProxStep(NamedTuple):
@@ -63,7 +69,7 @@ def take_steps_(steps: list[ProxStep]) -> list[bool | Tensor]:
     """
     results: list[bool | Tensor] = [False] * len(steps)
     jobs = _Jobs()
-    for i, (penalty, w, size) in enumerate(steps):
+    for i, (penalty, w, size) in enumerate(map(_step_here, steps)):
         ready = size if isinstance(size, RootStep) else _on_host(size)
         if penalty.elastic is not None and not _is_elementwise(ready):
             if not isinstance(ready, RootStep):
@@ -76,6 +82,7 @@ def take_steps_(steps: list[ProxStep]) -> list[bool | Tensor]:
             results[i] = has_nan(w)
     for i, seen in jobs.run():
         results[i] = seen.bad
+    _mark_changed([step.w for step in steps])
     return results
 
 
@@ -90,7 +97,7 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
     """
     results: list[Added] = [Added(None, False)] * len(pushes)
     jobs = _Jobs()
-    for i, (penalty, w, gradient, factor) in enumerate(pushes):
+    for i, (penalty, w, gradient, factor) in enumerate(map(_push_here, pushes)):
         number = _on_host(factor)
         if penalty.elastic is not None and not _is_elementwise(number) and jobs.take(i, (w, gradient)):
             jobs.add(accumulate_job(w, gradient, *penalty.elastic, number))
@@ -100,7 +107,40 @@ def add_gradients_(pushes: list[Push]) -> list[Added]:
             results[i] = Added(None, has_nan(gradient))
     for i, seen in jobs.run():
         results[i] = Added(seen.value, seen.bad)
+    _mark_changed([push.gradient for push in pushes])
     return results
+
+
+def _step_here(step: ProxStep) -> ProxStep:
+    """The step of what this process holds of a sharded weight."""
+    if not is_sharded(step.w):
+        return step
+    penalty, w, shard = step.penalty.here(step.w)
+    assert shard is not None
+    size = step.size
+    size = size._replace(second=shard.part(size.second)) if isinstance(size, RootStep) else shard.part(size)
+    return ProxStep(penalty, w.detach(), size)
+
+
+def _push_here(push: Push) -> Push:
+    """The gradient at what this process holds of a sharded weight."""
+    if not is_sharded(push.w):
+        return push
+    penalty, w, shard = push.penalty.here(push.w)
+    whole: Any = push.w
+    given: Any = push.gradient
+    if shard is None or not is_sharded(given) or given.placements != whole.placements or given.shape != whole.shape:
+        kind = f"with placements {given.placements}" if is_sharded(given) else "that is not sharded"
+        raise WellposedError(
+            f"{push.penalty!r} was given a gradient {kind} for a weight with placements {whole.placements}; expected "
+            "the weight's (gradient.redistribute(placements=weight.placements))"
+        )
+    return Push(penalty, w.detach(), local(given.detach()), push.factor)
+
+
+def _mark_changed(tensors: list[Tensor]) -> None:
+    """Let autograd know of DTensors whose shards were changed."""
+    torch.autograd.graph.increment_version([tensor for tensor in tensors if is_sharded(tensor)])
 
 
 class _Jobs:
@@ -139,7 +179,8 @@ def _is_elementwise(size: Number | RootStep) -> bool:
 
 
 def has_nan(tensor: Tensor) -> bool | Tensor:
-    """Whether there is a NaN in a tensor: in a tensor where reading it would wait for an accelerator."""
+    """Whether there is a NaN in what is here of a tensor: in a tensor where reading it would wait."""
+    tensor = local(tensor.detach())
     bad = (tensor._values() if tensor.is_sparse else tensor).isnan().any()
     return bool(bad) if bad.is_cpu else bad
 

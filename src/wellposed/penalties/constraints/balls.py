@@ -8,11 +8,12 @@ from torch import Tensor
 from wellposed.arguments import integer
 from wellposed.errors import WellposedError
 from wellposed.models.fans import Axes
+from wellposed.penalties.computing.shard import Shard
 from wellposed.penalties.constraints.constraint import Constraint, size_of
 from wellposed.penalties.constraints.projections import onto_l1_ball
 from wellposed.penalties.grouping import Grouping, Groups
 from wellposed.penalties.layouts import GroupPenalty
-from wellposed.penalties.penalty import unchecked
+from wellposed.penalties.penalty import Penalty, unchecked
 from wellposed.penalties.proximal import Traits
 
 
@@ -87,9 +88,16 @@ class L2Ball(Constraint):
     def __post_init__(self) -> None:
         object.__setattr__(self, "radius", size_of(self.radius, "L2Ball(radius)"))
 
+    @property
+    def _of_all(self) -> Penalty:
+        return unchecked(MaxNorm, limit=self.radius, groups="all", axes=None)
+
+    def for_shard(self, shard: Shard) -> Penalty:
+        """The same with the norm of the whole weight."""
+        return self._of_all.for_shard(shard)
+
     def _project(self, w: Tensor) -> Tensor:
-        ball = unchecked(MaxNorm, limit=self.radius, groups="all", axes=None)
-        return ball._prox(w, 1.0)
+        return self._of_all._prox(w, 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

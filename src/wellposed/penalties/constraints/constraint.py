@@ -12,6 +12,7 @@ from torch import Tensor
 from wellposed.arguments import Number, nonnegative
 from wellposed.errors import WellposedError
 from wellposed.penalties.computing import operands
+from wellposed.penalties.computing.shard import Shard
 from wellposed.penalties.penalty import Penalty
 from wellposed.penalties.proximal import Traits
 
@@ -25,34 +26,29 @@ class Constraint(Penalty):
     def _project(self, w: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def value(self, w: Tensor) -> Tensor:
-        """0 inside the set, as far as rounding lets a weight of its dtype lie in it, and infinity outside.
-
-        Args:
-            w: A weight of any shape.
-
-        Returns:
-            A real scalar tensor, at least float32.
-
-        Raises:
-            WellposedError: As for :meth:`Penalty.value`.
-        """
-        self._refuse_misfit(w)
+    def _value_of(self, w: Tensor) -> Tensor:
         return self._within(operands.at_least_float32(w), w.dtype)
 
     def _value(self, w: Tensor) -> Tensor:
         return self._within(w, w.dtype)
 
     def _within(self, w: Tensor, dtype: torch.dtype) -> Tensor:
-        if not w.numel():
-            return torch.zeros((), dtype=w.dtype.to_real(), device=w.device)
+        """0 inside the set, as far as rounding lets a weight of its dtype lie in it, and infinity outside."""
         nearest = self._project(w)
-        off, scale = (w - nearest).abs(), torch.maximum(w.abs(), nearest.abs()).amax()
+        off, scale = (w - nearest).abs(), self._largest(torch.maximum(w.abs(), nearest.abs()))
         # A projection's sums are rounded in w's dtype, and it was once to the weight's own: on an even grid below
         # the normal numbers.
         own = torch.finfo(dtype)
         slack = 64 * torch.finfo(w.dtype).eps * scale + 2 * own.eps * scale.clamp(min=own.smallest_normal)
-        return torch.where((off <= slack).all(), 0.0, math.inf).to(off.dtype)
+        return self._largest(torch.where(off <= slack, 0.0, math.inf).to(off.dtype))
+
+    def _largest(self, x: Tensor) -> Tensor:
+        """The largest of numbers >= 0."""
+        return x.amax() if x.numel() else x.new_zeros(())
+
+    def for_shard(self, shard: Shard) -> Penalty:
+        """The same set, with the whole weight in it."""
+        return WithinOnShard(super().for_shard(shard), shard)
 
     def _prox(self, w: Tensor, step: Number) -> Tensor:
         return self._project(w)
@@ -64,6 +60,38 @@ class Constraint(Penalty):
 
     def _plus(self, other: Penalty) -> Penalty | None:
         return self if self == other else None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WithinOnShard(Constraint):
+    """A constraint on the shard that a process holds.
+
+    Args:
+        penalty: What projects the shard.
+        shard: What the process holds.
+    """
+
+    penalty: Penalty
+    shard: Shard
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """Those of the constraint."""
+        return self.penalty.traits
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the constraint does."""
+        return self.penalty.gathers
+
+    def _refuse_misfit(self, w: Tensor) -> None:
+        pass  # the whole was looked at
+
+    def _project(self, w: Tensor) -> Tensor:
+        return self.penalty._prox(w, 1.0)
+
+    def _largest(self, x: Tensor) -> Tensor:
+        return self.shard.largest(super()._largest(x))
 
 
 def size_of(value: object, name: str) -> Number:

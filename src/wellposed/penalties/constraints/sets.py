@@ -120,6 +120,9 @@ class Simplex(Constraint):
         if not -w.ndim <= self.dim < w.ndim:
             raise WellposedError(f"{self!r} was given a weight of shape {tuple(w.shape)}, which has no such dimension")
 
+    def _apart(self, shape: tuple[int, ...]) -> set[int]:
+        return set(range(len(shape))) - {self.dim % len(shape)}
+
     def _project(self, w: Tensor) -> Tensor:
         return onto_simplex(w.movedim(self.dim, -1), self.total).movedim(-1, self.dim) if w.numel() else w
 

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import warnings
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -12,14 +11,16 @@ from torch import Tensor
 from wellposed._torch import steps_being_taken
 from wellposed.arguments import Number
 from wellposed.errors import WellposedError
+from wellposed.penalties.computing.shard import Shard, local, placed_like
 from wellposed.penalties.optim.factors import Factor, factor_at
 from wellposed.penalties.optim.hooks import attach, detach, refuse_unpicklable
 from wellposed.penalties.optim.modes import Mode, Update
+from wellposed.penalties.optim.nan_counts import NanCounts
 from wellposed.penalties.optim.reporting import PenaltyReport, ReportRow
 from wellposed.penalties.optim.selection import Entry, PenaltyPlan, PlanRow
 from wellposed.penalties.optim.step_sizes import Metric
 from wellposed.penalties.penalty import Penalty
-from wellposed.random.shards import gathered
+from wellposed.random.shards import is_sharded
 
 Optimizer = torch.optim.Optimizer
 
@@ -57,8 +58,7 @@ class Handle:
         self._rows: dict[Tensor, PlanRow] = {entry.parameter: entry.row for entry in entries}
         self._factors = {entry.parameter: factors[entry.row.name] for entry in entries}
         self._now: dict[Tensor, Number] = {}
-        self._nan_steps: dict[str, int] = {}
-        self._nan_steps_there: dict[tuple[str, ...], Tensor] = {}  # of parameters on one device, counted there
+        self._nans = NanCounts({p: row.name for p, row in self._rows.items()}, {})
         self._bind()
         attach(self, optimizer)
 
@@ -75,8 +75,8 @@ class Handle:
     def value(self) -> float:
         """The penalty's present value, over all its parameters, times the schedule's present factor.
 
-        Of sharded parameters it is that of the whole, as are :meth:`sparsity` and :meth:`report`: all processes have to
-        ask.
+        Of sharded parameters it is that of the whole, as are :meth:`sparsity`, :meth:`nan_steps`, :meth:`report` and
+        :meth:`state_dict`: the same in each process, and all processes have to ask.
         """
         return float(sum(self._values().values()))
 
@@ -88,14 +88,10 @@ class Handle:
         """For each penalised parameter that ever met NaN at how many steps it did.
 
         A NaN gradient makes NaN of weights that were zero. What is looked at is the weights after a proximal step, and
-        the gradients in the other modes. On a CPU the first NaN is a warning too; on an accelerator nothing is read
-        until this method or :meth:`report` asks.
+        the gradients in the other modes. On a CPU the first NaN is a warning too, in the processes that hold it; on an
+        accelerator nothing is read until this method or :meth:`report` asks.
         """
-        seen = dict(self._nan_steps)
-        for names, counts in self._nan_steps_there.items():
-            for name, count in zip(names, map(int, counts.unbind()), strict=True):
-                seen[name] = seen.get(name, 0) + count
-        return {name: count for name, count in seen.items() if count}
+        return self._nans.read()
 
     def report(self) -> PenaltyReport:
         """What the penalty has come to, parameter by parameter; prints as a table."""
@@ -140,9 +136,10 @@ class Handle:
                 f"load_state_dict was given starting weights of {sorted(saved)}; expected those of "
                 f"{sorted(self._references)}, in the parameters' shapes"
             )
-        self.step, self._nan_steps, self._nan_steps_there = state["step"], dict(state["nan_steps"]), {}
+        self.step = state["step"]
+        self._nans = NanCounts({p: row.name for p, row in self._rows.items()}, state["nan_steps"])
         for name, reference in saved.items():
-            self._references[name] = reference.to(self._references[name])
+            self._references[name] = placed_like(self._references[name], reference)
         self._bind()
 
     def __repr__(self) -> str:
@@ -178,7 +175,7 @@ class Handle:
     @torch.no_grad()
     def _values(self) -> dict[Tensor, float]:
         factors = self._factors_now()
-        return {p: float(factors[p]) * float(gathered(penalty.value(p))) for p, penalty in self._penalties.items()}
+        return {p: float(factors[p]) * float(penalty.value(p)) for p, penalty in self._penalties.items()}
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The hook before an optimizer's step."""
@@ -237,25 +234,9 @@ class Handle:
             )
             for parameter, group in live
         ]
-        there: dict[torch.device, dict[str, Tensor]] = {}
-        for (parameter, _), bad in zip(live, self._mode.act(updates), strict=True):
-            name = self._rows[parameter].name
-            if isinstance(bad, Tensor):
-                there.setdefault(bad.device, {})[name] = bad
-            else:
-                self._saw_nan(name, bad)
-        for flags in there.values():  # counted together, since a launch takes longer than counting
-            names, counts = tuple(flags), torch.stack(list(flags.values())).long()
-            before = self._nan_steps_there.get(names)
-            self._nan_steps_there[names] = counts if before is None else before + counts
-
-    def _saw_nan(self, name: str, bad: bool) -> None:
-        if bad:
-            if name not in self._nan_steps:
-                met = "holds NaN after" if self._mode.after else "has NaN in its gradient at"
-                text = f"{name!r} {met} the optimizer's step {self.step + 1}; was the loss finite?"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
-            self._nan_steps[name] = self._nan_steps.get(name, 0) + 1
+        met = "holds NaN after" if self._mode.after else "has NaN in its gradient at"
+        seen = zip((parameter for parameter, _ in live), self._mode.act(updates), strict=True)
+        self._nans.add(seen, f"{met} the optimizer's step {self.step + 1}")
 
     def _live(self, optimizer: Optimizer) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         for group in optimizer.param_groups:
@@ -270,4 +251,5 @@ def _is_within_step(optimizer: Optimizer) -> bool:
 
 
 def _zeros(parameter: Tensor) -> int:
-    return int(gathered((parameter.detach() == 0).sum()))
+    zeros = (local(parameter.detach()) == 0).sum()
+    return int(Shard.of(parameter).total(zeros) if is_sharded(parameter) else zeros)

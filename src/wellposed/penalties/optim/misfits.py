@@ -1,19 +1,21 @@
 """Penalties that do not fit an optimizer, a mode or a parameter, refused before anything is changed."""
 
+import sys
 from collections import OrderedDict, defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed._torch import STEP_HOOKS
 from wellposed.errors import WellposedError
 from wellposed.penalties.computing.root_step import RootStep
+from wellposed.penalties.optim.candidates import Model
 from wellposed.penalties.optim.complexes import as_real
 from wellposed.penalties.optim.modes import Mode
 from wellposed.penalties.optim.selection import Entry
 from wellposed.penalties.optim.step_sizes import METRICS, Metric
-from wellposed.random.shards import is_sharded
+from wellposed.random.shards import is_sharded, runs_held
 
 Optimizer = torch.optim.Optimizer
 
@@ -26,6 +28,22 @@ def refuse_strangers(optimizer: Optimizer, entries: list[Entry]) -> None:
         raise WellposedError(
             f"the optimizer does not hold {', '.join(strangers)}, so a penalty on them would do nothing; "
             "give the optimizer these parameters, or leave them out with where="
+        )
+
+
+def refuse_flat(model: Model) -> None:
+    """Weights that are pieces of one dimension, of which nothing says which elements they are."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None or not isinstance(model, nn.Module):
+        return
+    if any(
+        isinstance(module, fsdp.FullyShardedDataParallel)
+        and getattr(module.sharding_strategy, "name", "") != "NO_SHARD"
+        for module in model.modules()
+    ):
+        raise WellposedError(
+            "regularize was given a model in FullyShardedDataParallel, whose weights are in pieces that have lost "
+            "their shape; shard it with fully_shard"
         )
 
 
@@ -53,15 +71,13 @@ def refuse_misfits(entries: list[Entry], mode: Mode, metric: Metric | None) -> N
         for term in row.penalty.terms:
             term.refuse_unwritten("prox" if mode.after else "grad")
         try:
+            if is_sharded(parameter):
+                runs_held(parameter)
             # This counts the groups that labels make, too, so that no step has to wait for an accelerator to do it.
             with torch.no_grad():
-                bound = row.penalty.bind(parameter.detach())
-                bound.value(parameter)
-                if is_sharded(parameter):  # what cannot be done with shards shows only when it is done
-                    bound.prox(parameter, 1.0) if mode.after else bound.grad(parameter)
+                row.penalty.bind(parameter.detach()).value(parameter)
         except (WellposedError, RuntimeError) as error:
-            sharded = ", which is sharded" if is_sharded(parameter) else ""
-            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}{sharded}: {error}") from error
+            raise WellposedError(f"{row.penalty!r} cannot be computed on {row.name!r}: {error}") from error
 
 
 def refuse_states(optimizer: Optimizer, entries: list[Entry], metric: Metric) -> None:

@@ -15,6 +15,7 @@ from wellposed.penalties.optim.complexes import as_real
 from wellposed.penalties.optim.step_sizes import Metric, learning_rate
 from wellposed.penalties.penalty import Penalty
 from wellposed.penalties.proximal import Traits
+from wellposed.random.shards import is_sharded
 
 
 class Update(NamedTuple):
@@ -66,8 +67,7 @@ class Mode:
 def _add_gradients(updates: list[Update]) -> list[bool | Tensor]:
     pushes = []
     for update in updates:
-        gradient = update.parameter.grad
-        assert gradient is not None
+        gradient = _placed_gradient(update.parameter)
         if gradient.is_sparse:
             raise WellposedError("mode='gradient' was given a sparse gradient; use mode='proximal' or dense gradients")
         factor = -update.factor if update.group.get("maximize") else update.factor
@@ -107,6 +107,17 @@ def _decay(updates: list[Update]) -> list[bool | Tensor]:
         assert w.grad is not None
         bad.append(_unless_skipped(update, has_nan(w.grad)))
     return bad
+
+
+def _placed_gradient(parameter: Tensor) -> Tensor:
+    """The gradient; of a DTensor placed as it is, since what processes hold may yet be terms of a sum."""
+    gradient: Any = parameter.grad
+    assert gradient is not None
+    whole: Any = parameter
+    if is_sharded(parameter) and is_sharded(gradient) and gradient.placements != whole.placements:
+        gradient = parameter.grad = gradient.redistribute(placements=whole.placements)
+    placed: Tensor = gradient
+    return placed
 
 
 def _unless_skipped(update: Update, bad: bool | Tensor) -> bool | Tensor:

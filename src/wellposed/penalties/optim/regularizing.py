@@ -1,21 +1,30 @@
 """Putting a penalty on an optimizer, and planning to: ``regularize`` and ``plan_regularize``."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import WellposedError
+from wellposed.penalties.computing.shard import Shard
 from wellposed.penalties.optim.candidates import Model
 from wellposed.penalties.optim.factors import Factor, Factors, factors_of
 from wellposed.penalties.optim.handle import Handle
 from wellposed.penalties.optim.hooks import attached, innermost
-from wellposed.penalties.optim.misfits import refuse_misfits, refuse_states, refuse_strangers, refuse_unusual
+from wellposed.penalties.optim.misfits import (
+    refuse_flat,
+    refuse_misfits,
+    refuse_states,
+    refuse_strangers,
+    refuse_unusual,
+)
 from wellposed.penalties.optim.modes import MODES, Mode
 from wellposed.penalties.optim.selection import Entry, Penalties, PenaltyPlan, Where, plan_entries
 from wellposed.penalties.optim.step_sizes import GivenMetric, Metric, metric_for
 from wellposed.penalties.penalty import Penalty
+from wellposed.random.shards import is_sharded
 
 Optimizer = torch.optim.Optimizer
 ModeName = Literal["gradient", "decoupled", "proximal"]
@@ -156,6 +165,7 @@ def _prepare(
     optimizer = innermost(optimizer)
     if mode not in MODES:
         raise WellposedError(f"mode was given {mode!r}; expected one of {', '.join(map(repr, MODES))}")
+    refuse_flat(model)
     entries = _with_masters(plan_entries(model, penalty, where), masters or {})
     chosen = MODES[mode]
     needed = metric_for(optimizer, metric) if chosen.after else None
@@ -169,6 +179,8 @@ def _prepare(
     refuse_unusual(optimizer, chosen)
     if needed is not None:
         refuse_states(optimizer, penalised, needed)
+    entries = list(map(_with_cost, entries))
+    penalised = [entry for entry in entries if entry.row.penalty is not None]
     plan = PenaltyPlan(tuple(entry.row for entry in entries), mode, chosen.objective)
     return _Prepared(optimizer, plan, penalised, chosen, needed, factors)
 
@@ -202,6 +214,14 @@ def _with_masters(entries: list[Entry], masters: Mapping[str, Tensor]) -> list[E
                 f"{', '.join(f'{n} {s}' for n, s in shapes.items())}"
             )
     return [Entry(entry.row, masters.get(entry.row.name, entry.parameter)) for entry in entries]
+
+
+def _with_cost(entry: Entry) -> Entry:
+    """With a word on what is sent between processes, if it is a whole weight."""
+    row, parameter = entry
+    if row.penalty is None or not is_sharded(parameter) or not row.penalty.for_shard(Shard.of(parameter)).gathers:
+        return entry
+    return Entry(replace(row, reason=f"{row.reason}; sharded, and gathered whole at each step"), parameter)
 
 
 def _refuse_second_prox(optimizer: Optimizer, entries: list[Entry], mode: Mode) -> None:

@@ -14,6 +14,7 @@ from wellposed.penalties.optim.regularizing import plan_regularize, regularize
 from wellposed.penalties.optim.selection import Where
 from wellposed.penalties.path.descent import Objective, curvature, descend
 from wellposed.penalties.penalty import Penalty
+from wellposed.random.shards import is_sharded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _EVERY = 25  # steps of a given optimizer between looks at how far it is
@@ -46,6 +47,12 @@ class Fit:
     tolerance: float | None
 
     def __post_init__(self) -> None:
+        sharded = next((name for name, p in self.model.named_parameters() if is_sharded(p)), None)
+        if sharded is not None:
+            raise WellposedError(
+                f"regularization_path was given a model with sharded parameters ({sharded}, ...); it fits models that "
+                "one process holds whole: shard none in model_fn"
+            )
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         plan = plan_regularize(self._optimizer(), self.model, self.penalty, where=self.where)
         chosen = {row.name for row in plan if row.penalty is not None}

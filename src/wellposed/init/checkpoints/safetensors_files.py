@@ -38,7 +38,7 @@ _LONGEST = 10**8  # bytes of a header, by the format
 
 
 @dataclass(frozen=True, eq=False)
-class Shard:
+class ShardFile:
     """One file of a checkpoint.
 
     Attributes:
@@ -57,7 +57,7 @@ class Shard:
         return len(self.header) + sum(entry.size for _, entry in self.tensors)
 
 
-def shards(entries: Sequence[Stored], most: int, *, tied: bool) -> tuple[Shard, ...]:
+def shards(entries: Sequence[Stored], most: int, *, tied: bool) -> tuple[ShardFile, ...]:
     """Distribute tensors over files of at most so many bytes; a larger tensor has a file of its own.
 
     Args:
@@ -89,7 +89,7 @@ def shards(entries: Sequence[Stored], most: int, *, tied: bool) -> tuple[Shard, 
         group.sort(key=lambda tensor: -tensor[1].dtype.itemsize)
         others = {} if tied else {other: name for name, entry in group for other in entry.names[1:]}
         name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        found.append(Shard(name, tuple(group), _header(group, {"format": "pt", **others})))
+        found.append(ShardFile(name, tuple(group), _header(group, {"format": "pt", **others})))
     return tuple(found)
 
 
@@ -104,7 +104,7 @@ def _header(tensors: Iterable[tuple[str, Stored]], metadata: dict[str, str]) -> 
     return len(text).to_bytes(8, "little") + text
 
 
-def index(found: Sequence[Shard]) -> bytes:
+def index(found: Sequence[ShardFile]) -> bytes:
     """What the index file says: in which file each tensor is."""
     size = sum(entry.size for shard in found for _, entry in shard.tensors)
     where = {name: shard.name for shard in found for name, _ in shard.tensors}

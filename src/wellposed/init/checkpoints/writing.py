@@ -19,7 +19,7 @@ from wellposed.errors import WellposedError
 from wellposed.init.checkpoints.claims import claimed, is_finished
 from wellposed.init.checkpoints.contents import Stored, bytes_of, contents, known_values
 from wellposed.init.checkpoints.manifest import manifest, settle
-from wellposed.init.checkpoints.safetensors_files import INDEX, Shard, index, shards
+from wellposed.init.checkpoints.safetensors_files import INDEX, ShardFile, index, shards
 from wellposed.init.plan import Plan
 from wellposed.init.planning import Rules, plan_initialize
 from wellposed.init.schemes.named import scheme_of
@@ -50,7 +50,7 @@ class Files:
 
     plan: Plan
     entries: tuple[Stored, ...]
-    shards: tuple[Shard, ...]
+    shards: tuple[ShardFile, ...]
     made_from: dict[str, Any]
 
 
@@ -166,7 +166,7 @@ def byte_count(size: int | str) -> int:
     return count
 
 
-def _check_space(folder: Path, files: Iterable[Shard]) -> None:
+def _check_space(folder: Path, files: Iterable[ShardFile]) -> None:
     wanted = sum(shard.size for shard in files if not (folder / shard.name).exists())
     written = sum(path.stat().st_blocks * 512 for path in folder.glob(".*.part"))
     free = shutil.disk_usage(folder).free + written
@@ -176,7 +176,7 @@ def _check_space(folder: Path, files: Iterable[Shard]) -> None:
         )
 
 
-def _write_all(folder: Path, files: tuple[Shard, ...], progress: Progress) -> None:
+def _write_all(folder: Path, files: tuple[ShardFile, ...], progress: Progress) -> None:
     left = [shard for shard in files if not is_finished(folder / shard.name)]
     total = sum(shard.size for shard in files)
     done = total - sum(shard.size for shard in left)
@@ -204,7 +204,7 @@ def _write_all(folder: Path, files: tuple[Shard, ...], progress: Progress) -> No
                 _write_out(file, memoryview(index(files)))
 
 
-def _write(file: FileIO, shard: Shard) -> Iterator[int]:
+def _write(file: FileIO, shard: ShardFile) -> Iterator[int]:
     """Write one file, and give the bytes of each piece once it is written; the next one is made meanwhile."""
     _write_out(file, memoryview(shard.header))
     yield len(shard.header)
@@ -223,7 +223,7 @@ def _write(file: FileIO, shard: Shard) -> Iterator[int]:
             yield before[1]
 
 
-def _pieces(shard: Shard) -> Iterator[memoryview]:
+def _pieces(shard: ShardFile) -> Iterator[memoryview]:
     return (bytes_of(piece) for _, entry in shard.tensors for piece in entry.pieces())
 
 

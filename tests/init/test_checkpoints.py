@@ -603,7 +603,7 @@ def test_the_command_writes_and_checks(
 
 
 def test_a_rule_twice_is_refused(tmp_path: Path) -> None:
-    from wellposed.init.checkpoints.rule_files import rules_from
+    from wellposed.cli.rule_files import rules_from
 
     path = tmp_path / "rules.json"
     path.write_text('{"a": null, "a": "Zeros"}')

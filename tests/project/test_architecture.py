@@ -35,7 +35,7 @@ HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer
 # Imports of our own inside functions: what they spare those who do not need it.
 LATER = {
     "cli": {"environment", "study", "study.terminal"},  # `wellposed --help` needs neither torch nor numpy
-    "cli.init_command": {"init", "init.checkpoints.factories", "init.checkpoints.rule_files"},
+    "cli.init_command": {"init", "init.checkpoints.factories", "cli.rule_files"},
 }
 KNOWN = modules()
 

@@ -42,7 +42,7 @@ def used(*paths: Path) -> set[str]:
 
 
 STUDY = {*(SOURCE / "study").rglob("*.py")}
-COMMANDS = {SOURCE / "cli.py", SOURCE / "__main__.py"}
+COMMANDS = {*(SOURCE / "cli").rglob("*.py"), SOURCE / "__main__.py"}
 INTEGRATIONS = {path for path in (SOURCE / "integrations").glob("*.py") if path.stem in OLDEST}
 ESTIMATORS = {*(SOURCE / "sklearn").glob("*.py")}
 LIBRARY = {*SOURCE.rglob("*.py")} - STUDY - COMMANDS - INTEGRATIONS - ESTIMATORS
@@ -54,7 +54,7 @@ def test_the_library_needs_torch_and_numpy_alone() -> None:
 
 
 def test_the_extras_are_what_the_study_and_the_commands_import() -> None:
-    assert used(*COMMANDS) == names(EXTRAS["cli"])
+    assert used(*COMMANDS) - {"torch"} == names(EXTRAS["cli"])
     assert used(*STUDY) - {"torch", "numpy"} == names(EXTRAS["study"]) | names(EXTRAS["cluster"]) | {"rich"}
     assert names(EXTRAS["study"]) == {*EXTRA}
     assert names(EXTRAS["cluster"]) == {*CLUSTER}

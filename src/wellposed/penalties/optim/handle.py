@@ -11,11 +11,11 @@ from torch import Tensor
 from wellposed._torch import steps_being_taken
 from wellposed.arguments import Number
 from wellposed.errors import WellposedError
+from wellposed.penalties.computing.nan_counts import NanCounts
 from wellposed.penalties.computing.shard import Shard, local, placed_like
 from wellposed.penalties.optim.factors import Factor, factor_at
 from wellposed.penalties.optim.hooks import attach, detach, refuse_unpicklable
 from wellposed.penalties.optim.modes import Mode, Update
-from wellposed.penalties.computing.nan_counts import NanCounts
 from wellposed.penalties.optim.reporting import PenaltyReport, ReportRow
 from wellposed.penalties.optim.selection import Entry, PenaltyPlan, PlanRow
 from wellposed.penalties.optim.step_sizes import Metric

@@ -57,9 +57,9 @@ def init(
     """
     import torch
 
+    from wellposed.cli.rule_files import rules_from
     from wellposed.init import verify_checkpoint, write_checkpoint
     from wellposed.init.checkpoints.factories import factory_from
-    from wellposed.cli.rule_files import rules_from
 
     build = factory_from(factory)
     ruled = None if rules is None else rules_from(rules)

@@ -74,7 +74,7 @@ class Design:
     def _told(self, run: TrainingRun) -> dict[str, int | float]:
         rows = run.rows or self.rows
         epochs = run.steps / max(1, rows // run.batch)
-        return {"rows": rows, "batch": run.batch, "updates": run.steps, "epochs": round(epochs, 1)}
+        return {"rows": rows, "batch": run.batch, "updates": run.steps, "epochs": round(epochs, 1 if epochs >= 1 else 2)}
 
 
 def design(settings: Settings, data: Dataset) -> Design:

@@ -15,7 +15,7 @@ from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.measures import TaskObjective, beside, measure_of, objective_of
 from wellposed.study.training.network import DenseNetwork, DropoutMask, measure, predict
-from wellposed.study.training.splits import Split, permutation, split
+from wellposed.study.training.splits import MOST_SCORED, Split, permutation, split
 
 ROWS_MEASURED = 512  # for the scales of signal and gradient
 ROWS_WATCHED = 400  # of each part, for the curves and for stopping
@@ -110,7 +110,7 @@ def _figures(run: TrainingRun, trained: Trained, measure: str) -> Figures:
     x, y = parts.some(run.rows)
     objective = objective_of(measure, y, parts.outputs)
     rows = {
-        "train": (x, y),
+        "train": (x[:MOST_SCORED], y[:MOST_SCORED]),
         "validation": (parts.x["validation"], parts.y["validation"]),
         "test": parts.unseen(run.rows),
     }

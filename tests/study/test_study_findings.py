@@ -427,7 +427,7 @@ def test_every_sentence_is_true_of_the_figures(results: dict[str, Any]) -> None:
 
 
 def test_sentences_are_whole(results: dict[str, Any]) -> None:
-    verdict_texts = [line["text"] for line in results["verdict"]["lines"]] + [results["verdict"]["best"]]
+    verdict_texts = [line["text"] for line in results["verdict"]["lines"]] + results["verdict"]["beside"]
     for text in [finding["text"] for finding in results["findings"]] + verdict_texts:
         text = text.replace("\u00a0", " ")
         assert text.endswith(".")
@@ -558,7 +558,9 @@ def test_recommended_is_the_simplest_within_a_standard_error_of_the_best(results
 
 
 def test_the_recommended_network_stands_beside_the_baselines(results: dict[str, Any]) -> None:
-    facts, text, chosen = Facts(results), results["verdict"]["best"], results["recommended"]
+    facts, text, chosen = Facts(results), results["verdict"]["beside"][-1], results["recommended"]
+    layers = len(results["design"]["full"]["hidden"])
+    assert text.startswith(f"Recommended for {layers} hidden layers, ")
     is_named(chosen, text.partition(" on test")[0])
     if chosen["test"]["mean"] is not None:
         assert f"{facts.wording.scored(chosen['test'])} on test" in text
@@ -573,6 +575,17 @@ def test_the_recommended_network_stands_beside_the_baselines(results: dict[str, 
         assert set(row["beside"]) == (
             {"accuracy", "log loss", "area under the curve"} if "balanced" in facts.wording.name else set()
         )
+
+
+def test_what_was_tried_on_few_rows_stands_beside_the_baselines_too(results: dict[str, Any]) -> None:
+    facts, found = Facts(results), results["verdict"]["beside"]
+    few, full = (results["design"]["regimes"][name]["rows"] for name in ("few", "full"))
+    assert len(found) == 1 + (few != full)
+    if few != full:
+        assert found[0].startswith(f"Beside these, on {few} rows: ")
+        for row, words in zip(results["few"], ("PyTorch's default", "the commonest", "gradient-boosted"), strict=True):
+            words = "the mean" if "commonest" in words and results["data"]["task"] == "regression" else words
+            assert f"{facts.wording.score(row['test'])} with {words}" in found[0]
 
 
 @pytest.mark.parametrize("kind", ["helped", "unclear", "hurt"])
@@ -591,7 +604,7 @@ def test_so_many_seeds_tell_a_difference_of_this_size_and_no_fewer(spread: float
     assert seeds is not None
     deviation = float(stats.tstd(change["values"]))
     for count in (seeds, seeds - 1):
-        quantile = stats.t.ppf(0.975, min(count - 1, 10)) if count > 1 else math.inf
+        quantile = stats.t.ppf(0.975, count - 1) if count > 1 else math.inf
         assert (quantile * deviation / math.sqrt(count) < 1.0) == (count == seeds)
 
 

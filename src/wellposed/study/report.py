@@ -24,8 +24,8 @@ EXPERIMENTS = {
     ),
     "penalties": (
         "Regularization",
-        "What a weight is pulled towards: what that costs, and what it removes, on few rows, which the network would "
-        "learn by heart.",
+        "What a weight is pulled towards: what that costs, and what it removes, on few rows, which a network that "
+        "starts as He's paper has it would learn by heart.",
     ),
     "dropout": (
         "Dropout",

@@ -11,13 +11,24 @@ from wellposed.study.needs import need
 
 ORDERS = ("day-first", "month-first")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_NAMES = "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+_NAMES = (
+    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    "|nov(?:ember)?|dec(?:ember)?"
+)
 # What the codes of ``strftime`` stand for in the layouts below, %f with its point and %b long or short.
 _FIELDS = {
-    **{"%Y": r"(?P<year>\d{4})", "%y": r"(?P<year>\d{2})", "%m": r"(?P<month>\d{1,2})", "%d": r"(?P<day>\d{1,2})"},
-    "%b": f"(?P<month>{_NAMES}|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)",
-    **{"%H": r"(?P<hour>\d{1,2})", "%I": r"(?P<hour>\d{1,2})", "%M": r"(?P<minute>\d{1,2})", "%p": "(?P<half>[ap]m)"},
-    **{"%S": r"(?P<second>\d{1,2})", "%f": r"(?P<fraction>\.\d{1,6})", " ": r"\s+"},
+    "%Y": r"(?P<year>\d{4})",
+    "%y": r"(?P<year>\d{2})",
+    "%m": r"(?P<month>\d{1,2})",
+    "%d": r"(?P<day>\d{1,2})",
+    "%b": f"(?P<month>{_NAMES})",
+    "%H": r"(?P<hour>\d{1,2})",
+    "%I": r"(?P<hour>\d{1,2})",
+    "%M": r"(?P<minute>\d{1,2})",
+    "%p": "(?P<half>[ap]m)",
+    "%S": r"(?P<second>\d{1,2})",
+    "%f": r"(?P<fraction>\.\d{1,6})",
+    " ": r"\s+",
 }
 _CLEAR = (
     *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y-%m"),

@@ -57,6 +57,15 @@ class Split:
         x, y = (torch.cat([values["test"], values["train"][spare]]) for values in (self.x, self.y))
         return x, y
 
+    def scored(self, rows: int | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features and targets of the rows of each part on which what was trained on so many rows is scored."""
+        x, y = self.some(rows)
+        return {
+            "train": (x[:MOST_SCORED], y[:MOST_SCORED]),
+            "validation": (self.x["validation"], self.y["validation"]),
+            "test": self.unseen(rows),
+        }
+
     def _picked(self, rows: int | None) -> Tensor:
         y = self.y["train"]
         if rows is None or rows >= len(y):

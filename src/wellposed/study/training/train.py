@@ -15,7 +15,7 @@ from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.measures import TaskObjective, beside, measure_of, objective_of
 from wellposed.study.training.network import DenseNetwork, DropoutMask, measure, predict
-from wellposed.study.training.splits import MOST_SCORED, Split, permutation, split
+from wellposed.study.training.splits import Split, permutation, split
 
 ROWS_MEASURED = 512  # for the scales of signal and gradient
 ROWS_WATCHED = 400  # of each part, for the curves and for stopping
@@ -107,13 +107,8 @@ def train(run: TrainingRun, data: Dataset) -> Trained:
 
 def _figures(run: TrainingRun, trained: Trained, measure: str) -> Figures:
     network, parts = trained.network, trained.parts
-    x, y = parts.some(run.rows)
-    objective = objective_of(measure, y, parts.outputs)
-    rows = {
-        "train": (x[:MOST_SCORED], y[:MOST_SCORED]),
-        "validation": (parts.x["validation"], parts.y["validation"]),
-        "test": parts.unseen(run.rows),
-    }
+    rows = parts.scored(run.rows)
+    objective = objective_of(measure, parts.some(run.rows)[1], parts.outputs)
     outputs = {part: _outputs(network, features) for part, (features, _) in rows.items()}
     weights = torch.cat([weight.flatten() for weight in network.weights()])
     largest = weights.abs().topk(min(LARGEST, weights.numel())).indices

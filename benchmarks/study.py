@@ -172,51 +172,63 @@ def _peak() -> float:
     return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e3
 
 
+def time_runs(paths: dict[str, Path]) -> list[dict[str, Any]]:
+    """Print a table of runs."""
+    print(f"\n## A training run (1 thread, torch {torch.__version__})\n")
+    print("| table | run | updates | batch | seconds | ours / plain | promised |")
+    print("| --- | --- | --: | --: | --: | --: | --: |")
+    records = []
+    for name, path in paths.items():
+        for record in timed(name, load(path, "y")):
+            records.append(record)
+            low, high = record["between"]
+            missed = "" if record["promise"] == "kept" else f" ({record['promise']})"
+            print(
+                f"| {name} | {record['regime']} | {record['updates']} | {record['batch']} | {record['seconds']:.2f} "
+                f"| {record['ratio']:.2f} ({low:.2f} to {high:.2f}) | {AT_MOST:g}{missed} |",
+                flush=True,
+            )
+    return records
+
+
+def run_studies(paths: dict[str, Path], seeds: int, jobs: int) -> dict[str, Any]:
+    """Print a table of whole studies, and their verdicts."""
+    print(f"\n## A whole study ({seeds} seeds, {jobs} jobs)\n")
+    print("| table | file, MB | peak memory, MB | of which imports, MB | seconds |")
+    print("| --- | --: | --: | --: | --: |")
+    records = {}
+    for name, path in paths.items():
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            record = alone.submit(studied, path, seeds, jobs).result() | {"file": path.stat().st_size / 1e6}
+        records[name] = record
+        sizes = " | ".join(f"{record[what]:.0f}" for what in ("file", "peak", "imports", "seconds"))
+        print(f"| {name} | {sizes} |", flush=True)
+    for name, record in records.items():
+        print(f"\n### {name}\n", *record["verdict"], sep="\n")
+    return records
+
+
 def main() -> None:
-    """Print two tables and the verdicts."""
+    """Print what is asked for, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["runs", "studies"], choices=["runs", "studies"])
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
-    parser.add_argument("--seeds", type=int, default=2, help="of the whole study")
-    parser.add_argument("--jobs", type=int, default=2, help="processes that the study trains in")
+    parser.add_argument("--seeds", type=int, default=2, help="of a whole study")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that a whole study trains in")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder, f"table{place}.csv") for place, name in enumerate(options.tables)}
         for name, path in paths.items():
             write(path, *TABLES[name](np.random.default_rng(0)))
-        print(f"\n## A training run (1 thread, torch {torch.__version__})\n")
-        print("| table | run | updates | batch | seconds | ours / plain | promised |")
-        print("| --- | --- | --: | --: | --: | --: | --: |")
-        runs = []
-        for name, path in paths.items():
-            for record in timed(name, load(path, "y")):
-                runs.append(record)
-                low, high = record["between"]
-                missed = "" if record["promise"] == "kept" else f" ({record['promise']})"
-                print(
-                    f"| {name} | {record['regime']} | {record['updates']} | {record['batch']} "
-                    f"| {record['seconds']:.2f} | {record['ratio']:.2f} ({low:.2f} to {high:.2f}) "
-                    f"| {AT_MOST:g}{missed} |",
-                    flush=True,
-                )
-        print(f"\n## A whole study ({options.seeds} seeds, {options.jobs} jobs)\n")
-        print("| table | file, MB | peak memory, MB | of which imports, MB | seconds |")
-        print("| --- | --: | --: | --: | --: |")
-        studies = {}
-        for name, path in paths.items():
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-                record = alone.submit(studied, path, options.seeds, options.jobs).result()
-            studies[name] = record | {"file": path.stat().st_size / 1e6}
-            print(
-                f"| {name} | {studies[name]['file']:.1f} | {record['peak']:.0f} | {record['imports']:.0f} "
-                f"| {record['seconds']:.0f} |",
-                flush=True,
-            )
-        for name, record in studies.items():
-            print(f"\n### {name}\n", *record["verdict"], sep="\n")
+        if "runs" in options.parts:
+            figures["runs"] = time_runs(paths)
+        if "studies" in options.parts:
+            figures["studies"] = run_studies(paths, options.seeds, options.jobs)
     if options.out:
-        options.out.write_text(json.dumps({"runs": runs, "studies": studies}, indent=1) + "\n")
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

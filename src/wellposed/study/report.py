@@ -8,6 +8,7 @@ from wellposed.study.plotting.figures import figures
 from wellposed.study.plotting.svg import css, render
 from wellposed.study.results.summary import Summary
 from wellposed.study.results.tables import tables
+from wellposed.study.training.splits import MOST_SCORED
 from wellposed.study.training.train import CHECKS, ROWS_WATCHED
 from wellposed.study.wording import Wording, count
 
@@ -72,6 +73,7 @@ def report(results: Summary) -> str:
         results=results,
         checks=CHECKS,
         watched=ROWS_WATCHED,
+        scored=MOST_SCORED,
         wording=wording,
         sections=sections,
         light=_safe(css(":root", dark=False)),

@@ -79,6 +79,7 @@ WORLDS: dict[str, World] = {
     "harm on R squared": World(lambda run: harm(run) - 3, task="regression"),
     "what people have is best": World(lambda run: 0.9 if run.start == "torch" else 0.7),
     "noise": World(lambda run: 0.8, noise=0.05),
+    "nothing to learn": World(lambda run: 0.12, noise=0.03),
     "noise on two seeds": World(lambda run: 0.8, noise=0.05, seeds=2, task="regression"),
     "hints": World(lambda run: 0.8 + 0.004 * (run.p > 0), noise=0.006, task="regression"),
     "ties": World(lambda run: 0.9, noise=0.0, gap=0.0),
@@ -568,6 +569,9 @@ def test_the_recommended_network_stands_beside_the_baselines(results: dict[str, 
     assert f"{facts.wording.score(by['trees']['test'])} with gradient-boosted trees" in text
     guess = "the mean for every row" if results["data"]["task"] == "regression" else "the commonest class, 'no'"
     assert f"{facts.wording.score(by['guess']['test'])} with {guess}" in text
+    above = difference(chosen["test"], by["guess"]["test"])
+    told = facts.told_apart(above) and (above["mean"] or 0) > 0
+    assert ("nothing that the columns say of 'y'" in text) == (above["error"] is not None and not told)
     default = f"{facts.wording.score(facts.together('default'))} with PyTorch's default alone"
     assert (default in text) == (chosen["name"] != "default")
     for row in results["verdict"]["baselines"]:

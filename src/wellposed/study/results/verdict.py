@@ -141,7 +141,18 @@ def _best(results: Summary, judge: Judge) -> str:
     layers = count(len(results["design"]["full"]["hidden"]), "hidden layer")
     text = f"Recommended for {layers}, as {rule}: {named(chosen)}, {score} on test. "
     rows = ([] if chosen["name"] == "default" else [default]) + results["baselines"]
-    return f"{text}Beside it: {_without(rows, results, wording)}."
+    return f"{text}Beside it: {_without(rows, results, wording)}.{_nothing_learned(results, judge)}"
+
+
+def _nothing_learned(results: Summary, judge: Judge) -> str:
+    chosen = results["recommended"]["test"]
+    guess = next(row["test"] for row in results["baselines"] if row["name"] == "guess")
+    if difference(chosen, guess)["error"] is None or judge.above(chosen, guess):
+        return ""
+    return (
+        f" The seeds do not tell it from {_guess(results)}: they show nothing that the columns say of "
+        f"{results['data']['target']!r}."
+    )
 
 
 def _on_few(results: Summary, wording: Wording) -> list[str]:

@@ -145,12 +145,13 @@ def _best(results: Summary, judge: Judge) -> str:
 
 
 def _nothing_learned(results: Summary, judge: Judge) -> str:
-    chosen = results["recommended"]["test"]
-    guess = next(row["test"] for row in results["baselines"] if row["name"] == "guess")
-    if difference(chosen, guess)["error"] is None or judge.above(chosen, guess):
+    chosen, by = results["recommended"]["test"], {row["name"]: row["test"] for row in results["baselines"]}
+    if difference(chosen, by["guess"])["error"] is None or judge.above(chosen, by["guess"]):
         return ""
+    if judge.above(by["trees"], by["guess"]):
+        return f" The seeds do not tell it from {_guess(results)}, and the trees they do: more updates may, by --steps."
     return (
-        f" The seeds do not tell it from {_guess(results)}: they show nothing that the columns say of "
+        f" The seeds tell neither it nor the trees from {_guess(results)}: they show nothing that the columns say of "
         f"{results['data']['target']!r}."
     )
 

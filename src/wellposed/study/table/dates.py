@@ -117,7 +117,7 @@ def _read(texts: Any, layout: str) -> NDArray[np.float64]:
     def whole(name: str) -> NDArray[np.int64]:
         if name not in named:
             return np.zeros(len(texts), dtype=np.int64)
-        return part(name).cast("int64").to_numpy(zero_copy_only=False)
+        return np.asarray(part(name).cast("int64"))
 
     hour, minute, second = whole("hour"), whole("minute"), whole("second")
     exists = fields.is_valid().to_numpy(zero_copy_only=False) & (hour < 24) & (minute < 60) & (second < 60)
@@ -140,7 +140,7 @@ def _read(texts: Any, layout: str) -> NDArray[np.float64]:
 def _month(texts: Any, layout: str) -> NDArray[np.int64]:
     """The month of each text, 0 where it is none."""
     if "%b" not in layout:
-        return texts.cast("int64").to_numpy(zero_copy_only=False)
+        return np.asarray(texts.cast("int64"))
     short = need("pyarrow.compute").utf8_slice_codeunits(need("pyarrow.compute").utf8_lower(texts), 0, 3)
     places = {name: place for place, name in enumerate(_MONTHS, 1)}
     return np.array([places.get(name, 0) for name in short.to_pylist()], dtype=np.int64)

@@ -577,7 +577,7 @@ def test_the_recommended_network_stands_beside_the_baselines(results: dict[str, 
     lost = above["error"] is not None and not told
     trees = difference(by["trees"]["test"], by["guess"]["test"])
     grown = facts.told_apart(trees) and (trees["mean"] or 0) > 0
-    assert ("nothing that the columns say of 'y'" in text) == (lost and not grown)
+    assert ("The seeds tell neither it nor the trees from" in text) == (lost and not grown)
     assert ("and the trees they do" in text) == (lost and grown)
     default = f"{facts.wording.score(facts.together('default'))} with PyTorch's default alone"
     assert (default in text) == (chosen["name"] != "default")

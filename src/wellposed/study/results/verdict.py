@@ -150,10 +150,8 @@ def _nothing_learned(results: Summary, judge: Judge) -> str:
         return ""
     if judge.above(by["trees"], by["guess"]):
         return f" The seeds do not tell it from {_guess(results)}, and the trees they do: more updates may, by --steps."
-    return (
-        f" The seeds tell neither it nor the trees from {_guess(results)}: they show nothing that the columns say of "
-        f"{results['data']['target']!r}."
-    )
+    doubt = _doubt(difference(chosen, by["guess"]), judge)
+    return f" The seeds tell neither it nor the trees from {_guess(results)}; {doubt}."
 
 
 def _on_few(results: Summary, wording: Wording) -> list[str]:

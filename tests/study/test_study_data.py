@@ -30,7 +30,7 @@ from wellposed.study.table.encodings import decoded
 from wellposed.study.table.loading import from_columns, load
 from wellposed.study.training.columns import Column
 from wellposed.study.training.dataset import Dataset
-from wellposed.study.training.splits import PARTS, permutation, split
+from wellposed.study.training.splits import MOST_SCORED, PARTS, permutation, split
 
 
 def columns(**values: list[float]) -> list[Column]:
@@ -48,6 +48,18 @@ def test_parts_are_disjoint_and_cover_all_rows(rows: int, seed: int) -> None:
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(rows))
     for part, share in PARTS.items():
         assert abs(len(parts[part]) - share * rows) <= 1
+
+
+def test_most_rows_of_a_large_table_are_trained_on() -> None:
+    parts = split(toy(60_000), wp.Key(0))
+    assert {part: len(rows) for part, rows in parts.rows.items()} == {
+        "train": 40_000,
+        "validation": MOST_SCORED,
+        "test": MOST_SCORED,
+    }
+    assert sorted(torch.cat(list(parts.rows.values())).tolist()) == list(range(60_000))
+    for y in parts.y.values():
+        assert float(y.double().mean()) == pytest.approx(0.5, abs=0.02)
 
 
 def test_split_is_a_function_of_the_key() -> None:

@@ -40,6 +40,7 @@ class World:
         gap: What test rows score less than training rows without dropout.
         averaged: What the average of thinned networks scores more than the scaled one.
         few: How many of the training rows are few.
+        trees_guess: Whether gradient-boosted trees do as guessing does.
     """
 
     score: Callable[[TrainingRun], float | None]
@@ -50,6 +51,7 @@ class World:
     gap: float = 0.06
     averaged: float = 0.0
     few: int | None = 60
+    trees_guess: bool = False
 
     @property
     def measure(self) -> str:
@@ -79,6 +81,8 @@ WORLDS: dict[str, World] = {
     "harm on R squared": World(lambda run: harm(run) - 3, task="regression"),
     "what people have is best": World(lambda run: 0.9 if run.start == "torch" else 0.7),
     "noise": World(lambda run: 0.8, noise=0.05),
+    "nothing to learn": World(lambda run: 0.12, noise=0.03, trees_guess=True),
+    "what trees alone learn": World(lambda run: 0.12, noise=0.03),
     "noise on two seeds": World(lambda run: 0.8, noise=0.05, seeds=2, task="regression"),
     "hints": World(lambda run: 0.8 + 0.004 * (run.p > 0), noise=0.006, task="regression"),
     "ties": World(lambda run: 0.9, noise=0.0, gap=0.0),
@@ -171,7 +175,7 @@ def guesses(world: World, seed: int) -> Figures:
     parts = ("train", "validation", "test")
     return {
         name: dict.fromkeys(parts, score + seed / 100) | {"beside": dict.fromkeys(aside, 0.5)}
-        for name, score in (("guess", 0.1), ("trees", 0.7))
+        for name, score in (("guess", 0.1), ("trees", 0.1 if world.trees_guess else 0.7))
     }
 
 
@@ -427,7 +431,7 @@ def test_every_sentence_is_true_of_the_figures(results: dict[str, Any]) -> None:
 
 
 def test_sentences_are_whole(results: dict[str, Any]) -> None:
-    verdict_texts = [line["text"] for line in results["verdict"]["lines"]] + [results["verdict"]["best"]]
+    verdict_texts = [line["text"] for line in results["verdict"]["lines"]] + results["verdict"]["beside"]
     for text in [finding["text"] for finding in results["findings"]] + verdict_texts:
         text = text.replace("\u00a0", " ")
         assert text.endswith(".")
@@ -558,7 +562,9 @@ def test_recommended_is_the_simplest_within_a_standard_error_of_the_best(results
 
 
 def test_the_recommended_network_stands_beside_the_baselines(results: dict[str, Any]) -> None:
-    facts, text, chosen = Facts(results), results["verdict"]["best"], results["recommended"]
+    facts, text, chosen = Facts(results), results["verdict"]["beside"][-1], results["recommended"]
+    layers = len(results["design"]["full"]["hidden"])
+    assert text.startswith(f"Recommended for {layers} hidden layers, ")
     is_named(chosen, text.partition(" on test")[0])
     if chosen["test"]["mean"] is not None:
         assert f"{facts.wording.scored(chosen['test'])} on test" in text
@@ -566,6 +572,13 @@ def test_the_recommended_network_stands_beside_the_baselines(results: dict[str, 
     assert f"{facts.wording.score(by['trees']['test'])} with gradient-boosted trees" in text
     guess = "the mean for every row" if results["data"]["task"] == "regression" else "the commonest class, 'no'"
     assert f"{facts.wording.score(by['guess']['test'])} with {guess}" in text
+    above = difference(chosen["test"], by["guess"]["test"])
+    told = facts.told_apart(above) and (above["mean"] or 0) > 0
+    lost = above["error"] is not None and not told
+    trees = difference(by["trees"]["test"], by["guess"]["test"])
+    grown = facts.told_apart(trees) and (trees["mean"] or 0) > 0
+    assert ("The seeds tell neither it nor the trees from" in text) == (lost and not grown)
+    assert ("and the trees they do" in text) == (lost and grown)
     default = f"{facts.wording.score(facts.together('default'))} with PyTorch's default alone"
     assert (default in text) == (chosen["name"] != "default")
     for row in results["verdict"]["baselines"]:
@@ -573,6 +586,17 @@ def test_the_recommended_network_stands_beside_the_baselines(results: dict[str, 
         assert set(row["beside"]) == (
             {"accuracy", "log loss", "area under the curve"} if "balanced" in facts.wording.name else set()
         )
+
+
+def test_what_was_tried_on_few_rows_stands_beside_the_baselines_too(results: dict[str, Any]) -> None:
+    facts, found = Facts(results), results["verdict"]["beside"]
+    few, full = (results["design"]["regimes"][name]["rows"] for name in ("few", "full"))
+    assert len(found) == 1 + (few != full)
+    if few != full:
+        assert found[0].startswith(f"Beside these, on {few} rows: ")
+        for row, words in zip(results["few"], ("PyTorch's default", "the commonest", "gradient-boosted"), strict=True):
+            words = "the mean" if "commonest" in words and results["data"]["task"] == "regression" else words
+            assert f"{facts.wording.score(row['test'])} with {words}" in found[0]
 
 
 @pytest.mark.parametrize("kind", ["helped", "unclear", "hurt"])
@@ -591,7 +615,7 @@ def test_so_many_seeds_tell_a_difference_of_this_size_and_no_fewer(spread: float
     assert seeds is not None
     deviation = float(stats.tstd(change["values"]))
     for count in (seeds, seeds - 1):
-        quantile = stats.t.ppf(0.975, min(count - 1, 10)) if count > 1 else math.inf
+        quantile = stats.t.ppf(0.975, count - 1) if count > 1 else math.inf
         assert (quantile * deviation / math.sqrt(count) < 1.0) == (count == seeds)
 
 

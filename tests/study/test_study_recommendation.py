@@ -89,6 +89,32 @@ def test_a_fresh_process_predicts_what_the_study_scored(name: str, numbers: bool
             assert list(shares.values()) == pytest.approx(wanted, rel=1e-5)
 
 
+AS_TEXT = {
+    "truth": ("true", "False", True, " TRUE ", False, 1, 0),
+    "day": ("2020-12-31", "2021-01-01 00:00:00", "2021-06-30T12:30", "2021-01-01T01:00+01:00"),
+    "hour": ("08:30", "23:59:30"),
+}
+VALUES = {
+    "truth": (1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0),
+    "day": (1609372800.0, 1609459200.0, 1625056200.0, 1609459200.0),
+    "hour": (30600.0, 86370.0),
+}
+
+
+def test_truth_values_and_dates_are_predicted_from_as_they_are_written(tmp_path: Path) -> None:
+    lines = [f"{i % 2 == 0},2020-{1 + i % 12:02d}-11,{i % 24:02d}:30,{i % 3}" for i in range(60)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["truth,day,hour,y", *lines]) + "\n")
+    data = load(path, "y")
+    written(RUN, data, tmp_path)
+    pairs = [(name, *pair) for name in AS_TEXT for pair in zip(AS_TEXT[name], VALUES[name], strict=True)]
+    as_text, as_number = (fresh(tmp_path, [{pair[0]: pair[i]} for pair in pairs], regression=False) for i in (1, 2))
+    assert as_text == as_number
+    assert len({str(told) for told in as_text}) > 5
+    with pytest.raises(AssertionError, match="'day' is 'soon'; expected a number, true or false, or a date as 2020"):
+        fresh(tmp_path, [{"day": "soon"}], regression=False)
+
+
 def test_uneven_classes_are_predicted_as_they_are_scored(tmp_path: Path) -> None:
     path = write_table(tmp_path / "t.csv", rows=200)
     lines = path.read_text().splitlines()

@@ -30,7 +30,7 @@ from wellposed.study.training.cluster import Cluster
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.measures import few_rows, measure_of
 from wellposed.study.training.run_files import RunFiles
-from wellposed.study.training.splits import PARTS
+from wellposed.study.training.splits import MOST_SCORED
 from wellposed.study.training.train import Figures
 from wellposed.study.training.workers import Listener, Pool, SilentListener
 
@@ -191,7 +191,7 @@ def _check_size(settings: Settings, data: Dataset) -> None:
     for name, hidden in {"--hidden": settings.hidden, "deep": settings.deep}.items():
         widths = (len(data.features), *hidden, len(data.classes) or 1)
         weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
-        signals = round(PARTS["train"] * data.rows) * sum(hidden)
+        signals = min(MOST_SCORED, data.rows) * sum(hidden)
         memory = _memory()
         if 4 * (5 * weights + signals) > memory:  # bytes; a weight comes with its gradient, two moments and a copy
             raise WellposedError(

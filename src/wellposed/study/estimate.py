@@ -1,11 +1,11 @@
 """Means over seeds with standard errors, and a paired t test for their differences."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TypedDict
 
-# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond ten the last is used, which is conservative.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+from wellposed.study.needs import need
 
 
 class Estimate(TypedDict):
@@ -93,4 +93,10 @@ def seeds_needed(change: Estimate, step: float = 0.0, most: int = 100) -> int | 
 
 def _tells(mean: float, error: float, seeds: int, step: float) -> bool:
     error = max(error, step / 2)
-    return error > 1e-9 * abs(mean) and abs(mean) > _STUDENT[min(seeds - 1, len(_STUDENT)) - 1] * error
+    return error > 1e-9 * abs(mean) and abs(mean) > _quantile(seeds - 1) * error
+
+
+@functools.cache
+def _quantile(freedom: int) -> float:
+    """The two-sided 95 % quantile of Student's t."""
+    return float(need("scipy.special").stdtrit(freedom, 0.975))

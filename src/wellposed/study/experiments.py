@@ -48,14 +48,18 @@ def initializers(design: Design, done: Done) -> Plan:
 
 
 def dropout(design: Design, done: Done) -> Plan:
-    """A grid of p, from no dropout on, on few rows, at the initialization that validation chose."""
-    start = chosen_start(design, done)
-    return [_case(design, "dropout", f"p = {p:g}", design.few, start=start, p=p) for p in (0.0, *design.rates)]
+    """A grid of p, from no dropout on, on few rows."""
+    return [_case(design, "dropout", f"p = {p:g}", design.few, p=p) for p in (0.0, *design.rates)]
 
 
 def unpenalised(design: Design, done: Done) -> Plan:
     """The same network without a penalty, whose largest weights the penalised runs report."""
-    return [_case(design, "penalties", PENALTIES["none"].label, design.few, start=chosen_start(design, done))]
+    return [_case(design, "penalties", PENALTIES["none"].label, design.few)]
+
+
+def default_on_few(design: Design, done: Done) -> Plan:
+    """On few rows, what people have: PyTorch's default start alone."""
+    return [_case(design, "penalties", STARTS["torch"].label, design.few, start="torch")]
 
 
 def penalties(design: Design, done: Done) -> Plan:
@@ -133,9 +137,8 @@ def recommended(design: Design, done: Done) -> str:
 Stage = Callable[[Design, Done], Plan]
 # The configurations of one wave may depend on the figures of the waves before it.
 WAVES: Sequence[Sequence[Stage]] = (
-    (initializers,),
-    (dropout, unpenalised, unchanged),
-    (penalties,),
+    (initializers, dropout, unpenalised, default_on_few),
+    (penalties, unchanged),
     (single,),
     (both,),
 )
@@ -144,13 +147,15 @@ WAVES: Sequence[Sequence[Stage]] = (
 def size(design: Design) -> int:
     """The most runs that a study takes; runs that experiments share are counted once."""
     grids = len(design.rates) + sum(map(len, design.strengths.values()))
-    full = 6 + (design.few != design.full)
-    return (len(ACTIVATIONS) * len(STARTS) + 1 + grids + full + 1) * design.seeds
+    few = 2 + (
+        len(baselines(design)) > design.seeds
+    )  # two networks, and the models without one where rows are left out
+    return (len(ACTIVATIONS) * len(STARTS) + grids + few + 7 + 1) * design.seeds
 
 
 def baselines(design: Design) -> list[BaselineRun]:
-    """What does without a network, one run a seed."""
-    return [BaselineRun(seed) for seed in range(design.seeds)]
+    """What does without a network, one run a seed on all training rows, and one on few."""
+    return [BaselineRun(seed, rows) for rows in dict.fromkeys((None, design.few.rows)) for seed in range(design.seeds)]
 
 
 def chosen_start(design: Design, done: Done) -> str:

@@ -8,6 +8,7 @@ from wellposed.study.plotting.figures import figures
 from wellposed.study.plotting.svg import css, render
 from wellposed.study.results.summary import Summary
 from wellposed.study.results.tables import tables
+from wellposed.study.training.splits import MOST_SCORED
 from wellposed.study.training.train import CHECKS, ROWS_WATCHED
 from wellposed.study.wording import Wording, count
 
@@ -24,8 +25,8 @@ EXPERIMENTS = {
     ),
     "penalties": (
         "Regularization",
-        "What a weight is pulled towards: what that costs, and what it removes, on few rows, which the network would "
-        "learn by heart.",
+        "What a weight is pulled towards: what that costs, and what it removes, on few rows, which a network that "
+        "starts as He's paper has it would learn by heart.",
     ),
     "dropout": (
         "Dropout",
@@ -72,6 +73,7 @@ def report(results: Summary) -> str:
         results=results,
         checks=CHECKS,
         watched=ROWS_WATCHED,
+        scored=MOST_SCORED,
         wording=wording,
         sections=sections,
         light=_safe(css(":root", dark=False)),

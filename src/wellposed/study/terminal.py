@@ -85,7 +85,7 @@ def show(study: Study, console: Console) -> None:
     """
     wording = Wording(study.results["data"]["measure"])
     verdict = study.results["verdict"]
-    for text in (*study.verdict, verdict["best"]):
+    for text in (*study.verdict, *verdict["beside"]):
         console.print(Text(text), highlight=False)
     console.print()
     if notes := study.results["data"]["notes"]:

@@ -25,8 +25,8 @@ def summarise(design: Design, done: Done) -> Summary:
 
     Returns:
         ``experiments``, a list of rows for each, where ``chosen`` marks what validation chose and ``test`` is
-        ``None`` in rows that stood for choice and were not chosen; ``baselines``, a list of rows; ``recommended``,
-        the row of ``together`` that is recommended.
+        ``None`` in rows that stood for choice and were not chosen; ``baselines``, a list of rows, and ``few``, the
+        same on few rows after PyTorch's default; ``recommended``, the row of ``together`` that is recommended.
     """
     together = _together(design, done)
     return {
@@ -36,7 +36,8 @@ def summarise(design: Design, done: Done) -> Summary:
             "dropout": _dropout(design, done),
             "together": together,
         },
-        "baselines": _baselines(design, done),
+        "baselines": _baselines(design, done, None),
+        "few": _few(design, done),
         "recommended": next(row for row in together if row["chosen"]),
     }
 
@@ -108,9 +109,16 @@ def _together(design: Design, done: Done) -> list[Summary]:
 BASELINES = {"guess": "no model", "trees": "gradient-boosted trees"}
 
 
-def _baselines(design: Design, done: Done) -> list[Summary]:
+def _few(design: Design, done: Done) -> list[Summary]:
+    """What stands beside penalties and dropout: PyTorch's default alone, and what does without a network."""
+    (default,) = experiments.default_on_few(design, done)
+    row = {"name": "default", "label": default.label} | _scores(default, done, tested=True)
+    return [row, *_baselines(design, done, design.few.rows)]
+
+
+def _baselines(design: Design, done: Done, rows: int | None) -> list[Summary]:
     """What does without a network, as rows like those of ``together``."""
-    runs = [done[run] for run in experiments.baselines(design)]
+    runs = [done[run] for run in experiments.baselines(design) if run.rows == rows]
     return [
         {"name": name, "label": label}
         | {part: estimate([figures[name][part] for figures in runs]) for part in ("train", "validation", "test")}

@@ -47,8 +47,8 @@ def verdict(results: Summary) -> Summary:
 
     Returns:
         ``lines``, three of them with ``kind`` and ``text``; ``items``, what the lines are made of; ``baselines``, a row
-        for each network and model that the numbers stand beside, with its ``label`` and ``test`` score; ``best``, a
-        sentence on the recommended network beside them.
+        for each network and model that the numbers stand beside, with its ``label`` and ``test`` score; ``beside``, a
+        sentence on the same after few rows, and one on the recommended network beside them.
     """
     judge = judge_of(results)
     sorted_items: dict[Kind, list[Item]] = {kind: [] for kind in LINES}
@@ -61,7 +61,7 @@ def verdict(results: Summary) -> Summary:
     ]
     return {
         "lines": lines,
-        "best": _best(results, judge),
+        "beside": [*_on_few(results, judge.wording), _best(results, judge)],
         "baselines": _beside(results),
         "items": [
             {"name": item.name, "label": item.label, "kind": _kind(item, judge), "base": item.base}
@@ -136,14 +136,36 @@ def _doubt(change: Estimate, judge: Judge) -> str:
 
 def _best(results: Summary, judge: Judge) -> str:
     wording, default, chosen = judge.wording, results["experiments"]["together"][0], results["recommended"]
-    by = {row["name"]: row for row in results["baselines"]}
     score = DIVERGED if chosen["test"]["mean"] is None else wording.scored(chosen["test"])
     rule = "the simplest network within one standard error of the best on validation"
-    text = f"Recommended, as {rule}: {named(chosen)}, {score} on test. "
-    beside = [] if chosen["name"] == "default" else [f"{wording.score(default['test'])} with PyTorch's default alone"]
-    beside.append(f"{wording.score(by['trees']['test'])} with gradient-boosted trees")
-    beside.append(f"{wording.score(by['guess']['test'])} with {_guess(results)}")
-    return f"{text}Beside it: {join(beside)}."
+    layers = count(len(results["design"]["full"]["hidden"]), "hidden layer")
+    text = f"Recommended for {layers}, as {rule}: {named(chosen)}, {score} on test. "
+    rows = ([] if chosen["name"] == "default" else [default]) + results["baselines"]
+    return f"{text}Beside it: {_without(rows, results, wording)}.{_nothing_learned(results, judge)}"
+
+
+def _nothing_learned(results: Summary, judge: Judge) -> str:
+    chosen, by = results["recommended"]["test"], {row["name"]: row["test"] for row in results["baselines"]}
+    if difference(chosen, by["guess"])["error"] is None or judge.above(chosen, by["guess"]):
+        return ""
+    if judge.above(by["trees"], by["guess"]):
+        return f" The seeds do not tell it from {_guess(results)}, and the trees they do: more updates may, by --steps."
+    doubt = _doubt(difference(chosen, by["guess"]), judge)
+    return f" The seeds tell neither it nor the trees from {_guess(results)}; {doubt}."
+
+
+def _on_few(results: Summary, wording: Wording) -> list[str]:
+    few, full = (results["design"]["regimes"][name]["rows"] for name in ("few", "full"))
+    return (
+        [f"Beside these, on {count(few, 'row')}: {_without(results['few'], results, wording)}."] if few != full else []
+    )
+
+
+def _without(rows: list[Summary], results: Summary, wording: Wording) -> str:
+    """The scores of what goes without any of the three, in words."""
+    by = {row["name"]: row for row in rows}
+    called = {"default": "PyTorch's default alone", "trees": "gradient-boosted trees", "guess": _guess(results)}
+    return join([f"{wording.score(by[name]['test'])} with {words}" for name, words in called.items() if name in by])
 
 
 def _guess(results: Summary) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wellposed.study.training.dataset import Dataset
-from wellposed.study.wording import join, percentage
+from wellposed.study.wording import NO_BREAK, join
 
 ACCURACY, BALANCED, R_SQUARED = "accuracy", "balanced accuracy", "R²"
 _HANDFUL = 15  # rows of a class, a fifth of which are test rows
@@ -48,10 +48,11 @@ def few_rows(data: Dataset) -> list[str]:
     counts = np.bincount(data.y, minlength=len(data.classes)) if data.classes else np.empty(0, dtype=np.int64)
     if measure_of(data) == BALANCED:
         most, least = int(counts.argmax()), int(counts.argmin())
+        shares = [f"{100 * counts[i] / data.rows:.3g}{NO_BREAK}%" for i in (most, least)]
         notes.append(
-            f"The classes are uneven: {percentage(counts[most] / data.rows)} of the rows are {data.classes[most]!r}, "
-            f"{percentage(counts[least] / data.rows)} are {data.classes[least]!r}. So scores are balanced accuracies, "
-            "the mean over the classes of the share of their rows that is told right."
+            f"The classes are uneven: {shares[0]} of the rows are {data.classes[most]!r}, {shares[1]} are "
+            f"{data.classes[least]!r}. So scores are balanced accuracies, the mean over the classes of the share of "
+            "their rows that is told right."
         )
     small = [f"{data.classes[i]!r} ({count})" for i, count in enumerate(counts) if count < _HANDFUL]
     if small:

@@ -14,7 +14,7 @@ from wellposed.errors import WellposedError
 from wellposed.study.training.baselines import BaselineRun
 from wellposed.study.training.train import Figures, TrainingRun
 
-SCHEMA = 3
+SCHEMA = 4
 _COMPUTE = ("wellposed", "torch", "numpy", "scikit-learn")
 _READ = ("pyarrow",)  # what is read has a digest of its own
 

@@ -14,6 +14,7 @@ from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.encoding import Encoding, fit
 
 PARTS: Mapping[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
+MOST_SCORED = 10_000  # rows of a part: to score more takes longer than to train, and tells little more
 _MOST_SPARE = 2000  # training rows that serve as test rows where they are not trained on
 _TURNS = torch.tensor([0, 1, 0, 2, 0])  # how five rows of a class are dealt to the parts
 
@@ -45,6 +46,8 @@ class Split:
 
     def some(self, rows: int | None) -> tuple[Tensor, Tensor]:
         """Features and targets of so many training rows, each class by its share; of all of them for ``None``."""
+        if rows is None:
+            return self.x["train"], self.y["train"]
         picked = self._picked(rows)
         return self.x["train"][picked], self.y["train"][picked]
 
@@ -53,6 +56,15 @@ class Split:
         spare = (~self._picked(rows)).nonzero().squeeze(1)[:_MOST_SPARE]
         x, y = (torch.cat([values["test"], values["train"][spare]]) for values in (self.x, self.y))
         return x, y
+
+    def scored(self, rows: int | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features and targets of the rows of each part on which what was trained on so many rows is scored."""
+        x, y = self.some(rows)
+        return {
+            "train": (x[:MOST_SCORED], y[:MOST_SCORED]),
+            "validation": (self.x["validation"], self.y["validation"]),
+            "test": self.unseen(rows),
+        }
 
     def _picked(self, rows: int | None) -> Tensor:
         y = self.y["train"]
@@ -69,7 +81,8 @@ def split(data: Dataset, key: Key) -> Split:
     """Split a dataset by a keyed permutation of its rows, class by class, and prepare it.
 
     Of any five rows of a class that follow each other three are for training, one is for validation and one for the
-    test: each part has each class by its share, to within a row. Whatever is fitted (means, deviations, the texts that
+    test: each part has each class by its share, to within a row. Validation and test rows beyond ``MOST_SCORED`` are
+    training rows. Whatever is fitted (means, deviations, the texts that
     get an input) is fitted on the training rows alone.
 
     Args:
@@ -84,6 +97,8 @@ def split(data: Dataset, key: Key) -> Split:
     classes = data.task == "classification"
     turn = torch.empty(data.rows, dtype=torch.int64)
     turn[_by_class(y[order]) if classes else slice(None)] = _TURNS[torch.arange(data.rows) % len(_TURNS)]
+    for place in (1, 2):
+        turn[(turn == place).nonzero().squeeze(1)[MOST_SCORED:]] = 0
     rows = {part: order[turn == place] for place, part in enumerate(PARTS)}
     train = rows["train"].numpy()
     encodings = tuple(fit(column, train) for column in data.features)

@@ -107,13 +107,8 @@ def train(run: TrainingRun, data: Dataset) -> Trained:
 
 def _figures(run: TrainingRun, trained: Trained, measure: str) -> Figures:
     network, parts = trained.network, trained.parts
-    x, y = parts.some(run.rows)
-    objective = objective_of(measure, y, parts.outputs)
-    rows = {
-        "train": (x, y),
-        "validation": (parts.x["validation"], parts.y["validation"]),
-        "test": parts.unseen(run.rows),
-    }
+    rows = parts.scored(run.rows)
+    objective = objective_of(measure, parts.some(run.rows)[1], parts.outputs)
     outputs = {part: _outputs(network, features) for part, (features, _) in rows.items()}
     weights = torch.cat([weight.flatten() for weight in network.weights()])
     largest = weights.abs().topk(min(LARGEST, weights.numel())).indices

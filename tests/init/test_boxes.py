@@ -164,7 +164,12 @@ def test_a_tied_weight_in_another_stage() -> None:
 def test_a_whole_is_made_once_for_all_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     make = wp.init.Orthogonal._whole
-    monkeypatch.setattr(wp.init.Orthogonal, "_whole", lambda *given: made.append(given[1]) or make(*given))
+
+    def counted(*given: Any) -> torch.Tensor:
+        made.append(given[1])
+        return make(*given)
+
+    monkeypatch.setattr(wp.init.Orthogonal, "_whole", counted)
     model = nn.Linear(4, 6, bias=False)
     boxes = {"weight": [wp.Box((12, 4), (0, 0)), wp.Box((12, 4), (6, 0))]}
     wp.initialize(model, "orthogonal", boxes=boxes)

@@ -29,7 +29,7 @@ FLOORS: dict[str, set[str]] = {
     "integrations": GROUND | {"models", "init", "penalties", "dropouts"},
     "checks": GROUND | {"models", "init", "penalties", "dropouts"},
     "sklearn": GROUND | {"models", "init", "penalties", "dropouts"},
-    "study": GROUND | {"models", "init", "penalties", "dropouts", "checks", "textbook", ""},
+    "study": GROUND | {"configuration", "models", "init", "penalties", "dropouts", "checks", "textbook", ""},
 }
 HEAVY = ("triton", "matplotlib", "sklearn", "jinja2", "scipy", "pyarrow", "typer", "rich")
 # Imports of our own inside functions: what they spare those who do not need it.

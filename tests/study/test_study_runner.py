@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from study_tools import SETTINGS, figures, write_table
 from wellposed import WellposedError
+from wellposed.sklearn import WellposedClassifier
 from wellposed.study import Settings, study
 from wellposed.study.design import design
 from wellposed.study.experiments import initializers
@@ -287,3 +289,11 @@ def test_a_worker_that_is_killed_is_one_clear_sentence(table: Path, tmp_path: Pa
 
     with pytest.raises(WellposedError, match=r"ended from outside \(exit code -9\).*finished runs are kept"):
         study(table, "kind", settings=SETTINGS, jobs=2, out=tmp_path, listener=Kill())
+
+
+def test_what_is_recommended_is_taken_by_the_estimators(alone: Path, table: Path) -> None:
+    found = study(table, "kind", settings=SETTINGS, jobs=1, out=alone)
+    model = WellposedClassifier(**found.arguments)
+    assert model.get_params()["hidden"] == list(SETTINGS.hidden) or model.get_params()["hidden"] == list(SETTINGS.deep)
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    assert model.fit(x, x[:, 0] > 0).score(x, x[:, 0] > 0) > 0.4

@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from wellposed.configuration.dictionaries import from_dict
 from wellposed.errors import WellposedError
 from wellposed.study import experiments
 from wellposed.study.design import Design, Settings, design
 from wellposed.study.experiments import Run
 from wellposed.study.needs import need
-from wellposed.study.recommendation import recommend
+from wellposed.study.recommendation import arguments, recommend
 from wellposed.study.report import report
 from wellposed.study.results.findings import findings
 from wellposed.study.results.summary import Summary, summarise
 from wellposed.study.results.verdict import verdict
 from wellposed.study.table.loading import load
 from wellposed.study.training import run_files
+from wellposed.study.training.baselines import BaselineRun
 from wellposed.study.training.cluster import Cluster
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.measures import few_rows, measure_of
@@ -64,6 +66,12 @@ class Study:
     def recommended(self) -> Path:
         """The code that trains the recommended network, and predicts with the one that is kept beside it."""
         return self.folder / "recommended.py"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is recommended as arguments of ``WellposedClassifier`` and ``WellposedRegressor``."""
+        plain = self.results["recommended"]["arguments"]
+        return {name: from_dict(value) if isinstance(value, dict) else value for name, value in plain.items()}
 
     @property
     def findings(self) -> list[str]:
@@ -151,7 +159,7 @@ def study(
     results = _results(planned, dataset, done, command or sys.argv)
     case = experiments.together(planned, done)[results["recommended"]["name"]]
     network, code = recommend(case.run, dataset)
-    results["recommended"] |= {"code": code}
+    results["recommended"] |= {"code": code, "arguments": arguments(case.run, dataset)}
     found = Study(results, folder)
     _write(folder / "network.safetensors", network)
     _write(found.recommended, code)
@@ -222,7 +230,7 @@ def _checked_jobs(jobs: int | None) -> int:
 
 def _run(planned: Design, finished: RunFiles, pool: Pool | Cluster, listener: Listener) -> dict[Run, Figures]:
     done: dict[Run, Figures] = {}
-    labels: dict[Run, str] = {run: f"baselines, seed {run.seed}" for run in experiments.baselines(planned)}
+    labels: dict[Run, str] = {run: f"{_baselines(run)}, seed {run.seed}" for run in experiments.baselines(planned)}
     for wave in experiments.WAVES:
         for case in [case for stage in wave for case in stage(planned, done)]:
             labels |= {run: f"{case.experiment}: {case.label}, seed {run.seed}" for run in case.runs}
@@ -239,6 +247,10 @@ def _run(planned: Design, finished: RunFiles, pool: Pool | Cluster, listener: Li
         for _, run in missing:
             done[run] = _kept(finished, run)
     return done
+
+
+def _baselines(run: BaselineRun) -> str:
+    return "baselines" if run.rows is None else f"baselines on {run.rows} rows"
 
 
 def _kept(finished: RunFiles, run: Run) -> Figures:

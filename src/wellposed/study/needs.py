@@ -6,7 +6,7 @@ from types import ModuleType
 from wellposed.errors import WellposedError
 
 # The packages of the extra ``study``.
-EXTRA = ("scikit-learn", "matplotlib", "jinja2", "pyarrow", "safetensors", "threadpoolctl")
+EXTRA = ("scikit-learn", "matplotlib", "jinja2", "pyarrow", "safetensors", "scipy", "threadpoolctl")
 CLUSTER = ("distributed",)  # of the extra ``cluster``
 
 

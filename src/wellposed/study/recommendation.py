@@ -4,15 +4,19 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
 from wellposed import init
+from wellposed.configuration.dictionaries import to_dict
+from wellposed.random.key import Key
 from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.needs import need
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.measures import BALANCED, R_SQUARED, log_shares, measure_of
 from wellposed.study.training.network import DenseNetwork
+from wellposed.study.training.splits import split
 from wellposed.study.training.train import TrainingRun, one_thread, train
 
 
@@ -40,6 +44,23 @@ def recommend(run: TrainingRun, data: Dataset) -> tuple[bytes, str]:
     state = _sequential(trained.network, dropout=run.p > 0)
     content: bytes = need("safetensors.torch").save(state, metadata={"table": json.dumps(table)})
     return content, _code(run, data, parts.inputs, parts.outputs, measure)
+
+
+def arguments(run: TrainingRun, data: Dataset) -> dict[str, Any]:
+    """A configuration as the arguments of the estimators in ``wellposed.sklearn``: plain values, ready for JSON."""
+    method = PENALTIES[run.penalty]
+    rows = run.rows or len(split(data, Key(run.seed).fold("split")).rows["train"])
+    return {
+        "hidden": list(run.hidden),
+        "activation": run.activation,
+        "scheme": "torch" if run.start == "torch" else to_dict(STARTS[run.start].weight),
+        "penalty": None if method.make is None else to_dict(method.make(run.strength)),
+        "mode": method.mode,
+        "dropout": run.p,
+        "learning_rate": run.rate,
+        "batch_size": run.batch,
+        "max_epochs": max(1, round(run.steps * run.batch / rows)),
+    }
 
 
 def _sequential(network: DenseNetwork, *, dropout: bool) -> Mapping[str, Tensor]:

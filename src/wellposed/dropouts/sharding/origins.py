@@ -45,10 +45,10 @@ _NOWHERE, _HIDDEN = Origin(), Origin(is_hidden=True)
 _OF_ELEMENTS = re.compile(
     r"_?("
     r"Abs|Add|Addcdiv|Addcmul|Alias|Celu|Clamp|ClampMax|ClampMin|Clone|Div|Elu|Erf|Exp|Expand|Gelu|"
-    r"Hardshrink|Hardsigmoid|Hardswish|Hardtanh|LeakyRelu|Linear|Log|LogSigmoid|MaskedFill|Mish|Mul|"
+    r"Hardshrink|Hardsigmoid|Hardswish|Hardtanh|LeakyRelu|Log|LogSigmoid|MaskedFill|Mish|Mul|"
     r"NativeDropout|Neg|Pow|Reciprocal|Relu|RreluWithNoise|Rsqrt|Sigmoid|Silu|Softplus|Softshrink|Sqrt|Sub|"
     r"Tanh|Thin|Threshold|ToCopy|Where"
-    r")Backward\d*|GeneratedBackwardFor_wellposed_dropout_defaultBackward"
+    r")Backward\d*|_LinearBackward|GeneratedBackwardFor_wellposed_dropout_defaultBackward"
 )
 
 

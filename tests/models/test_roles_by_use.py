@@ -400,3 +400,23 @@ def test_looking_changes_nothing() -> None:
     assert (model.calls, model.training, int(model.norm.num_batches_tracked)) == (0, True, 0)  # type: ignore[arg-type]
     assert bool((x == 1).all())
     assert "forward" not in vars(model.norm)
+
+
+class BothWays(nn.Module):
+    """A projection that is used transposed on the way back, as of factorised embeddings and tied autoencoders."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(inner, outer, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        back: Tensor = torch.tanh(self.up(x)) @ self.up.weight
+        return back
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(16, 256), (256, 16), (64, 64)])
+def test_a_weight_that_is_used_both_ways_enlarges_no_signal(inner: int, outer: int) -> None:
+    model = BothWays(inner, outer)
+    row = wp.initialize(model, "lecun")["up.weight"]
+    assert row.std_wanted == pytest.approx(max(inner, outer) ** -0.5)
+    assert ("also contracted" in row.note) == (outer > inner)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from wellposed.models.fans import fans
 from wellposed.models.roles.by_name import kind_by_name
 from wellposed.models.roles.own_start import own_start
 from wellposed.models.roles.registry import Kind, Part, is_own_row
@@ -91,7 +92,19 @@ def _claimed(model: nn.Module, weight: Weight, seen: tuple[Part, ...]) -> Weight
         return dataclasses.replace(weight, parts=(first,), note=note)
     if told.kind == "embedding" and other:
         return dataclasses.replace(weight, also=(*weight.also, *other))
+    if told.kind == "weight" and len(weight.parts) == 1 and not told.block:
+        return _widest(weight, told, other)
     return weight
+
+
+def _widest(weight: Weight, told: Part, other: tuple[Part, ...]) -> Weight:
+    """A weight that is contracted in several ways, as the one that sums most inputs: so it enlarges no signal."""
+    shape = tuple(weight.tensor.shape)
+    most = max((told, *other), key=lambda part: fans(shape, part.axes)[0])
+    if fans(shape, most.axes)[0] == fans(shape, told.axes)[0]:
+        return weight
+    note = f"also contracted as {_said(most)}, which sums more inputs and counts"
+    return dataclasses.replace(weight, parts=(dataclasses.replace(told, axes=most.axes),), note=note)
 
 
 def _disagree(told: Part, seen: tuple[Part, ...]) -> bool:

@@ -20,6 +20,7 @@ from study_tools import write_table
 from wellposed.cli import main
 from wellposed.study import Settings
 from wellposed.study import study as conduct
+from wellposed.study.needs import EXTRA
 from wellposed.study.results.tables import tables
 from wellposed.study.terminal import Progress, show
 from wellposed.study.wording import Wording
@@ -157,7 +158,7 @@ def test_a_missing_package_is_one_sentence_and_2(
     assert call(monkeypatch, *arguments) == 2
     err = capfd.readouterr().err
     assert f"needs {package.partition('.')[0]}" in err
-    assert "pip install scikit-learn matplotlib jinja2 pyarrow safetensors threadpoolctl" in err
+    assert f"pip install {' '.join(EXTRA)}" in err
     assert err.count("\n") == 1
 
 
@@ -215,7 +216,7 @@ def test_a_study_prints_tables_and_findings(
         "On all training rows",
         "Findings",
         "report.html",
-        "Recommended, as ",
+        "Recommended for ",
     ):
         assert part in out
     assert Path("wellposed-study/t/report.html").exists()
@@ -389,7 +390,7 @@ def test_an_interrupt_is_one_sentence_and_130(
 @pytest.mark.parametrize("arguments", [("env", "--json"), ("env",), ("--version",)])
 def test_a_reader_that_leaves_is_no_error(arguments: tuple[str, ...]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "wellposed.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "wellposed", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     process.stdout.close()
@@ -401,7 +402,7 @@ def test_a_reader_that_leaves_is_no_error(arguments: tuple[str, ...]) -> None:
 
 def test_the_installed_command_and_the_module_are_one() -> None:
     script = Path(sys.executable).with_name("wellposed")
-    for command in ([str(script)], [sys.executable, "-m", "wellposed"], [sys.executable, "-m", "wellposed.cli"]):
+    for command in ([str(script)], [sys.executable, "-m", "wellposed"]):
         done = subprocess.run(
             [*command, "study", "--seeds", "0"], capture_output=True, text=True, timeout=60, check=False
         )

@@ -241,7 +241,3 @@ def _widths(text: str) -> tuple[int, ...]:
         raise WellposedError(
             f"--hidden was given {text!r}; expected the width of each hidden layer, as in 256,256"
         ) from None
-
-
-if __name__ == "__main__":
-    main()

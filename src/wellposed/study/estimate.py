@@ -79,7 +79,7 @@ def seeds_needed(change: Estimate, step: float = 0.0, most: int = 100) -> int | 
 
     Example:
         >>> seeds_needed(estimate([1.0, -1.0, 2.0, -1.0, 1.0])), seeds_needed(estimate([0.0, 0.0]))
-        (56, None)
+        (46, None)
     """
     mean, error = change["mean"], change["error"]
     if mean is None or error is None:

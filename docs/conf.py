@@ -87,8 +87,9 @@ def _show_public_bases(app: Sphinx, name: str, cls: type, options: object, bases
 
 
 def _skip_fields(app: Sphinx, what: str, name: str, value: object, skip: bool, options: object) -> bool | None:
-    """Skip the fields of named tuples, which say "Alias for field number 0": the class's docstring has them."""
-    return True if type(value).__name__ == "_tuplegetter" else None
+    """Skip the fields of named tuples, which the class's docstring has, and what scikit-learn adds to estimators."""
+    is_field = type(value).__name__ == "_tuplegetter"  # "Alias for field number 0"
+    return True if is_field or str(getattr(value, "__module__", "")).startswith("sklearn") else None
 
 
 def _refuse_network(app: Sphinx, failure: Exception | None) -> None:

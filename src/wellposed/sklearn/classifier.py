@@ -43,11 +43,6 @@ class WellposedClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     Attributes:
         classes_: The classes, sorted.
-        coefs_: The weights of each layer, (inputs, outputs).
-        intercepts_: The biases of each layer.
-        sparsity_: The share of exact zeros among the weights of each layer.
-        features_used_: Which features have a weight that is not zero.
-        n_epochs_: How often the rows have been gone through.
         trainer_: The network, its losses, and its optimizer.
         n_features_in_: How many features there are.
         feature_names_in_: Their names, of a frame that has them.

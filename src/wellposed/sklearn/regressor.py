@@ -39,11 +39,6 @@ class WellposedRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         random_state: An integer, from which all that is random follows; ``None`` or a ``RandomState`` to draw one from.
 
     Attributes:
-        coefs_: The weights of each layer, (inputs, outputs), for standardised features and targets.
-        intercepts_: The biases of each layer.
-        sparsity_: The share of exact zeros among the weights of each layer.
-        features_used_: Which features have a weight that is not zero.
-        n_epochs_: How often the rows have been gone through.
         trainer_: The network, its losses, and its optimizer.
         n_features_in_: How many features there are.
         feature_names_in_: Their names, of a frame that has them.

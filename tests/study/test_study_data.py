@@ -24,13 +24,14 @@ from hypothesis import strategies as st
 import wellposed as wp
 from study_tools import write_table
 from table_cases import BASE, CASES, WHOLE, TableCase
+from wellposed.random.distributions import permutation
 from wellposed.study import Settings
 from wellposed.study.table.delimited import columns_of_text
 from wellposed.study.table.encodings import decoded
 from wellposed.study.table.loading import from_columns, load
 from wellposed.study.training.columns import Column
 from wellposed.study.training.dataset import Dataset
-from wellposed.study.training.splits import MOST_SCORED, PARTS, permutation, split
+from wellposed.study.training.splits import MOST_SCORED, PARTS, split
 
 
 def columns(**values: list[float]) -> list[Column]:

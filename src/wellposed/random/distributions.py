@@ -45,6 +45,25 @@ def bits(shape: _Shape, key: Key, *, call: int = 0, device: _Device = None) -> T
     return _fill_(_empty(shape, torch.uint32, device), draws.bits, (), key, call, None)
 
 
+def permutation(n: int, key: Key, *, call: int = 0) -> Tensor:
+    """A keyed permutation of 0 .. n - 1: the order that sorts the key's words, ties by index.
+
+    Args:
+        n: How many there are.
+        key: Names the permutation.
+        call: Lets one key serve many permutations.
+
+    Returns:
+        int64 (n,).
+
+    Example:
+        >>> permutation(5, Key(0)).sort().values
+        tensor([0, 1, 2, 3, 4])
+    """
+    wording = bits((n,), key, call=call).to(torch.int64)
+    return torch.sort(wording, stable=True).indices
+
+
 def uniform(
     shape: _Shape,
     key: Key,

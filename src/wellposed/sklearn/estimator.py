@@ -20,9 +20,10 @@ from wellposed.dropouts import Dropout, monte_carlo
 from wellposed.errors import WellposedError
 from wellposed.init import Initializer, Zeros, initialize
 from wellposed.penalties import Penalty
+from wellposed.random.distributions import permutation
 from wellposed.random.key import Key
 from wellposed.sklearn.scaling import Scaling
-from wellposed.sklearn.trainer import Rows, Trainer, shuffled
+from wellposed.sklearn.trainer import Rows, Trainer
 
 Floats = NDArray[np.float64]
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU, "selu": nn.SELU, "elu": nn.ELU}
@@ -160,7 +161,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     def _held_out(self, y: NDArray[Any]) -> Tensor | None:
         """Which rows are held out, each class by its share; ``None``, with a warning, where they are too few."""
         classes = self._classes_of(y)
-        order = shuffled(len(y), self.key_.fold("held out"), call=self.trainer_.epochs)
+        order = permutation(len(y), self.key_.fold("held out"), call=self.trainer_.epochs)
         dealt = order[torch.sort(classes[order], stable=True).indices]
         count = max(1, round(self.validation_fraction * len(y)))
         which = torch.zeros(len(y), dtype=torch.bool)
@@ -176,10 +177,14 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             return None
         return which
 
+    def _given(self, x: Any) -> Tensor:
+        """The inputs of rows to predict for."""
+        check_is_fitted(self)
+        return self._inputs(validate_data(self, x, reset=False, dtype=np.float64))
+
     def _outputs(self, x: Any) -> Floats:
         """The network's outputs in float64, in which no other rows of a batch show in a row's last digits."""
-        check_is_fitted(self)
-        rows = self._inputs(validate_data(self, x, reset=False, dtype=np.float64))
+        rows = self._given(x)
         exact = torch.float32 if rows.device.type == "mps" else torch.float64
         network = self.trainer_.network
         with torch.no_grad():
@@ -189,13 +194,12 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _sampled(self, x: Any) -> Tensor:
         """The outputs of thinned networks, (samples, rows, outputs)."""
-        check_is_fitted(self)
+        rows = self._given(x)
         if not self.dropout:
             raise WellposedError(
                 f"{type(self).__name__} was asked for standard deviations and has dropout=0, so all of its samples "
                 "are alike; fit it with dropout=0.1, say"
             )
-        rows = self._inputs(validate_data(self, x, reset=False, dtype=np.float64))
         drawn = monte_carlo(self.trainer_.network, rows, samples=self.samples, seed=self.key_.fold("samples"))
         sampled: Tensor = drawn.samples
         return sampled.double().cpu()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.dropouts import Dropout, keyed
 from wellposed.penalties import Penalty, regularize
-from wellposed.random import bits
+from wellposed.random.distributions import permutation
 from wellposed.random.key import Key
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs and targets to a loss for each row
@@ -37,11 +37,6 @@ class Rows:
     def mean(self, losses: Tensor) -> Tensor:
         """The mean of the rows' losses, each as much as it counts."""
         return losses.mean() if self.weight is None else (losses * self.weight).mean()
-
-
-def shuffled(n: int, key: Key, *, call: int = 0) -> Tensor:
-    """The numbers 0 .. n - 1, int64, in the order that sorts a stream's words."""
-    return torch.argsort(bits((n,), key, call=call).to(torch.int64), stable=True)
 
 
 class Trainer:
@@ -110,7 +105,7 @@ class Trainer:
     def _train(self, rows: Rows, batch: int) -> None:
         self.network.train()
         masks = self._key.fold("dropout")
-        order = shuffled(len(rows.x), self._key.fold("batches"), call=self.epochs).to(rows.x.device)
+        order = permutation(len(rows.x), self._key.fold("batches"), call=self.epochs).to(rows.x.device)
         total = torch.zeros((), dtype=torch.float64, device=rows.x.device if rows.x.device.type != "mps" else "cpu")
         for which in order.tensor_split(-(-len(order) // batch)):
             part = rows[which]

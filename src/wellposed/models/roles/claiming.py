@@ -92,7 +92,7 @@ def _claimed(model: nn.Module, weight: Weight, seen: tuple[Part, ...]) -> Weight
         return dataclasses.replace(weight, parts=(first,), note=note)
     if told.kind == "embedding" and other:
         return dataclasses.replace(weight, also=(*weight.also, *other))
-    if told.kind == "weight" and len(weight.parts) == 1 and not told.block:
+    if told.kind == "weight" and len(weight.parts) == 1:
         return _widest(weight, told, other)
     return weight
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed import random
+from wellposed.random.distributions import permutation
 from wellposed.random.key import Key
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.encoding import Encoding, fit
@@ -111,25 +111,6 @@ def split(data: Dataset, key: Key) -> Split:
     outputs = len(data.classes) if classes else 1
     x_parts, y_parts = ({part: values[i] for part, i in rows.items()} for values in (x, y))
     return Split(rows, x_parts, y_parts, outputs, encodings, center)
-
-
-def permutation(n: int, key: Key, *, call: int = 0) -> Tensor:
-    """A keyed permutation of 0 .. n - 1: the order that sorts the key's words, ties by index.
-
-    Args:
-        n: How many there are.
-        key: Names the permutation.
-        call: Lets one key serve many permutations.
-
-    Returns:
-        int64 (n,).
-
-    Example:
-        >>> permutation(5, Key(0)).sort().values
-        tensor([0, 1, 2, 3, 4])
-    """
-    wording = random.bits((n,), key, call=call).to(torch.int64)
-    return torch.sort(wording, stable=True).indices
 
 
 def _by_class(y: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from wellposed import penalties
+from wellposed.random.distributions import permutation
 from wellposed.random.key import Key
 from wellposed.study.methods import PENALTIES, STARTS
 from wellposed.study.training.dataset import Dataset
 from wellposed.study.training.measures import TaskObjective, beside, measure_of, objective_of
 from wellposed.study.training.network import DenseNetwork, DropoutMask, measure, predict
-from wellposed.study.training.splits import Split, permutation, split
+from wellposed.study.training.splits import Split, split
 
 ROWS_MEASURED = 512  # for the scales of signal and gradient
 ROWS_WATCHED = 400  # of each part, for the curves and for stopping
